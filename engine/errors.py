@@ -1,0 +1,8 @@
+"""The one exception that a person at the keyboard is meant to read."""
+
+
+class UserError(Exception):
+    """Something a person can mend: names the file, the reason and the next command.
+
+    Stages print it as one line, without a traceback, and exit with 1.
+    """
