@@ -1,0 +1,87 @@
+"""VGG-16 (Simonyan & Zisserman 2014, configuration D), narrow or whole.
+
+    model = VGGNet()                                      # 224x224, 1000 classes
+    model = VGGNet(channels=(8, 16, 32, 32, 32), hidden=128, n_classes=60, input_size=64)
+
+VGG.model holds its weights: Chainer's npz or HDF5, entries conv1_1/W ... fc8/b.
+"""
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+import chainer.links as L
+
+from engine.modelfile import load_weights, read_card
+
+CHANNELS = (64, 128, 256, 512, 512)
+LAYERS_IN_BLOCK = (2, 2, 3, 3, 3)
+MADE_BY = 'python convertWeights.py --help'
+
+
+class VGGNet(chainer.Chain):
+    """VGG-16.
+
+    Args:
+        channels: output channels of the five blocks of convolutions.
+        hidden (int): units of fc6 and fc7.
+        n_classes (int): units of fc8.
+        input_size (int): side of the square input in pixels, a multiple of 32.
+    """
+
+    def __init__(self, channels=CHANNELS, hidden=4096, n_classes=1000, input_size=224):
+        super().__init__()
+        if input_size % 32:
+            raise ValueError(f'input_size {input_size} is not a multiple of 32')
+        self.shape = {'channels': list(channels), 'hidden': hidden, 'n_classes': n_classes,
+                      'input_size': input_size}
+        # He et al. 2015: without it thirteen ReLU layers do not train from scratch.
+        he = chainer.initializers.HeNormal()
+        self.conv_names = []
+        with self.init_scope():
+            n_in = 3
+            for block, (n_out, depth) in enumerate(zip(channels, LAYERS_IN_BLOCK), 1):
+                for layer in range(1, depth + 1):
+                    name = f'conv{block}_{layer}'
+                    setattr(self, name, L.Convolution2D(n_in, n_out, 3, pad=1, initialW=he))
+                    self.conv_names.append(name)
+                    n_in = n_out
+            self.fc6 = L.Linear(n_in * (input_size // 32) ** 2, hidden, initialW=he)
+            self.add_top(hidden, n_classes)
+
+    def add_top(self, hidden, n_classes):
+        """Adds fc7 and fc8; called inside init_scope."""
+        self.fc7 = L.Linear(hidden, hidden, initialW=chainer.initializers.HeNormal())
+        self.fc8 = L.Linear(hidden, n_classes)
+
+    def convolutions(self, x):
+        """(N, 3, S, S) preprocessed float32 -> pool5, (N, C, S/32, S/32)."""
+        for name in self.conv_names:
+            x = F.relu(self[name](x))
+            if self.pooled_after(name):
+                x = F.max_pooling_2d(x, 2, stride=2)
+        return x
+
+    @staticmethod
+    def pooled_after(name):
+        """Whether a block ends, and a 2x2 pooling follows, after this convolution."""
+        block, layer = name[len('conv'):].split('_')
+        return int(layer) == LAYERS_IN_BLOCK[int(block) - 1]
+
+    def bottom(self, x):
+        """(N, 3, S, S) -> fc6 after its ReLU, (N, hidden)."""
+        return F.relu(self.fc6(self.convolutions(x)))
+
+    def feature(self, x):
+        """(N, 3, S, S) -> fc7's linear output, before ReLU and dropout."""
+        return self.fc7(F.dropout(self.bottom(x)))
+
+    def __call__(self, x):
+        """(N, 3, S, S) preprocessed float32 -> (N, n_classes) scores before the softmax."""
+        return self.fc8(F.dropout(F.relu(self.feature(x))))
+
+
+def load_vgg(path, made_by=MADE_BY):
+    """Returns (VGGNet, card) from VGG.model, in the shape that its card tells."""
+    card = read_card(path, made_by)
+    model = VGGNet(**card.get('shape', {}))
+    load_weights(path, model, made_by=made_by)
+    return model, card

@@ -1,0 +1,79 @@
+"""Files that appear whole or not at all, and reading that never runs code."""
+import contextlib
+import os
+import tempfile
+
+import numpy
+
+from engine.errors import UserError
+
+# Asked once: asking means setting it, which other threads would feel.
+UMASK = os.umask(0)
+os.umask(UMASK)
+
+
+@contextlib.contextmanager
+def replacing(path):
+    """Gives a temporary path in the folder of `path`; renames it when the block ends well.
+
+    A reader sees the old file or the whole new one, whatever kills the writer.
+
+    Raises:
+        UserError: the file cannot be written (disk full, read-only, folder gone).
+    """
+    path = os.fspath(path)
+    folder, name = os.path.split(path)
+    temporary = None
+    try:
+        os.makedirs(folder or '.', exist_ok=True)
+        # The name starts with a dot and ends in .part, so that nothing takes it
+        # for a result; two writers never share one.
+        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix='.part',
+                                             dir=folder or '.')
+        os.close(handle)
+        os.chmod(temporary, 0o666 & ~UMASK)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.filename not in (None, path, temporary, folder):
+            raise
+        raise UserError(f'{path}: cannot be written: {error.strerror or error}; '
+                        'check space and rights there, then run the command again') from error
+    finally:
+        with contextlib.suppress(OSError, TypeError):
+            os.unlink(temporary)
+
+
+def save_npy(path, array):
+    """Writes one array as .npy; the file appears whole or not at all."""
+    with replacing(path) as temporary, open(temporary, 'wb') as f:
+        numpy.save(f, array, allow_pickle=False)
+
+
+def load_npy(path, mmap=False):
+    """Reads one array from .npy; never unpickles.
+
+    Raises:
+        UserError: the file is missing, cut off, or not an array of numbers.
+    """
+    try:
+        return numpy.load(path, mmap_mode='r' if mmap else None, allow_pickle=False)
+    except FileNotFoundError:
+        raise UserError(f'{path}: not there') from None
+    except (OSError, ValueError, EOFError) as error:
+        reason = str(error).splitlines()[0] if str(error) else 'empty'
+        raise UserError(f'{path}: not a readable .npy file ({reason}); delete it and run '
+                        'the command that makes it again') from error
+
+
+def append_line(path, line):
+    """Appends one line in a single write, so that lines of two processes do not mix."""
+    data = (line.rstrip('\n') + '\n').encode()
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            os.write(descriptor, data)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UserError(f'{path}: cannot be written: {error.strerror}') from error

@@ -1,0 +1,177 @@
+"""Frames of a video through ffmpeg, and the one preprocessing of every stage.
+
+ffmpeg (the binary that imageio-ffmpeg brings) decodes, picks and scales in a
+process of its own; frames cross a pipe as bytes, so a Python thread that waits
+for them costs nothing.
+"""
+import re
+import subprocess
+import tempfile
+
+import imageio_ffmpeg
+import numpy
+
+from engine.errors import UserError
+
+# Mean of ImageNet in BGR, 0-255, as VGG-16 was trained (Simonyan & Zisserman 2014).
+MEAN = (103.939, 116.779, 123.68)
+
+PREPROCESSING = {'order': 'BGR', 'scale': '0-255', 'mean': list(MEAN),
+                 'resize': 'whole frame to input_size x input_size, bilinear'}
+
+
+class VideoError(UserError):
+    """A video that gives no frame; the text names it and says why."""
+
+
+def preprocess(frames):
+    """What every network here takes, in training and in extraction alike.
+
+    Args:
+        frames: (N, H, W, 3) uint8, BGR, NumPy or CuPy.
+
+    Returns:
+        (N, 3, H, W) float32, mean subtracted.
+    """
+    # numpy.asarray would pull a CuPy array back; the subtraction dispatches by itself.
+    channels_first = frames.transpose(0, 3, 1, 2).astype(numpy.float32)
+    for channel, mean in enumerate(MEAN):
+        channels_first[:, channel] -= mean
+    return channels_first
+
+
+class Frames:
+    """The frames of one video, in order, in batches of (n, size, size, 3) uint8 BGR.
+
+    Args:
+        path: video file, any container and codec that ffmpeg reads.
+        size: side of the square that a whole frame is scaled to, pixels.
+        batch: frames a batch, the last one may be shorter.
+        step: takes every step-th frame.
+        only: indices of frames to take instead (ascending).
+
+    After the last batch `count` is the number of frames given, `announced` the
+    number that the header promises (None if it does not say) and `complaint`
+    ffmpeg's first error, or None.
+
+    Raises (while iterating):
+        VideoError: not one frame could be decoded.
+    """
+
+    def __init__(self, path, size=224, batch=32, step=1, only=None):
+        self.path, self.size, self.batch = str(path), size, batch
+        self.step, self.only = step, only
+        self.count, self.announced, self.complaint = 0, None, None
+
+    def _command(self):
+        picks = []
+        if self.only is not None:
+            picks = ['select=' + '+'.join(f'eq(n\\,{index})' for index in self.only)]
+        elif self.step > 1:
+            picks = [f'select=not(mod(n\\,{self.step}))']
+        picks.append(f'scale={self.size}:{self.size}:flags=bilinear')
+        limit = ['-frames:v', str(len(self.only))] if self.only is not None else []
+        return [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-nostats',
+                '-loglevel', 'level+info', '-threads', '1', '-i', 'file:' + self.path,
+                '-map', '0:v:0', '-vf', ','.join(picks), '-fps_mode', 'passthrough', *limit,
+                '-pix_fmt', 'bgr24', '-f', 'rawvideo', 'pipe:1']
+
+    def __iter__(self):
+        self.count = 0
+        frame_bytes = self.size * self.size * 3
+        # stderr goes to a file: a pipe that nobody reads would stop ffmpeg.
+        with tempfile.TemporaryFile() as errors:
+            process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL,
+                                       stdout=subprocess.PIPE, stderr=errors,
+                                       bufsize=0)
+            try:
+                while True:
+                    buffer = numpy.empty((self.batch, self.size, self.size, 3), numpy.uint8)
+                    n = _read_into(process.stdout, memoryview(buffer).cast('B')) // frame_bytes
+                    if n:
+                        self.count += n
+                        yield buffer[:n]
+                    if n < self.batch:
+                        break
+                process.wait()
+            finally:
+                process.kill()
+                process.wait()
+                process.stdout.close()
+            errors.seek(0)
+            self._read_log(errors.read())
+        if not self.count:
+            raise VideoError(f'{self.path}: no frame could be read '
+                             f'({self.complaint or "ffmpeg gave none"})')
+
+    def _read_log(self, log):
+        self.complaint = _complaint(log, self.path)
+        log = log.decode(errors='replace')
+        duration = re.search(r'Duration: (\d+):(\d+):([\d.]+)', log)
+        rate = re.search(r'Stream #.*Video:.* ([\d.]+) fps', log)
+        if duration and rate:
+            hours, minutes, seconds = duration.groups()
+            length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+            announced = int(round(length * float(rate.group(1))))
+            self.announced = -(-announced // self.step) if announced else None
+
+
+def _read_into(stream, view):
+    """Fills `view` from the pipe; returns the bytes read, fewer only at the end."""
+    done = 0
+    while done < len(view):
+        got = stream.readinto(view[done:])
+        if not got:
+            break
+        done += got
+    return done
+
+
+def read_frames(path, indices, size=224):
+    """Returns the frames at `indices` (ascending) as (n, size, size, 3) uint8 BGR.
+
+    The video is decoded from its start: seeking would give another frame in some
+    files, and a frame number must mean the same in every stage. An index past the
+    last decodable frame gives the last one.
+    """
+    wanted = sorted(set(indices))
+    try:
+        got = numpy.concatenate(list(Frames(path, size, batch=len(wanted), only=wanted)))
+    except VideoError:
+        got = numpy.empty((0, size, size, 3), numpy.uint8)
+    if len(got) < len(wanted):
+        # Headers promise a frame or two too many; the last one stands in.
+        everything = Frames(path, size, batch=64)
+        for batch in everything:
+            last = batch[-1:]
+        missing = len(wanted) - len(got)
+        got = numpy.concatenate([got] + [last] * missing)
+    return got[numpy.searchsorted(wanted, indices)]
+
+
+def count_frames(path):
+    """Returns the number of frames that can be decoded (by decoding them all).
+
+    Headers lie by a frame or two, and a frame that is asked for must exist.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
+               '-loglevel', 'level+error', '-threads', '1', '-i', f'file:{path}',
+               '-map', '0:v:0', '-fps_mode', 'passthrough', '-f', 'null',
+               '-progress', 'pipe:1', '-']
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    counts = re.findall(rb'^frame=\s*(\d+)', done.stdout, re.MULTILINE)
+    count = int(counts[-1]) if counts else 0
+    if not count:
+        raise VideoError(f'{path}: no frame could be read '
+                         f'({_complaint(done.stderr, path) or "ffmpeg gave none"})')
+    return count
+
+
+def _complaint(log, path):
+    """The first error in ffmpeg's log (bytes), without addresses and the file's name."""
+    for line in log.decode(errors='replace').splitlines():
+        # "[h264 @ 0x55..] [error] text"
+        found = re.match(r'^(?:\[.*?\] )?\[(?:error|fatal)\] (.*)', line)
+        if found:
+            return found.group(1).replace(f'file:{path}', '').strip(' :.')
+    return None
