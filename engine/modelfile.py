@@ -86,20 +86,14 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
     try:
         with (h5py.File(path, 'r') if kind == 'hdf5'
               else numpy.load(path, allow_pickle=False)) as source:
-            problems = []
-            for name, parameter in _persistent(chain):
-                if name.split('/')[0] in skip:
-                    continue
-                if name not in source:
-                    problems.append(f'{name} is missing')
-                    continue
-                value = source[name][()]
-                if value.shape != parameter.shape:
-                    problems.append(f'{name} is {value.shape}, expected {parameter.shape}')
-                elif not numpy.issubdtype(value.dtype, numpy.number):
-                    problems.append(f'{name} holds {value.dtype}, not numbers')
-                else:
-                    parameter[...] = chain.xp.asarray(value.astype(parameter.dtype))
+            problems = _differences(source, chain, skip)
+            if not problems:
+                reader = (chainer.serializers.HDF5Deserializer(source, strict=False)
+                          if kind == 'hdf5' else
+                          chainer.serializers.NpzDeserializer(source, strict=False))
+                for child in chain.children():
+                    if child.name not in skip:
+                        child.serialize(reader[child.name])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(f'{path}: damaged model file ({error}); make it again: '
                         f'{made_by}') from error
@@ -109,14 +103,18 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
                         + f'; made by: {made_by}')
 
 
-def _persistent(chain):
-    """Yields (name, array) of all parameters and persistent arrays, as the file names them."""
-    for path, link in sorted(chain.namedlinks()):
-        prefix = path.strip('/') + '/' if path != '/' else ''
-        for name, parameter in link.namedparams():
-            if '/' not in name[1:]:
-                yield prefix + name[1:], parameter.array
-        for name in link._persistent if hasattr(link, '_persistent') else ():
-            value = getattr(link, name)
-            if isinstance(value, chainer.get_array_types()) and getattr(value, 'ndim', 0):
-                yield prefix + name, value
+def _differences(source, chain, skip):
+    """Lists what `chain` holds and `source` (npz or HDF5 file) lacks or has otherwise."""
+    expected = chainer.serializers.DictionarySerializer()
+    expected.save(chain)
+    problems = []
+    for name, value in expected.target.items():
+        if name.split('/')[0] in skip or getattr(value, 'ndim', None) is None:
+            continue
+        if name not in source:
+            problems.append(f'{name} is missing')
+        elif source[name].shape != value.shape:
+            problems.append(f'{name} is {source[name].shape}, expected {value.shape}')
+        elif not numpy.issubdtype(source[name].dtype, numpy.number):
+            problems.append(f'{name} holds {source[name].dtype}, not numbers')
+    return problems

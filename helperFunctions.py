@@ -1,0 +1,415 @@
+"""What the stages share: their arguments, the lists, the score of a video, the results.
+
+Frame, segment and video accuracy are three different things; every figure that a
+stage prints or writes says which one it is.
+"""
+import argparse
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import h5py
+import numpy
+
+from engine.errors import UserError
+from engine.files import append_line
+
+HERE = Path(__file__).resolve().parent
+TOP_K = (1, 5, 10)
+# What says where or how a run was made, not what it computed.
+NOT_SETTINGS = ('root', 'split', 'seed', 'tiny', 'restart', 'device', 'workers', 'function')
+
+CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
+FEATURES, FRAME_PREDICTIONS = 'UCF-101_features', 'UCF-101_framePrediction'
+VGG_MODEL, FRAME_MODEL, RNN_MODEL = 'VGG.model', 'VGG_1024.model', 'RNN.model'
+TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
+TEST_PREDICTIONS = 'testPredictions1024.hdf5'
+VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
+
+
+# ---------------------------------------------------------------- running a stage
+
+def stage_parser(doc):
+    """Returns an ArgumentParser with what every stage takes; `doc` is the script's docstring."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_argument_group('data')
+    data.add_argument('--root', type=Path, default=Path('.'), metavar='DIR',
+                      help='folder under which all files stand (default: here)')
+    data.add_argument('--split', type=int, default=1, choices=(1, 2, 3),
+                      help='which of the official train/test lists (default: 1)')
+    data.add_argument('--seed', type=int, default=0,
+                      help='start of every random choice (default: 0)')
+    data.add_argument('--tiny', action='store_true',
+                      help='settings that end in seconds, to see the stage work; '
+                           'flags given beside it still count')
+    return parser
+
+
+def parse_stage(parser, argv=None, **tiny):
+    """Parses; with --tiny the defaults given by name here take the place of the usual ones."""
+    argv = sys.argv[1:] if argv is None else argv
+    if '--tiny' in argv:
+        parser.set_defaults(**tiny)
+    return parser.parse_args(argv)
+
+
+def add_device(parser):
+    """Adds --device to a stage that computes with Chainer."""
+    parser.add_argument_group('device').add_argument(
+        '--device', default='-1', metavar='N',
+        help='GPU number, or -1 for the CPU (default: -1)')
+
+
+def get_device(name):
+    """Returns the chainer.Device for --device, made current.
+
+    Raises:
+        UserError: a GPU is asked for and none answers.
+    """
+    import engine.chainer_today  # noqa: F401  (before chainer)
+    import chainer
+    name = str(name)
+    if name in ('-1', '@numpy', 'cpu'):
+        device = chainer.get_device('@numpy')
+    else:
+        name = name.replace('@cupy:', '')
+        try:
+            # chainer.backends.cuda.available is true without any GPU: ask the driver.
+            import cupy
+            found = cupy.cuda.runtime.getDeviceCount()
+        except Exception as error:
+            raise UserError(f'--device {name}: no GPU to use ({error}); '
+                            'pip install -r requirements-gpu.txt, or --device -1') from None
+        if not name.isdigit() or int(name) >= found:
+            raise UserError(f'--device {name}: this machine has GPUs 0 to {found - 1}')
+        device = chainer.get_device(f'@cupy:{name}')
+    device.use()
+    return device
+
+
+def stage_main(main):
+    """Runs a stage: a UserError becomes one line and exit code 1, Ctrl-C exit code 130.
+
+    `main` returns the exit code: None or 0 done, 3 done but for the failures it named.
+    """
+    try:
+        sys.exit(main())
+    except UserError as error:
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        print('stopped by hand; what is finished is kept', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def settings_of(args):
+    """The arguments that decide a result, as JSON values."""
+    return {key: [str(v) for v in value] if isinstance(value, (list, tuple))
+            else str(value) if isinstance(value, Path) else value
+            for key, value in sorted(vars(args).items()) if key not in NOT_SETTINGS}
+
+
+def print_settings(args):
+    """Opens a run's log: the command, the code's commit, the settings."""
+    print(command_line(), f'(commit {commit()})')
+    print(' '.join(f'{key}={value}' for key, value in sorted(vars(args).items())
+                   if key != 'function'), flush=True)
+
+
+def command_line():
+    return shlex.join(['python', os.path.basename(sys.argv[0])] + sys.argv[1:])
+
+
+def commit():
+    """Short commit of this code, with -dirty if files differ from it; 'unknown' outside git."""
+    try:
+        return subprocess.run(['git', '-C', str(HERE), 'describe', '--always', '--dirty'],
+                              capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def read_json(path):
+    """The JSON value in a file, or None where there is no file."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: not readable ({error}); delete it and run again') from None
+
+
+# ---------------------------------------------------------------------- the lists
+
+class Clip(NamedTuple):
+    """One video: where it is, what it shows (label from 0), who is in it (group)."""
+    name: str
+    class_name: str
+    label: int
+    group: str
+    path: Path
+
+
+class Lists(NamedTuple):
+    """Classes in order of their number, and the clips of one official split."""
+    classes: list
+    train: list
+    test: list
+
+
+def read_lists(root, split=1):
+    """Reads classInd.txt, trainlist0N.txt and testlist0N.txt.
+
+    CRLF, blank lines and spaces around are taken as they come. The label is that
+    of the folder's class; a number in the list that says otherwise is an error.
+
+    Raises:
+        UserError: naming file and line: unknown class, wrong label, a clip named twice,
+            a group on both lists.
+    """
+    folder = Path(root) / LISTS
+    classes = _read_classes(folder / 'classInd.txt')
+    train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes)
+    test = _read_list(root, folder / f'testlist{split:02d}.txt', classes)
+    both = {clip.name for clip in train} & {clip.name for clip in test}
+    if both:
+        raise UserError(f'{folder}: {len(both)} clips are on both lists of split {split}, '
+                        f'{sorted(both)[0]} first')
+    # The same person before the same background on both sides would be learned by heart.
+    leaking = ({(c.class_name, c.group) for c in train}
+               & {(c.class_name, c.group) for c in test})
+    if leaking:
+        raise UserError(f'{folder}: {len(leaking)} groups are on both lists of split {split}, '
+                        f'{"/".join(sorted(leaking)[0])} first')
+    return Lists(classes, train, test)
+
+
+def _lines(path):
+    try:
+        text = path.read_text(encoding='utf-8-sig')
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, 'strerror', None) or 'not a text'
+        raise UserError(f'{path}: {reason}; the official lists are '
+                        'UCF101TrainTestSplits-RecognitionTask.zip, unpacked into '
+                        f'{path.parent}') from None
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, line.strip()
+
+
+def _read_classes(path):
+    numbers = {}
+    for number, line in _lines(path):
+        fields = line.split()
+        if len(fields) != 2 or not fields[0].isdigit():
+            raise UserError(f'{path}:{number}: expected "NUMBER CLASS", found "{line}"')
+        if int(fields[0]) in numbers or fields[1] in numbers.values():
+            raise UserError(f'{path}:{number}: "{line}" is there twice')
+        numbers[int(fields[0])] = fields[1]
+    if sorted(numbers) != list(range(1, len(numbers) + 1)):
+        raise UserError(f'{path}: class numbers must run from 1 without a gap')
+    return [numbers[i] for i in sorted(numbers)]
+
+
+def _read_list(root, path, classes):
+    labels = {name.lower(): label for label, name in enumerate(classes)}
+    clips, seen = [], set()
+    for number, line in _lines(path):
+        # "Class/clip.avi 12" (train) or "Class/clip.avi" (test); clips' names may hold spaces
+        found = re.fullmatch(r'([^/]+)/(.+?\.\w+)(?:\s+(\d+))?', line)
+        if not found:
+            raise UserError(f'{path}:{number}: expected "CLASS/CLIP.avi [NUMBER]", '
+                            f'found "{line}"')
+        class_name, file_name, given = found.groups()
+        # The official lists spell HandstandPushups two ways.
+        label = labels.get(class_name.lower())
+        if label is None:
+            raise UserError(f'{path}:{number}: class "{class_name}" is not in classInd.txt')
+        if given is not None and int(given) != label + 1:
+            raise UserError(f'{path}:{number}: label {given}, but {classes[label]} is '
+                            f'number {label + 1} in classInd.txt')
+        name = os.path.splitext(file_name)[0]
+        if name in seen:
+            raise UserError(f'{path}:{number}: {name} is there twice')
+        seen.add(name)
+        clips.append(Clip(name, classes[label], label, group_of(name),
+                          Path(root) / CLIPS / class_name / file_name))
+    if not clips:
+        raise UserError(f'{path}: names no clip')
+    return clips
+
+
+def group_of(name):
+    """'v_PushUps_g07_c02' -> 'g07'; a clip of no group is a group of its own."""
+    found = re.search(r'_(g\d+)(?:_c\d+)?$', name)
+    return found.group(1) if found else name
+
+
+def hold_out_groups(clips, every=5, seed=0):
+    """Splits clips into (training, validation) by whole groups, class by class.
+
+    One group in `every` of each class (at least one where the class has two) is
+    held out: clips of a group share a person and a background, so that any other
+    split would measure memory.
+    """
+    held = set()
+    by_class = {}
+    for clip in clips:
+        by_class.setdefault(clip.class_name, set()).add(clip.group)
+    for class_name, groups in sorted(by_class.items()):
+        groups = sorted(groups)
+        n = max(1, len(groups) // every) if len(groups) > 1 else 0
+        # By class and seed alone: the choice does not depend on other classes.
+        order = numpy.random.RandomState(
+            [seed, *class_name.encode()]).permutation(len(groups))
+        held.update((class_name, groups[i]) for i in order[:n])
+    training = [c for c in clips if (c.class_name, c.group) not in held]
+    validation = [c for c in clips if (c.class_name, c.group) in held]
+    return training, validation
+
+
+def output_path(root, folder, clip):
+    """Where the .npy of a clip stands: ROOT/folder/Class/clip.npy."""
+    return Path(root) / folder / clip.class_name / (clip.name + '.npy')
+
+
+# ------------------------------------------------------------------------ scoring
+
+READOUTS = ('mean', 'linear', 'last', 'max')
+
+
+def video_log_probability(frame_probabilities, readout='mean'):
+    """Log probability of each class for one video.
+
+    Args:
+        frame_probabilities: (T, C) softmax of each frame or step.
+        readout: how frames are joined: the mean of log softmax, the mean weighted
+            (j+1)/T ('linear', as the original weights its steps), the last
+            frame alone, or the maximum over time (Ng et al. 2015, section 3.2).
+
+    Returns:
+        (C,) float64; the video's prediction is its argmax.
+    """
+    probabilities = numpy.asarray(frame_probabilities, numpy.float64)
+    # A probability that float32 rounds to 0 must not veto a class for ever.
+    logs = numpy.log(numpy.maximum(probabilities, 1e-30))
+    if readout == 'mean':
+        return logs.mean(axis=0)
+    if readout == 'linear':
+        return numpy.average(logs, axis=0, weights=numpy.arange(1, len(logs) + 1))
+    if readout == 'last':
+        return logs[-1]
+    if readout == 'max':
+        return logs.max(axis=0)
+    raise ValueError(f'readout {readout!r} is none of {READOUTS}')
+
+
+def score(log_probabilities, labels):
+    """Accuracy of n predictions.
+
+    Args:
+        log_probabilities: (n, C) any scores that rise with the probability.
+        labels: (n,) int.
+
+    Returns:
+        dict: n, top1, top5, top10 (shares of 1; None where k >= C says nothing)
+        and loss (mean of -log probability of the true class).
+    """
+    scores, labels = numpy.asarray(log_probabilities), numpy.asarray(labels)
+    true = scores[numpy.arange(len(labels)), labels][:, None]
+    # Ties count against us: a constant prediction must not look right.
+    rank = (scores >= true).sum(axis=1) - 1
+    result = {'n': len(labels)}
+    for k in TOP_K:
+        result[f'top{k}'] = float((rank < k).mean()) if k < scores.shape[1] or k == 1 else None
+    result['loss'] = float(-true.mean())
+    return result
+
+
+def write_predictions(path, predictions, classes, method, split, readout='mean'):
+    """Writes a prediction file: one (T, C) float32 data set a clip, key = clip name.
+
+    Args:
+        predictions: iterable of (clip name, (T, C) softmax).
+    """
+    from engine.files import replacing
+    with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
+        for name, probabilities in predictions:
+            f.create_dataset(name, data=numpy.asarray(probabilities, numpy.float32))
+        f.attrs.update(classes=json.dumps(list(classes)), method=method, split=split,
+                       readout=readout)
+
+
+def open_hdf5(path, made_by):
+    """Opens an HDF5 file to read; says which command makes it where it is missing."""
+    try:
+        return h5py.File(path, 'r')
+    except FileNotFoundError:
+        raise UserError(f'{path}: not there; made by: {made_by}') from None
+    except OSError as error:
+        raise UserError(f'{path}: not a readable HDF5 file ({error}); make it again: '
+                        f'{made_by}') from None
+
+
+def check_classes(path, attrs, classes):
+    """Refuses a file made for another class list, naming both."""
+    theirs = json.loads(attrs.get('classes', 'null'))
+    if theirs != list(classes):
+        shown = ', '.join((theirs or ['none'])[:3])
+        raise UserError(f'{path}: made for {len(theirs or [])} classes ({shown} ...), but the '
+                        f'lists name {len(classes)} ({", ".join(classes[:3])} ...)')
+
+
+def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):
+    """Returns ({clip name: (T, C) float32}, attrs) of the given clips from a prediction file.
+
+    Clips that the file lacks are simply not in the dict; the caller names them.
+    """
+    with open_hdf5(path, made_by) as f:
+        attrs = dict(f.attrs)
+        if classes is not None:
+            check_classes(path, attrs, classes)
+        found = {}
+        for clip in clips:
+            if clip.name in f:
+                found[clip.name] = f[clip.name][()]
+                if classes is not None and found[clip.name].shape[1:] != (len(classes),):
+                    raise UserError(f'{path}: {clip.name} has shape {found[clip.name].shape}, '
+                                    f'expected (frames, {len(classes)}); make it again: '
+                                    f'{made_by}')
+    return found, attrs
+
+
+# ------------------------------------------------------------------------ results
+
+def append_result(root, method, split, unit, seed, settings, **figures):
+    """Appends one result to ROOT/results.jsonl and returns it.
+
+    Args:
+        method: short name ('frames', 'LSTM 1x1024').
+        unit: 'frame', 'segment' or 'video'.
+        figures: n, top1, top5, top10, loss and whatever else was measured.
+    """
+    if unit not in ('frame', 'segment', 'video'):
+        raise ValueError(f'unit {unit!r}')
+    line = dict(method=method, split=split, unit=unit, **figures, seed=seed,
+                settings=settings, command=command_line(), commit=commit(),
+                time=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+    append_line(Path(root) / 'results.jsonl', json.dumps(line))
+    return line
+
+
+def in_words(figures):
+    """'top-1 0.626  top-5 0.853  top-10 0.915 (n 3783)' without what is None."""
+    parts = [f'top-{k} {figures[f"top{k}"]:.3f}' for k in TOP_K
+             if figures.get(f'top{k}') is not None]
+    return '  '.join(parts) + f'  (n {figures["n"]})'
