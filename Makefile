@@ -1,0 +1,162 @@
+# The stages in order, each run only when something it reads has changed.
+#
+## make demo              made-up clips through every stage to the table of results
+## make real DATA=dir     the same stages on real clips: dir/UCF-101, dir/ucfTrainTestlist
+##                        and dir/VGG.model (or VGG=file); they are linked, never written
+## make test              the tests (TESTS=tests/test_rnn.py for some of them)
+## make bench             speed of the networks beside other frameworks (large downloads)
+## make clean             removes the demo; .venv and the trial on real clips stay
+##
+## Variables, with their defaults:
+##   PYTHON=python3       makes .venv, once: 3.11, 3.12 or 3.13 (remove .venv to change it)
+##   VENV=.venv           where the packages go
+##   SEED=0               a second seed wants its own folder: make demo SEED=1 DEMO=demo1
+##   DEMO=demo TRIAL=trial    roots of the demo and of the trial on real clips
+##   PARTS=2              parts the features are saved in, at the same time
+
+PYTHON ?= python3
+VENV   ?= .venv
+DEMO   ?= demo
+TRIAL  ?= trial
+SEED   ?= 0
+PARTS  ?= 2
+TESTS  ?= tests
+
+# Flags of single stages, for example make demo RNN_FLAGS='--layers 2'
+FRAME_FLAGS   ?=
+FEATURE_FLAGS ?=
+RNN_FLAGS     ?=
+BENCH_FLAGS   ?=
+
+ROOT  = $(DEMO)
+RUN   = $(VENV)/bin/python
+READY = $(VENV)/ready
+STAGE = --root $(ROOT) --seed $(SEED)
+
+# PYTHON makes the environment; the programs that run in it must not look at it.
+unexport PYTHON
+
+.PHONY: help demo real test bench clean stages
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^## \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
+
+demo: stages
+
+# ---- the stages --------------------------------------------------------------
+# A stage also depends on its own script and networks, so an edited stage runs
+# again. `touch` settles the date of a file that a stage found already right.
+# Stages that write no file of their own leave a mark in ROOT/done.
+
+$(DEMO)/ucfTrainTestlist/testlist01.txt: demo.py | $(READY)
+	$(RUN) demo.py clips --root $(DEMO) --seed $(SEED)
+	@touch $@
+
+$(DEMO)/VGG.model: $(DEMO)/ucfTrainTestlist/testlist01.txt demo.py VGGNet.py | $(READY)
+	$(RUN) demo.py pretrain --root $(DEMO) --seed $(SEED)
+	@touch $@
+
+$(ROOT)/VGG_1024.model: $(ROOT)/VGG.model $(ROOT)/ucfTrainTestlist/testlist01.txt \
+		frameBasedTrain.py VGGNet.py VGGNet_1024.py | $(READY)
+	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS)
+	@touch $@
+
+$(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatures.sh \
+		generate_pbs.py VGGNet_1024.py | $(READY)
+	PATH="$$(cd $(VENV)/bin && pwd):$$PATH" \
+		./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS)
+	@mkdir -p $(@D) && touch $@
+
+# Also writes test1024.hdf5, testPredictions1024.hdf5, validationPredictions1024.hdf5.
+$(ROOT)/train1024.hdf5: $(ROOT)/done/saveFeatures save_hdf5.py | $(READY)
+	$(RUN) save_hdf5.py --root $(ROOT)
+	@touch $@
+
+# Writes into train1024.hdf5, so its mark is what later stages depend on.
+$(ROOT)/done/normalizeData: $(ROOT)/train1024.hdf5 normalizeData.py | $(READY)
+	$(RUN) normalizeData.py --root $(ROOT)
+	@mkdir -p $(@D) && touch $@
+
+$(ROOT)/done/singleFrameAccuracy: $(ROOT)/done/normalizeData singleFrameAccuracy.py | $(READY)
+	$(RUN) singleFrameAccuracy.py --root $(ROOT)
+	@mkdir -p $(@D) && touch $@
+
+# Also writes RNN_testPredictions.hdf5.
+$(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py | $(READY)
+	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS)
+	@touch $@
+
+$(ROOT)/done/confusion: $(ROOT)/RNN.model confusion.py | $(READY)
+	$(RUN) confusion.py --root $(ROOT)
+	@mkdir -p $(@D) && touch $@
+
+stages: $(ROOT)/done/singleFrameAccuracy $(ROOT)/done/confusion
+	@$(RUN) results.py --root $(ROOT)
+
+# ---- real clips --------------------------------------------------------------
+
+VGG ?= $(DATA)/VGG.model
+
+real:
+	@fail() { echo "error: $$*" >&2; exit 1; }; \
+	[ -n "$(DATA)" ] || fail "name the folder of the clips: make real DATA=dir"; \
+	for name in UCF-101 ucfTrainTestlist; do \
+		[ -d "$(DATA)/$$name" ] || fail "$(DATA)/$$name is missing; make real DATA=dir" \
+			"needs the clips in dir/UCF-101 and the lists in dir/ucfTrainTestlist"; \
+	done; \
+	[ -f "$(VGG)" ] || fail "$(VGG) is missing; name the ImageNet weights:" \
+		"make real DATA=$(DATA) VGG=file (convertWeights.py makes one)"; \
+	full() { (cd "$$(dirname "$$1")" && echo "$$(pwd)/$$(basename "$$1")"); }; \
+	mkdir -p $(TRIAL); \
+	for name in UCF-101 ucfTrainTestlist; do \
+		ln -sfn "$$(full "$(DATA)/$$name")" "$(TRIAL)/$$name"; \
+	done; \
+	ln -sfn "$$(full "$(VGG)")" "$(TRIAL)/VGG.model"
+	@$(MAKE) --no-print-directory stages ROOT=$(TRIAL)
+
+# ---- tests and speed ---------------------------------------------------------
+
+test: $(READY)
+	$(RUN) -m pytest $(TESTS)
+
+bench: $(VENV)/ready-bench
+	$(RUN) bench.py $(BENCH_FLAGS)
+
+$(VENV)/ready-bench: requirements-bench.txt $(READY)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
+# ---- set-up ------------------------------------------------------------------
+# A PYTHON that the user names is taken or refused; the default gives way to a
+# suitable one on PATH. The mark READY comes last, so a set-up that was
+# interrupted is done again; one with a working pip and this Python is kept.
+
+OTHERS  = python3.13 python3.12 python3.11
+VERSION = import sys; print('%d.%d.%d' % sys.version_info[:3])
+FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PIP     = $(RUN) -m pip install --quiet --disable-pip-version-check
+
+$(READY): requirements.txt requirements-test.txt
+	@first() { for p; do "$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && return; done; false; }; \
+	version() { "$$1" -c "$(VERSION)" 2>/dev/null; }; \
+	python=$$(first "$(PYTHON)" $(if $(filter file,$(origin PYTHON)),$(OTHERS))); \
+	if [ -z "$$python" ]; then \
+		other=$$(first $(OTHERS)) && advice=run || \
+			{ other=python3.12; advice="install one, then run"; }; \
+		echo "error: Chainer needs Python 3.11, 3.12 or 3.13 and $(PYTHON) is" \
+			"$$(version "$(PYTHON)" || echo "not there"); $$advice:" \
+			"make $(or $(MAKECMDGOALS),demo) PYTHON=$$other" >&2; \
+		exit 1; \
+	fi; \
+	echo "Python $$(version "$$python"): setting up $(VENV), once (about two minutes)"; \
+	[ "$$(version $(RUN))" = "$$(version "$$python")" ] \
+		&& $(RUN) -m pip --version >/dev/null 2>&1 \
+		|| "$$python" -m venv --clear $(VENV)
+	@$(PIP) "setuptools<81" wheel
+	@$(PIP) --no-build-isolation -r requirements.txt -r requirements-test.txt
+	@touch $@
+
+clean:
+	rm -rf $(DEMO) build .pytest_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
