@@ -1,0 +1,333 @@
+/* 3x3 convolution, stride 1, padding 1, then bias, ReLU and 2x2 max-pooling: one layer a call.
+ *
+ * Winograd's F(4x4,3x3) (Lavin and Gray 2016, "Fast Algorithms for Convolutional Neural
+ * Networks"): each 4x4 tile of the output needs 36 products a pair of channels in place of 144.
+ * Channels are last and padded to a multiple of LANES. One call works through blocks of tiles:
+ *
+ *   1. every 6x6 patch of the input is transformed, B' d B, into v;
+ *   2. for every panel of output channels the 36 matrix products v[point] u[point] go to m;
+ *   3. every m of a tile is transformed back, A' m A, and stored with bias, ReLU and pooling.
+ *
+ * v of a block and the m of one panel stay in the cache. Several threads may call with the same
+ * `next`: each call takes the next block until none is left. Every output number is the same
+ * sequence of operations whichever block, batch or thread it falls to, so results do not depend
+ * on these, bit for bit.
+ *
+ * No intrinsics: the vector extensions of GCC and Clang serve every instruction set.
+ */
+#include <float.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdatomic.h>
+
+/* ROWS x 2 sums of LANES floats are held in registers. */
+#if defined(__AVX512F__)
+enum { LANES = 16, ROWS = 14 };   /* 28 of 32 registers */
+#define INSTRUCTIONS "AVX-512"
+#elif defined(__AVX__)
+enum { LANES = 8, ROWS = 6 };     /* 12 of 16 */
+#define INSTRUCTIONS "AVX"
+#elif defined(__aarch64__)
+enum { LANES = 4, ROWS = 12 };    /* 24 of 32 */
+#define INSTRUCTIONS "NEON"
+#else
+enum { LANES = 4, ROWS = 6 };
+#define INSTRUCTIONS "4 lanes"
+#endif
+enum { POINTS = 36, PANEL = 2 * LANES };
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t bits __attribute__((vector_size(4 * LANES)));
+/* A vec in memory, at any address and over any float array. */
+typedef float mem __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define LOAD(p) (*(const mem *)(p))
+#define STORE(p, v) (*(mem *)(p) = (v))
+#define INLINE static inline __attribute__((always_inline))
+
+struct layer {
+    const void *in;      /* (n, height, width, stride_in): float, or uint8_t where `bytes` */
+    float *out;          /* (n, height, width, stride_out), height and width halved by pooling */
+    const float *mean;   /* subtracted from the channels of a first layer's input */
+    const float *u;      /* weights as transformed by `prepare` */
+    const float *bias;   /* (stride_out) */
+    int64_t n, height, width, channels;
+    int64_t stride_in;   /* channels in memory: a multiple of LANES, or `channels` if first */
+    int64_t stride_out;  /* channels in memory: a multiple of LANES */
+    int64_t first, bytes, relu, pool;
+    int64_t tiles;       /* tiles in a block, at most */
+};
+
+int lanes(void) { return LANES; }
+
+const char *instructions(void) { return INSTRUCTIONS; }
+
+static int64_t padded(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
+
+/* Floats between two points of v. Odd lines, lest all 36 fall into the same sets of a cache. */
+static int64_t point_stride(const struct layer *l)
+{
+    return l->tiles * padded(l->channels) + 3 * LANES;
+}
+
+/* Floats of memory that each calling thread must bring. */
+int64_t work_size(const struct layer *l)
+{
+    return POINTS * (point_stride(l) + l->tiles * PANEL) + (POINTS + 1) * padded(l->channels);
+}
+
+/* ---- weights ---------------------------------------------------------------------------- */
+
+/* w (co, c, 3, 3) to u: for each panel of output channels, for each point, (c, panel). */
+void prepare(const float *w, int64_t co, int64_t c, float *u)
+{
+    static const double g[6][3] = {
+        {1. / 4, 0, 0}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
+        {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}};
+    int64_t all = padded(co);
+    for (int64_t p = 0; p < all; p += PANEL) {
+        int64_t wide = all - p < PANEL ? all - p : PANEL;
+        for (int point = 0; point < POINTS; point++)
+            for (int64_t k = 0; k < c; k++)
+                for (int64_t o = p; o < p + wide; o++) {
+                    double sum = 0;
+                    if (o < co)
+                        for (int i = 0; i < 3; i++)
+                            for (int j = 0; j < 3; j++)
+                                sum += g[point / 6][i] * g[point % 6][j]
+                                       * w[((o * c + k) * 3 + i) * 3 + j];
+                    *u++ = (float)sum;
+                }
+    }
+}
+
+/* ---- 1. the input ----------------------------------------------------------------------- */
+
+INLINE void forth(const vec d[6], vec t[6])
+{
+    vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
+    t[0] = 4 * d[0] - 5 * d[2] + d[4];
+    t[1] = a + b;
+    t[2] = a - b;
+    t[3] = c + e;
+    t[4] = c - e;
+    t[5] = 4 * d[1] - 5 * d[3] + d[5];
+}
+
+/* One patch, LANES channels of it, from 36 addresses to 36 places `stride` floats apart. */
+INLINE void transform_in(const float *const from[POINTS], int64_t k, float *v, int64_t stride)
+{
+    vec half[6][6];
+    for (int j = 0; j < 6; j++) {
+        vec d[6], t[6];
+        for (int i = 0; i < 6; i++)
+            d[i] = LOAD(from[6 * i + j] + k);
+        forth(d, t);
+        for (int i = 0; i < 6; i++)
+            half[i][j] = t[i];
+    }
+    for (int i = 0; i < 6; i++) {
+        vec t[6];
+        forth(half[i], t);
+        for (int j = 0; j < 6; j++)
+            STORE(v + (6 * i + j) * stride, t[j]);
+    }
+}
+
+/* A pixel of a first layer's input: less the mean, widened with zeros. */
+static void load_pixel(const struct layer *l, int64_t at, float *to)
+{
+    for (int64_t k = 0; k < l->channels; k++)
+        to[k] = (l->bytes ? (float)((const uint8_t *)l->in)[at + k]
+                          : ((const float *)l->in)[at + k]) - l->mean[k];
+}
+
+/* Tile number `tile` of the batch to v, where `rows` tiles lie side by side. `patch` is zero in
+ * the channels that padding adds; `zeros` stands for what lies outside the image. */
+static void load_tile(const struct layer *l, int64_t tile, float *v, int64_t rows,
+                      const float *zeros, float *patch)
+{
+    const float *from[POINTS];
+    int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
+    int64_t left = tile % across * 4 - 1, top = tile / across % down * 4 - 1;
+    int64_t image = tile / across / down * l->height * l->width;
+    int64_t wide = padded(l->channels), stride = point_stride(l);
+
+    for (int i = 0; i < 6; i++)
+        for (int j = 0; j < 6; j++) {
+            int64_t y = top + i, x = left + j, at = (image + y * l->width + x) * l->stride_in;
+            if (y < 0 || y >= l->height || x < 0 || x >= l->width) {
+                from[6 * i + j] = zeros;
+            } else if (l->first) {
+                load_pixel(l, at, patch + (6 * i + j) * wide);
+                from[6 * i + j] = patch + (6 * i + j) * wide;
+            } else {
+                from[6 * i + j] = (const float *)l->in + at;
+            }
+        }
+    for (int64_t k = 0; k < wide; k += LANES)
+        transform_in(from, k, v + k * rows, stride);
+}
+
+/* ---- 2. the products -------------------------------------------------------------------- */
+
+/* m (rows of POINTS * PANEL) = v (channels / LANES, rows, LANES) times u (channels, vecs * LANES).
+ * `rows` and `vecs` are constants wherever this is put in line, so that sums stay in registers. */
+INLINE void multiply(const int rows, const int vecs, const float *v, const float *u,
+                     int64_t channels, float *m)
+{
+    vec sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < vecs; s++)
+            sum[r][s] = (vec){0};
+    for (int64_t done = 0; done < channels; done += LANES) {
+        int64_t count = channels - done < LANES ? channels - done : LANES;
+        for (int64_t k = 0; k < count; k++) {
+            vec w[2];
+#pragma GCC unroll 2
+            for (int s = 0; s < vecs; s++)
+                w[s] = LOAD(u + s * LANES);
+#pragma GCC unroll 16
+            for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+                for (int s = 0; s < vecs; s++)
+                    sum[r][s] += v[r * LANES + k] * w[s];
+            u += vecs * LANES;
+        }
+        v += rows * LANES;
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < vecs; s++)
+            STORE(m + r * POINTS * PANEL + s * LANES, sum[r][s]);
+}
+
+#define CASE(ROWS_NOW) case ROWS_NOW: \
+    if (vecs == 2) multiply(ROWS_NOW, 2, v, u, channels, m); \
+    else multiply(ROWS_NOW, 1, v, u, channels, m); \
+    break;
+
+static void multiply_any(int64_t rows, int64_t vecs, const float *v, const float *u,
+                         int64_t channels, float *m)
+{
+    switch (rows) {
+    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
+#if defined(__AVX512F__) || defined(__aarch64__)
+    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
+#endif
+#if defined(__AVX512F__)
+    CASE(13) CASE(14)
+#endif
+    }
+}
+
+/* ---- 3. the output ---------------------------------------------------------------------- */
+
+INLINE void back(const vec m[6], vec t[4])
+{
+    vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = 2 * (m[3] - m[4]);
+    t[0] = m[0] + a + c;
+    t[1] = b + d;
+    t[2] = a + 4 * c;
+    t[3] = b + 4 * d + m[5];
+}
+
+/* A first argument that is not a number stays one. */
+INLINE vec larger(vec a, vec b)
+{
+    bits choose = b > a;
+    return (vec)((choose & (bits)b) | (~choose & (bits)a));
+}
+
+/* LANES channels of a tile, from m to the 4x4 or, pooled, 2x2 numbers of the output. */
+static void store_tile(const struct layer *l, int64_t tile, const float *m, int64_t channel)
+{
+    int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
+    int64_t x = tile % across * 4, y = tile / across % down * 4, image = tile / across / down;
+    int64_t wide = l->width - x < 4 ? l->width - x : 4;
+    int64_t high = l->height - y < 4 ? l->height - y : 4;
+    vec half[4][6], t[4][4], bias = LOAD(l->bias + channel);
+
+    for (int j = 0; j < 6; j++) {
+        vec d[6], column[4];
+        for (int i = 0; i < 6; i++)
+            d[i] = LOAD(m + (6 * i + j) * PANEL);
+        back(d, column);
+        for (int i = 0; i < 4; i++)
+            half[i][j] = column[i];
+    }
+    for (int i = 0; i < 4; i++) {
+        back(half[i], t[i]);
+        for (int j = 0; j < 4; j++) {
+            t[i][j] += bias;
+            if (l->relu)
+                t[i][j] = larger(t[i][j], (vec){0});
+        }
+    }
+    if (!l->pool) {
+        float *out = l->out + ((image * l->height + y) * l->width + x) * l->stride_out + channel;
+        for (int i = 0; i < high; i++)
+            for (int j = 0; j < wide; j++)
+                STORE(out + (i * l->width + j) * l->stride_out, t[i][j]);
+        return;
+    }
+    /* The last window of an odd size holds one row or column: what lies outside never wins. */
+    for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++)
+            if (i >= high || j >= wide)
+                t[i][j] = (vec){0} - FLT_MAX;
+    int64_t half_width = (l->width + 1) / 2, half_height = (l->height + 1) / 2;
+    float *out = l->out
+        + ((image * half_height + y / 2) * half_width + x / 2) * l->stride_out + channel;
+    for (int i = 0; i < high; i += 2)
+        for (int j = 0; j < wide; j += 2)
+            STORE(out + (i / 2 * half_width + j / 2) * l->stride_out,
+                  larger(larger(t[i][j], t[i][j + 1]), larger(t[i + 1][j], t[i + 1][j + 1])));
+}
+
+/* ---- all of it -------------------------------------------------------------------------- */
+
+/* Computes blocks of the layer until `next` has counted past the last. `work` holds
+ * work_size(l) floats, all zero when first used. */
+void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
+{
+    int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
+    int64_t all = l->n * across * down, wide = padded(l->channels), stride = point_stride(l);
+    float *zeros = work, *patch = zeros + wide, *v = patch + POINTS * wide;
+    float *m = v + POINTS * stride;
+
+    for (int64_t i = 0; i < (POINTS + 1) * wide; i++)
+        work[i] = 0;
+    for (;;) {
+        int64_t begin = atomic_fetch_add(next, 1) * l->tiles;
+        if (begin >= all)
+            return;
+        int64_t count = all - begin < l->tiles ? all - begin : l->tiles;
+        int64_t groups = (count + ROWS - 1) / ROWS;   /* of nearly equal numbers of tiles */
+
+        for (int64_t g = 0; g < groups; g++) {
+            int64_t from = g * count / groups, rows = (g + 1) * count / groups - from;
+            for (int64_t r = 0; r < rows; r++)
+                load_tile(l, begin + from + r, v + from * wide + r * LANES, rows, zeros, patch);
+        }
+        const float *u = l->u;
+        for (int64_t panel = 0; panel < l->stride_out; panel += PANEL) {
+            int64_t vecs = l->stride_out - panel < PANEL ? 1 : 2;
+            for (int point = 0; point < POINTS; point++) {
+                for (int64_t g = 0; g < groups; g++) {
+                    int64_t from = g * count / groups, rows = (g + 1) * count / groups - from;
+                    multiply_any(rows, vecs, v + point * stride + from * wide, u,
+                                 l->channels, m + (from * POINTS + point) * PANEL);
+                }
+                u += l->channels * vecs * LANES;
+            }
+            for (int64_t tile = 0; tile < count; tile++)
+                for (int64_t s = 0; s < vecs; s++)
+                    store_tile(l, begin + tile, m + tile * POINTS * PANEL + s * LANES,
+                               panel + s * LANES);
+        }
+    }
+}
