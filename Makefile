@@ -149,7 +149,7 @@ $(READY): requirements.txt requirements-test.txt
 			"make $(or $(MAKECMDGOALS),demo) PYTHON=$$other" >&2; \
 		exit 1; \
 	fi; \
-	echo "Python $$(version "$$python"): setting up $(VENV), once (about two minutes)"; \
+	echo "Python $$(version "$$python"): setting up $(VENV), once (about a minute)"; \
 	[ "$$(version $(RUN))" = "$$(version "$$python")" ] \
 		&& $(RUN) -m pip --version >/dev/null 2>&1 \
 		|| "$$python" -m venv --clear $(VENV)

@@ -96,19 +96,18 @@ def _import_chainer():
     # They stand only while Chainer is imported: other packages that probe for
     # the real modules must not meet them.
     real = {name: sys.modules.get(name) for name in stand_ins}
-    had_distutils = 'distutils' in numpy.__dict__
+    real_distutils = numpy.__dict__.get('distutils')
     sys.modules.update(stand_ins)
-    if not had_distutils:
-        numpy.distutils = stand_ins['numpy.distutils']
+    numpy.distutils = stand_ins['numpy.distutils']
     try:
         import chainer  # noqa: F401
     finally:
-        if not had_distutils:
-            del numpy.distutils
+        del numpy.distutils
+        if real_distutils is not None:
+            numpy.distutils = real_distutils
         for name, module in real.items():
-            if module is None:
-                del sys.modules[name]
-            else:
+            del sys.modules[name]
+            if module is not None:
                 sys.modules[name] = module
 
 
