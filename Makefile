@@ -1,10 +1,12 @@
 # The stages in order, each run only when something it reads has changed.
 #
 ## make demo              made-up clips through every stage to the table of results
-## make real DATA=dir     the same stages on real clips: dir/UCF-101, dir/ucfTrainTestlist
-##                        and dir/VGG.model (or VGG=file); they are linked, never written
+## make real DATA=dir     the same stages on real clips: dir/UCF-101, dir/ucfTrainTestlist and
+##                        dir/VGG.model (or VGG=file, a model or an .npz of weights, see
+##                        convertWeights.py); what is in dir is read, never written
 ## make test              the tests (TESTS=tests/test_rnn.py for some of them)
-## make bench             speed of the networks beside other frameworks (large downloads)
+## make bench             speed of the networks, beside PyTorch and OpenVINO if
+##                        requirements-bench.txt is installed
 ## make clean             removes the demo; .venv and the trial on real clips stay
 ##
 ## Variables, with their defaults:
@@ -22,7 +24,8 @@ SEED   ?= 0
 PARTS  ?= 2
 TESTS  ?= tests
 
-# Flags of single stages, for example make demo RNN_FLAGS='--layers 2'
+# Flags of single stages, such as make demo RNN_FLAGS='--layers 2'; they do not by
+# themselves make a finished stage run again.
 FRAME_FLAGS   ?=
 FEATURE_FLAGS ?=
 RNN_FLAGS     ?=
@@ -36,7 +39,7 @@ STAGE = --root $(ROOT) --seed $(SEED)
 # PYTHON makes the environment; the programs that run in it must not look at it.
 unexport PYTHON
 
-.PHONY: help demo real test bench clean stages
+.PHONY: help demo real real-data test bench clean stages
 .DELETE_ON_ERROR:
 
 help:
@@ -96,36 +99,45 @@ stages: $(ROOT)/done/singleFrameAccuracy $(ROOT)/done/confusion
 
 # ---- real clips --------------------------------------------------------------
 
-VGG ?= $(DATA)/VGG.model
+VGG       ?= $(DATA)/VGG.model
+VGG_FLAGS ?=
 
-real:
-	@fail() { echo "error: $$*" >&2; exit 1; }; \
-	[ -n "$(DATA)" ] || fail "name the folder of the clips: make real DATA=dir"; \
-	for name in UCF-101 ucfTrainTestlist; do \
-		[ -d "$(DATA)/$$name" ] || fail "$(DATA)/$$name is missing; make real DATA=dir" \
-			"needs the clips in dir/UCF-101 and the lists in dir/ucfTrainTestlist"; \
-	done; \
-	[ -f "$(VGG)" ] || fail "$(VGG) is missing; name the ImageNet weights:" \
-		"make real DATA=$(DATA) VGG=file (convertWeights.py makes one)"; \
-	full() { (cd "$$(dirname "$$1")" && echo "$$(pwd)/$$(basename "$$1")"); }; \
-	mkdir -p $(TRIAL); \
-	for name in UCF-101 ucfTrainTestlist; do \
-		ln -sfn "$$(full "$(DATA)/$$name")" "$(TRIAL)/$$name"; \
-	done; \
-	ln -sfn "$$(full "$(VGG)")" "$(TRIAL)/VGG.model"
+real: real-data $(READY)
 	@$(MAKE) --no-print-directory stages ROOT=$(TRIAL)
+
+real-data:
+	@fail() { echo "error: $$*" >&2; exit 1; }; \
+	[ -d "$(DATA)/UCF-101" ] && [ -d "$(DATA)/ucfTrainTestlist" ] || \
+		fail "DATA='$(DATA)' holds no UCF-101 and ucfTrainTestlist; run: make real DATA=dir"; \
+	[ -f "$(VGG)" ] || \
+		fail "no $(VGG); run: make real DATA=$(DATA) VGG=weights.npz (or a VGG.model)"
+
+ifneq ($(DATA),)
+# Cuts the official lists down to the classes that are there.
+$(TRIAL)/ucfTrainTestlist/testlist01.txt: makeSplit.py | $(READY)
+	$(RUN) makeSplit.py --root $(TRIAL) --clips $(DATA)/UCF-101 --lists $(DATA)/ucfTrainTestlist
+	@touch $@
+
+ifeq ($(suffix $(VGG)),.npz)
+$(TRIAL)/VGG.model: $(VGG) convertWeights.py | $(READY)
+	$(RUN) convertWeights.py $(VGG) --root $(TRIAL) --seed $(SEED) $(VGG_FLAGS)
+	@touch $@
+else
+$(TRIAL)/VGG.model: $(VGG) | $(TRIAL)/ucfTrainTestlist/testlist01.txt
+	ln -sfn "$$(cd $(<D) && pwd)/$(<F)" $@
+endif
+endif
 
 # ---- tests and speed ---------------------------------------------------------
 
 test: $(READY)
 	$(RUN) -m pytest $(TESTS)
 
-bench: $(VENV)/ready-bench
-	$(RUN) bench.py $(BENCH_FLAGS)
-
-$(VENV)/ready-bench: requirements-bench.txt $(READY)
-	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
-	@touch $@
+bench: $(READY)
+	@for file in bench/*.py; do \
+		name=$$(basename "$$file" .py); \
+		[ "$$name" = __init__ ] || $(RUN) -m "bench.$$name" $(BENCH_FLAGS) || exit 1; \
+	done
 
 # ---- set-up ------------------------------------------------------------------
 # A PYTHON that the user names is taken or refused; the default gives way to a

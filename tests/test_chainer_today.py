@@ -189,7 +189,7 @@ def test_a_caffe_model_computes_what_its_blobs_say(tmp_path, old_format):
 
 # ---- training ----------------------------------------------------------------
 
-@pytest.mark.filterwarnings('error')
+@pytest.mark.filterwarnings('error:::chainer')  # what Chainer itself is warned of
 def test_trainer_reports_plots_and_resumes(tmp_path):
     def trainer(epochs):
         x = np.random.RandomState(0).randn(40, 3).astype(np.float32)
