@@ -166,17 +166,18 @@ class Lists(NamedTuple):
     test: list
 
 
-def read_lists(root, split=1):
+def read_lists(root, split=1, folder=None):
     """Reads classInd.txt, trainlist0N.txt and testlist0N.txt.
 
     CRLF, blank lines and spaces around are taken as they come. The label is that
     of the folder's class; a number in the list that says otherwise is an error.
+    The lists stand in ROOT/ucfTrainTestlist, or in `folder`.
 
     Raises:
         UserError: naming file and line: unknown class, wrong label, a clip named twice,
             a group on both lists.
     """
-    folder = Path(root) / LISTS
+    folder = Path(folder or Path(root) / LISTS)
     classes = _read_classes(folder / 'classInd.txt')
     train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes)
     test = _read_list(root, folder / f'testlist{split:02d}.txt', classes)

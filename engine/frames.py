@@ -1,0 +1,178 @@
+"""Random frames of clips for stage 1, read by parallel workers ahead of the network."""
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import chainer
+import numpy
+
+from engine.errors import UserError
+from engine.files import replacing
+from engine.progress import Progress
+from engine.video import VideoError, count_frames, read_frames
+
+COUNTS = 'frameCounts.json'
+
+
+def frame_counts(root, clips, workers):
+    """Counts the decodable frames of each clip; what was counted before is looked up.
+
+    The table stands in ROOT/frameCounts.json with each file's size and time of change,
+    so a replaced file is counted again.
+
+    Returns:
+        ({clip name: frames}, [(clip name, reason)] of the clips that cannot be read).
+    """
+    path = os.path.join(root, COUNTS)
+    try:
+        with open(path, encoding='utf-8') as f:
+            known = json.load(f)
+    except (OSError, ValueError):
+        known = {}
+    counts, failures, fresh = {}, [], []
+    for clip in clips:
+        try:
+            stat = os.stat(clip.path)
+        except OSError as error:
+            failures.append((clip.name, f'{clip.path}: {error.strerror}'))
+            continue
+        stamp = [stat.st_size, stat.st_mtime_ns]
+        entry = known.get(clip.name)
+        if entry and entry[:2] == stamp:
+            counts[clip.name] = entry[2]
+        else:
+            fresh.append((clip, stamp))
+
+    def count(item):
+        try:
+            return count_frames(item[0].path)
+        except VideoError as error:
+            return error
+    if fresh:
+        # A thread a worker is enough: the work is ffmpeg's, in processes of its own.
+        with Progress(len(fresh), 'counting frames') as progress, \
+                ThreadPoolExecutor(workers) as pool:
+            for (clip, stamp), got in zip(fresh, pool.map(count, fresh)):
+                if isinstance(got, VideoError):
+                    failures.append((clip.name, str(got)))
+                else:
+                    counts[clip.name] = got
+                    known[clip.name] = stamp + [got]
+                progress.update()
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            json.dump(known, f)
+    return counts, failures
+
+
+class FrameIterator(chainer.dataset.Iterator):
+    """Batches of single frames: random ones for training, the middle ones for validation.
+
+    Epoch, order, frame and flip all follow from (seed, number of the batch), so the
+    place in the run is the only state, and a resumed run sees the same frames.
+
+    Args:
+        clips: list of Clip.
+        counts: {clip name: frames}.
+        batch_size (int): frames a batch; the last one of an epoch may be smaller.
+        size (int): side of a frame, pixels.
+        seed (int): start of the random choices; None takes evenly spaced frames in order.
+        frames_per_clip (int): frames a clip and epoch. More than one are read in one go
+            and spread over as many batches.
+        flip (bool): mirrors a frame with probability 1/2.
+        workers (int): clips decoded at once.
+        repeat (bool): goes on after an epoch.
+    """
+
+    def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
+                 flip=False, workers=2, repeat=True):
+        if not clips:
+            raise UserError('no clip to read frames from')
+        self.clips, self.counts = clips, counts
+        self.batch_size, self.size, self.seed = batch_size, size, seed
+        self.per_clip, self.flip, self._repeat = frames_per_clip, flip, repeat
+        self._pool = ThreadPoolExecutor(workers)
+        self._blocks = -(-len(clips) // batch_size)
+        self.batches_per_epoch = self._blocks * frames_per_clip
+        self._pending = {}
+        self.reset()
+
+    def reset(self):
+        """Goes back to the first batch."""
+        self._next = 0
+        self._block = (None, None)
+        self.is_new_epoch = False
+
+    def _random(self, *numbers):
+        return numpy.random.RandomState([self.seed, *numbers])
+
+    def _members(self, block):
+        """Indices of the clips that a block of batches reads."""
+        epoch, place = divmod(block, self._blocks)
+        order = (numpy.arange(len(self.clips)) if self.seed is None
+                 else self._random(1, epoch).permutation(len(self.clips)))
+        return epoch, order[place * self.batch_size:(place + 1) * self.batch_size]
+
+    def _read(self, epoch, index):
+        clip = self.clips[index]
+        count = self.counts[clip.name]
+        if self.seed is None:
+            wanted = (2 * numpy.arange(self.per_clip) + 1) * count // (2 * self.per_clip)
+            return read_frames(clip.path, wanted, self.size)
+        random = self._random(2, epoch, index)
+        frames = read_frames(clip.path, random.randint(count, size=self.per_clip), self.size)
+        if self.flip:
+            frames = frames.copy()
+            mirrored = random.randint(2, size=self.per_clip) == 1
+            frames[mirrored] = frames[mirrored, :, ::-1]
+        return frames
+
+    def _start(self, block):
+        if block not in self._pending:
+            epoch, members = self._members(block)
+            self._pending[block] = [self._pool.submit(self._read, epoch, int(index))
+                                    for index in members]
+
+    def __next__(self):
+        if not self._repeat and self._next >= self.batches_per_epoch:
+            raise StopIteration
+        block, slot = divmod(self._next, self.per_clip)
+        if self._block[0] != block:
+            self._start(block)
+            # One block ahead: frames are decoded while the network works on these.
+            if self._repeat or block + 1 < self._blocks:
+                self._start(block + 1)
+            self._block = block, numpy.concatenate(
+                [job.result() for job in self._pending.pop(block)])
+        frames = self._block[1]
+        labels = numpy.repeat([self.clips[i].label for i in self._members(block)[1]],
+                              self.per_clip).astype(numpy.int32)
+        order = (numpy.arange(len(labels)) if self.seed is None
+                 else self._random(3, block).permutation(len(labels)))
+        chosen = order[slot * len(labels) // self.per_clip:
+                       (slot + 1) * len(labels) // self.per_clip]
+        self._next += 1
+        self.is_new_epoch = self._next % self.batches_per_epoch == 0
+        return frames[chosen], labels[chosen]
+
+    next = __next__
+
+    @property
+    def epoch(self):
+        return self._next // self.batches_per_epoch
+
+    @property
+    def epoch_detail(self):
+        return self._next / self.batches_per_epoch
+
+    @property
+    def previous_epoch_detail(self):
+        return max(self._next - 1, 0) / self.batches_per_epoch
+
+    def serialize(self, serializer):
+        self._next = int(serializer('next', self._next))
+        self.is_new_epoch = bool(serializer('is_new_epoch', self.is_new_epoch))
+        self._pending.clear()
+        self._block = (None, None)
+
+    def finalize(self):
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,191 @@
+"""What both trainings need around Chainer's Trainer: resume, a loud stop, a log.
+
+Randomness is drawn anew from (seed, iteration) before every update, so a snapshot
+need not hold any random state and a resumed run repeats the uninterrupted one bit
+for bit (on the CPU).
+"""
+import json
+import os
+import signal
+import sys
+
+import chainer
+import matplotlib
+import numpy
+from chainer import training
+from chainer.training import extensions
+
+from engine.errors import UserError
+from engine.files import replacing
+
+matplotlib.use('Agg')
+
+SNAPSHOT = 'snapshot.npz'
+
+
+def reseed(device, *numbers):
+    """Seeds the global generators that Chainer draws from (dropout) by whole numbers."""
+    seed = numpy.random.RandomState(list(numbers)).randint(2 ** 31)
+    numpy.random.seed(seed)
+    if device.xp is not numpy:
+        device.xp.random.seed(int(seed))
+
+
+class Updater(training.updaters.StandardUpdater):
+    """StandardUpdater that seeds each iteration and refuses a loss that is not finite.
+
+    Args:
+        compute_loss: function of the converted batch, returns the loss Variable.
+        seed (int): start of all random choices of the run.
+        The others as StandardUpdater.
+    """
+
+    def __init__(self, iterator, optimizer, compute_loss, seed, **kwargs):
+        super().__init__(iterator, optimizer, loss_func=compute_loss, **kwargs)
+        self.seed = seed
+        self.failure = None
+
+    def update_core(self):
+        reseed(self.device, self.seed, self.iteration)
+        self.step(self.converter(self.get_iterator('main').next(), self.device),
+                  self.get_optimizer('main'))
+
+    def step(self, batch, optimizer):
+        """One update of the weights."""
+        optimizer.target.cleargrads()
+        loss = self.loss_func(*batch)
+        if self.finite(loss):
+            loss.backward()
+            del loss  # the graph must not outlive the step
+            optimizer.update()
+
+    def finite(self, loss):
+        """Whether the loss is a number; if not, the run ends with the weights as they were."""
+        value = float(loss.array)
+        if not numpy.isfinite(value):
+            self.failure = (f'the loss became {value} at iteration {self.iteration + 1}; '
+                            'lower --lr or --clip, or look for bad features')
+        return self.failure is None
+
+
+class Training:
+    """A Trainer with log, plots, snapshot and resume in one folder.
+
+    Args:
+        updater (Updater): does the work.
+        epochs (int): passes over the training clips.
+        folder: where log, plots and snapshot stand.
+        settings (dict): what the run depends on; a snapshot made with others is refused.
+        validate: function that returns a dict of validation figures; called each epoch.
+        should_stop: function (without arguments) asked after each epoch's validation.
+        restart (bool): throws away what an earlier run left.
+    """
+
+    def __init__(self, updater, epochs, folder, settings, validate=None,
+                 should_stop=lambda: False, state=None, restart=False):
+        self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
+        self.should_stop = should_stop
+        self.terminated = False
+        os.makedirs(self.folder, exist_ok=True)
+        self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
+        self._check_settings(settings, restart)
+        self.trainer = training.Trainer(updater, self._is_over, out=self.folder)
+        self._extend(validate, state)
+
+    def _check_settings(self, settings, restart):
+        path = os.path.join(self.folder, 'settings.json')
+        # numbers through JSON, so that both sides have been there
+        settings = json.loads(json.dumps(settings))
+        if restart:
+            for name in (SNAPSHOT, 'log', 'settings.json'):
+                if os.path.exists(os.path.join(self.folder, name)):
+                    os.unlink(os.path.join(self.folder, name))
+        if os.path.exists(self.snapshot_path):
+            with open(path, encoding='utf-8') as f:
+                old = json.load(f)
+            differ = [f'{key} {old.get(key)} -> {settings.get(key)}'
+                      for key in sorted(old.keys() | settings.keys())
+                      if key != 'epochs' and old.get(key) != settings.get(key)]
+            if differ:
+                raise UserError(f'{self.folder}: holds a run with other settings '
+                                f'({", ".join(differ)}); give the old ones to continue it, '
+                                'or --restart to begin anew')
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            json.dump(settings, f, indent=1, sort_keys=True)
+
+    def _extend(self, validate, state):
+        trainer = self.trainer
+        epoch = (1, 'epoch')
+        if validate is not None:
+            def report(trainer):
+                chainer.report({f'validation/main/{key}': value
+                                for key, value in validate().items()})
+            trainer.extend(report, name='validate', trigger=epoch,
+                           priority=training.PRIORITY_WRITER)
+        if state is not None:
+            trainer.extend(state, name='state', trigger=epoch)
+        columns = ['epoch', 'iteration', 'main/loss', 'main/accuracy', 'validation/main/loss',
+                   'validation/main/accuracy', 'elapsed_time']
+        trainer.extend(extensions.LogReport(trigger=epoch))
+        trainer.extend(extensions.PrintReport(
+            [c for c in columns if validate is not None or 'validation' not in c],
+            out=sys.stdout), trigger=epoch)
+        for key in ('loss', 'accuracy'):
+            trainer.extend(extensions.PlotReport(
+                [f'main/{key}', f'validation/main/{key}'], 'epoch', trigger=epoch,
+                filename=f'{key}.png'))
+        if sys.stdout.isatty():
+            trainer.extend(extensions.ProgressBar(update_interval=1))
+        trainer.extend(self._snapshot, name='snapshot', trigger=epoch, priority=-100)
+
+    def _is_over(self, trainer):
+        return (self.updater.failure is not None or self.terminated or self.should_stop()
+                or self.updater.epoch >= self.epochs)
+
+    def _snapshot(self, trainer):
+        if self.updater.failure is not None:
+            return
+        serializer = chainer.serializers.DictionarySerializer()
+        serializer.save(self.trainer)
+        with replacing(self.snapshot_path) as temporary, open(temporary, 'wb') as f:
+            numpy.savez(f, **serializer.target)
+
+    def _resume(self):
+        if not os.path.exists(self.snapshot_path):
+            return
+        try:
+            # Chainer's own load_npz unpickles what a file says; this does not.
+            with numpy.load(self.snapshot_path, allow_pickle=False) as f:
+                chainer.serializers.NpzDeserializer(f).load(self.trainer)
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(f'{self.snapshot_path}: cannot be resumed ({error}); '
+                            '--restart begins anew') from error
+        print(f'resumed after epoch {self.updater.epoch}, iteration '
+              f'{self.updater.iteration}', flush=True)
+
+    def run(self):
+        """Trains to the end, from the snapshot if there is one.
+
+        Raises:
+            UserError: the loss was not finite, or SIGTERM came; the snapshot is kept.
+        """
+        self._resume()
+
+        def on_sigterm(*_):
+            self.terminated = True
+        old = signal.signal(signal.SIGTERM, on_sigterm)
+        try:
+            self.trainer.run(show_loop_exception_msg=False)
+        finally:
+            signal.signal(signal.SIGTERM, old)
+        if self.updater.failure is not None:
+            raise UserError(self.updater.failure + '; the last good snapshot is '
+                            f'{self.snapshot_path}')
+        if self.terminated:
+            self._snapshot(self.trainer)
+            raise UserError(f'stopped by SIGTERM after iteration {self.updater.iteration}; '
+                            'the same command goes on from there')
+
+    def log(self):
+        """The log so far: a list of dicts, one an epoch."""
+        return self.trainer.get_extension('LogReport').log

@@ -1,0 +1,139 @@
+"""Stage 1: finetunes the top of VGG-16 (fc7, fc8) on single frames of the training clips.
+
+Needs   ROOT/UCF-101/, ROOT/ucfTrainTestlist/, ROOT/VGG.model (python convertWeights.py)
+Writes  ROOT/VGG_1024.model, and log, plots and snapshot in ROOT/frameTraining/
+
+    python frameBasedTrain.py                        # the original's settings, GPU: --device 0
+    python frameBasedTrain.py --root demo --epochs 5
+
+Every epoch reads one random frame of each clip. Whole groups of the training list are
+held out to validate; the test list is not read. Run it again to resume.
+"""
+import os
+import platform
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+import numpy
+from chainer.optimizer_hooks import WeightDecay
+
+import helperFunctions as hf
+from VGGNet import load_vgg
+from VGGNet_1024 import from_vgg
+from engine.errors import UserError
+from engine.frames import FrameIterator, frame_counts
+from engine.modelfile import save_model
+from engine.training import Training, Updater, reseed
+from engine.video import PREPROCESSING, preprocess
+
+FOLDER = 'frameTraining'
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    group = parser.add_argument_group('model')
+    group.add_argument('--features', type=int, default=1024, metavar='N',
+                       help='units of fc7: length of a feature (default: 1024)')
+    group = parser.add_argument_group('optimisation')
+    group.add_argument('--epochs', type=int, default=20, help='default: 20')
+    group.add_argument('--batch', type=int, default=36, help='frames a batch (default: 36)')
+    group.add_argument('--lr', type=float, default=0.0005, help='learning rate (default: 0.0005)')
+    group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
+    group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
+    group.add_argument('--frames-per-clip', type=int, default=1, metavar='N',
+                       help='random frames of each clip an epoch (default: 1)')
+    group.add_argument('--no-flip', dest='flip', action='store_false',
+                       help='never mirror a frame (where left and right are different classes)')
+    group.add_argument('--validation-every', type=int, default=5, metavar='N',
+                       help='hold out one group in N of each class (default: 5)')
+    group = parser.add_argument_group('bookkeeping')
+    group.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)),
+                       help='clips decoded at once (default: one a core)')
+    group.add_argument('--restart', action='store_true',
+                       help='begin anew even if there is a snapshot or a finished model')
+    hf.add_device(parser)
+    return parser
+
+
+def readable(root, clips, workers):
+    """Splits off the clips that cannot be read; prints each with its reason."""
+    counts, failures = frame_counts(root, clips, workers)
+    for _, reason in failures:
+        print(f'left out: {reason}')
+    if not counts:
+        raise UserError(f'{root / hf.CLIPS}: none of the {len(clips)} clips on the list can '
+                        'be read')
+    return [clip for clip in clips if clip.name in counts], counts, failures
+
+
+def main():
+    args = hf.parse_stage(get_parser(), epochs=2, batch=8)
+    hf.print_settings(args)
+    device = hf.get_device(args.device)
+    lists = hf.read_lists(args.root, args.split)
+    vgg, vgg_card = load_vgg(args.root / hf.VGG_MODEL)
+    clips, counts, failures = readable(args.root, lists.train, args.workers)
+    training, held_out = hf.hold_out_groups(clips, args.validation_every)
+    print(f'{len(training)} clips to train, {len(held_out)} held out by group, '
+          f'{len(lists.classes)} classes', flush=True)
+
+    # The weights of the new layers are drawn before anything else draws.
+    reseed(device, args.seed)
+    model = from_vgg(vgg, len(lists.classes), args.features)
+    model.to_device(device)
+    trained = model.trained_part()
+    optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum)
+    optimizer.setup(trained)
+    optimizer.add_hook(WeightDecay(args.weight_decay))
+
+    def loss_and_accuracy(frames, labels):
+        scores = model(preprocess(frames))
+        return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
+
+    def compute_loss(frames, labels):
+        loss, accuracy = loss_and_accuracy(frames, labels)
+        chainer.report({'loss': loss, 'accuracy': accuracy}, trained)
+        return loss
+
+    def send(batch, device):
+        return tuple(device.send(array) for array in batch)
+
+    size = model.shape['input_size']
+    batches = FrameIterator(training, counts, args.batch, size, args.seed,
+                            args.frames_per_clip, args.flip, args.workers)
+
+    def validate():
+        sums = numpy.zeros(2)
+        with chainer.using_config('train', False), chainer.no_backprop_mode():
+            for batch in FrameIterator(held_out, counts, args.batch, size,
+                                       workers=args.workers, repeat=False):
+                figures = loss_and_accuracy(*send(batch, device))
+                # by frames, so that a smaller last batch counts as what it is
+                sums += [float(v.array) * len(batch[1]) for v in figures]
+        return dict(zip(('loss', 'accuracy'), sums / len(held_out)))
+
+    run = Training(Updater(batches, optimizer, compute_loss, args.seed, converter=send,
+                           device=device),
+                   args.epochs, args.root / FOLDER, dict(hf.settings_of(args), seed=args.seed,
+                                                         split=args.split),
+                   validate if held_out else None, restart=args.restart)
+    run.run()
+    model.to_device('@numpy')
+    last = run.log()[-1]
+    save_model(args.root / hf.FRAME_MODEL, model, {
+        'kind': 'frames', 'shape': model.shape, 'classes': lists.classes,
+        'preprocessing': PREPROCESSING, 'split': args.split, 'seed': args.seed,
+        'settings': hf.settings_of(args), 'held_out': sorted(c.name for c in held_out),
+        'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
+        'base': vgg_card.get('source', 'VGG.model without a card'), 'commit': hf.commit(),
+        'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
+                     'chainer': chainer.__version__}})
+    print(f'wrote {args.root / hf.FRAME_MODEL}; next: ./saveFeatures.sh --local')
+    if failures:
+        print(f'{len(failures)} clips were left out, named above')
+        return 3
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)

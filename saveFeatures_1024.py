@@ -1,0 +1,324 @@
+"""Stage 2: saves a feature and a prediction of every frame of every clip, one part of many.
+
+Needs   ROOT/VGG_1024.model (python frameBasedTrain.py), ROOT/UCF-101/, ROOT/ucfTrainTestlist/
+Writes  ROOT/UCF-101_features/Class/clip.npy          (frames, 1024) float32
+        ROOT/UCF-101_framePrediction/Class/clip.npy   (frames, classes) float32, softmax
+        ROOT/UCF-101_features/part03.txt              clips that failed or are short, and why
+
+    python saveFeatures_1024.py 3 --parts 12     # part 3 of 12; ./saveFeatures.sh does all
+    python saveFeatures_1024.py 1 --parts 1 --root demo
+
+A finished clip is skipped, so the same command goes on where a killed job stopped.
+Exit code 0: all done; 3: done but for the clips named; 4: stopped before the end.
+"""
+import hashlib
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import numpy
+
+import helperFunctions as hf
+from VGGNet_1024 import load_vgg_1024
+from engine.errors import UserError
+from engine.files import load_npy, replacing, save_npy
+from engine.progress import Progress
+from engine.video import Frames, VideoError, preprocess
+
+# Decoded batches that may wait for the network, a clip.
+AHEAD = 4
+# A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
+PATIENCE = 1.5
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    parser.add_argument('part', type=int, help='which part, from 1')
+    group = parser.add_argument_group('work')
+    group.add_argument('--parts', type=int, default=12,
+                       help='into how many parts the clips are dealt (default: 12)')
+    group.add_argument('--step', type=int, default=1, metavar='N',
+                       help='take every Nth frame, for trials (default: 1)')
+    group.add_argument('--batch', type=int, default=16,
+                       help='frames through the network at once (default: 16)')
+    group.add_argument('--workers', type=int, default=2,
+                       help='clips decoded ahead of the network (default: 2)')
+    group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
+                       help='leave in good order before this much time has passed')
+    group.add_argument('--margin', type=float, default=120, metavar='SECONDS',
+                       help='how long before --walltime to leave (default: 120)')
+    hf.add_device(parser)
+    return parser
+
+
+def deal(clips, parts):
+    """Deals clips into parts of nearly equal bytes: [[Clip, ...], ...].
+
+    The largest clip goes to the part with least so far. Only the lists and the
+    files' sizes decide, never what is finished, so a part means the same every day.
+    """
+    def size(clip):
+        try:
+            return os.path.getsize(clip.path)
+        except OSError:
+            return 0
+    sized = sorted(((size(clip), clip) for clip in clips), key=lambda s: (-s[0], s[1].name))
+    dealt, loads = [[] for _ in range(parts)], [0] * parts
+    for bytes_, clip in sized:
+        # a file that is not there still counts a little, or all would go to one part
+        lightest = loads.index(min(loads))
+        dealt[lightest].append(clip)
+        loads[lightest] += max(bytes_, 1)
+    return [sorted(part, key=lambda clip: str(clip.path)) for part in dealt]
+
+
+def is_finished(root, clip, n_features, n_classes):
+    """Whether both results of a clip are there, whole, and agree in length."""
+    try:
+        features = load_npy(hf.output_path(root, hf.FEATURES, clip), mmap=True)
+        predictions = load_npy(hf.output_path(root, hf.FRAME_PREDICTIONS, clip), mmap=True)
+    except UserError:
+        return False
+    return (features.dtype == predictions.dtype == numpy.float32 and len(features) > 0
+            and features.shape == (len(predictions), n_features)
+            and predictions.shape == (len(features), n_classes))
+
+
+def claim_folders(root, model_path, step):
+    """Makes sure that what stands in the output folders came from this very model."""
+    with open(model_path, 'rb') as f:
+        digest = hashlib.file_digest(f, 'sha256').hexdigest()
+    made_with = {'model_sha256': digest, 'step': step}
+    path = root / hf.FEATURES / 'extraction.json'
+    before = hf.read_json(path)
+    if before is None:
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            json.dump(made_with, f)
+    elif before != made_with:
+        what = 'another model' if before['model_sha256'] != digest else f'--step {before["step"]}'
+        raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
+                        f'rm -r {path.parent} {root / hf.FRAME_PREDICTIONS}')
+
+
+class Report:
+    """The clips of a part that failed or are short, kept in a file beside the features."""
+
+    def __init__(self, path):
+        self.path = path
+        self.lines = {}
+        if path.exists():
+            for line in path.read_text(encoding='utf-8').splitlines():
+                kind, name, reason = line.split('\t', 2)
+                self.lines[name] = kind, reason
+
+    def add(self, kind, name, reason):
+        self.lines[name] = kind, ' '.join(reason.split())
+        self.save()
+
+    def remove(self, name):
+        if self.lines.pop(name, None):
+            self.save()
+
+    def save(self):
+        with replacing(self.path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            f.writelines(f'{kind}\t{name}\t{reason}\n'
+                         for name, (kind, reason) in sorted(self.lines.items()))
+
+    def of_kind(self, kind):
+        return [(name, reason) for name, (k, reason) in sorted(self.lines.items()) if k == kind]
+
+
+class DecodedAhead:
+    """Decodes clips in threads ahead of the reader, a few batches each.
+
+    Iterating gives (clip, frames, batches): batches yields (n, S, S, 3) uint8 and
+    raises the VideoError of a clip that cannot be read.
+    """
+
+    def __init__(self, clips, size, batch, step, workers):
+        self.clips, self.stopped = clips, threading.Event()
+        self.make = lambda clip: Frames(clip.path, size, batch, step)
+        self.workers = workers
+
+    def __iter__(self):
+        with ThreadPoolExecutor(self.workers) as pool:
+            waiting = []
+            clips = iter(self.clips)
+            try:
+                while True:
+                    while len(waiting) < self.workers:
+                        clip = next(clips, None)
+                        if clip is None:
+                            break
+                        frames, box = self.make(clip), queue.Queue(AHEAD)
+                        pool.submit(self._fill, frames, box)
+                        waiting.append((clip, frames, self._empty(box)))
+                    if not waiting:
+                        return
+                    yield waiting.pop(0)
+            finally:
+                self.stopped.set()
+
+    def _fill(self, frames, box):
+        try:
+            for batch in frames:
+                self._put(box, batch)
+            self._put(box, None)
+        except Exception as error:  # told to whoever reads this clip
+            self._put(box, error)
+
+    def _put(self, box, item):
+        while not self.stopped.is_set():
+            try:
+                return box.put(item, timeout=0.2)
+            except queue.Full:
+                pass
+        raise SystemExit  # nobody reads any more: ends this thread and its ffmpeg
+
+    @staticmethod
+    def _empty(box):
+        while (item := box.get()) is not None:
+            if isinstance(item, Exception):
+                raise item
+            yield item
+
+
+def extract(clip, batches, model, device, stop):
+    """Runs one clip through the network; returns (features, predictions) or None if stopped."""
+    features, predictions = [], []
+    for frames in batches:
+        if stop.is_set():
+            return None
+        pair = model.feature_and_prediction(preprocess(device.send(frames)))
+        features.append(device_to_host(pair[0]))
+        predictions.append(device_to_host(pair[1]))
+    features, predictions = numpy.concatenate(features), numpy.concatenate(predictions)
+    if not numpy.isfinite(features).all():
+        raise VideoError(f'{clip.path}: the network gave a feature that is not finite')
+    return features, predictions
+
+
+def device_to_host(array):
+    return array if isinstance(array, numpy.ndarray) else array.get()
+
+
+def run_part(args, todo, report, model, device, stop):
+    """Extracts the clips; returns how many were finished."""
+    finished = 0
+    ahead = DecodedAhead(todo, model.shape['input_size'], args.batch, args.step, args.workers)
+    with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
+        for clip, frames, batches in ahead:
+            try:
+                result = extract(clip, batches, model, device, stop)
+            except VideoError as error:
+                report.add('failed', clip.name, str(error))
+                progress.update()
+                continue
+            if result is None:
+                break
+            # Both or neither: a clip counts as finished only when both are there.
+            save_npy(hf.output_path(args.root, hf.FRAME_PREDICTIONS, clip), result[1])
+            save_npy(hf.output_path(args.root, hf.FEATURES, clip), result[0])
+            finished += 1
+            progress.update(frames=frames.count)
+            # A header is off by a frame or two even in good clips.
+            if frames.announced and frames.count < min(0.95 * frames.announced,
+                                                       frames.announced - 2):
+                report.add('short', clip.name, f'{clip.path}: {frames.count} of '
+                           f'{frames.announced} frames ({frames.complaint or "no complaint"})')
+            else:
+                report.remove(clip.name)
+    return finished
+
+
+def seconds(walltime):
+    """'02:30:00' -> 9000.0."""
+    try:
+        hours, minutes, rest = walltime.split(':')
+        return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    except ValueError:
+        raise UserError(f'--walltime {walltime}: expected HH:MM:SS') from None
+
+
+def main():
+    started = time.monotonic()
+    args = hf.parse_stage(get_parser(), step=8)
+    if not 1 <= args.part <= args.parts:
+        raise UserError(f'part {args.part}: expected 1 to {args.parts}')
+    hf.print_settings(args)
+    lists = hf.read_lists(args.root, args.split)
+    model_path = args.root / hf.FRAME_MODEL
+    model, card = load_vgg_1024(model_path)
+    if card.get('classes') != lists.classes:
+        raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
+                        f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
+                        'train again: python frameBasedTrain.py')
+    claim_folders(args.root, model_path, args.step)
+    device = hf.get_device(args.device)
+    model.to_device(device)
+
+    mine = deal(lists.train + lists.test, args.parts)[args.part - 1]
+    todo = [clip for clip in mine
+            if not is_finished(args.root, clip, model.n_features, len(lists.classes))]
+    print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
+    report = Report(args.root / hf.FEATURES / f'part{args.part:02d}.txt')
+    report.lines = {name: line for name, line in report.lines.items()
+                    if line[0] == 'short' and name not in {clip.name for clip in todo}}
+    report.save()
+
+    stop = threading.Event()
+    why = []
+
+    def on_signal(number, _):
+        why.append(signal.Signals(number).name)
+        stop.set()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    deadline = (started + seconds(args.walltime) - args.margin if args.walltime
+                else float('inf'))
+
+    # The network works in a thread, so that this one hears signals at once.
+    outcome = {}
+
+    def work():
+        try:
+            outcome['finished'] = run_part(args, todo, report, model, device, stop)
+        except BaseException as error:  # raised again below, in the main thread
+            outcome['error'] = error
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    while worker.is_alive():
+        worker.join(0.1)
+        if time.monotonic() > deadline and not stop.is_set():
+            why.append(f'{args.margin:g} s are left of --walltime')
+            stop.set()
+        if stop.is_set():
+            worker.join(PATIENCE)
+            break
+    if 'error' in outcome:
+        raise outcome['error']
+    for kind in ('short', 'failed'):
+        for _, reason in report.of_kind(kind):
+            print(f'{kind}: {reason}')
+    failed = report.of_kind('failed')
+    left = [clip for clip in mine
+            if not is_finished(args.root, clip, model.n_features, len(lists.classes))]
+    left = len(left) - len(failed)
+    if why:
+        print(f'stopped ({why[0]}): {left} clips left; the same command goes on', flush=True)
+        sys.stdout.flush()
+        # Results are whole files by now; a batch still in the network is not waited for.
+        os._exit(4)
+    print(f'part {args.part}: {len(mine) - len(failed)} clips finished, {len(failed)} failed'
+          + (f'; see {report.path}' if report.lines else ''), flush=True)
+    return 3 if failed else 0
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
