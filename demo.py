@@ -20,27 +20,49 @@ missing.
 """
 import argparse
 import colorsys
+import contextlib
 import multiprocessing
 import os
+import signal
 import struct
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
 import imageio_ffmpeg
 import numpy
 from PIL import Image
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
+from VGGNet import VGGNet
 from engine.errors import UserError
 from engine.files import replacing
-from helperFunctions import CLIPS, LISTS, stage_main
+from engine.modelfile import read_card, save_model
+from engine.video import PREPROCESSING, preprocess
+from helperFunctions import CLIPS, LISTS, VGG_MODEL, stage_main
 
 WIDTH, HEIGHT, FPS = 320, 240, 25  # as in UCF-101
 MARGIN = 8                         # how far the camera may shake, in pixels
 RECIPE = 'demo 1'                  # change it when the drawing changes: old clips are remade
 # One random stream for each purpose, so that none depends on how much another drew.
-GROUP_STREAM, CLIP_STREAM, STILL_STREAM = range(3)
+GROUP_STREAM, CLIP_STREAM, STILL_STREAM, TRAIN_STREAM = range(4)
+# The narrow VGG of the demo.
+CHANNELS, HIDDEN, INPUT_SIZE = (8, 16, 32, 32, 32), 128, 64
+INPUT_SCALE = 64  # pixels less their mean are divided by this while the network trains
+STILLS_IN_PART = 500
+# flag: (default, default with --tiny, what it counts)
+CLIPS_NUMBERS = {'--groups': (8, 4, 'places and people of each class'),
+                 '--clips-per-group': (4, 2, 'clips of each'),
+                 '--shortest': (40, 12, 'frames of the shortest clip'),
+                 '--longest': (80, 16, 'frames of the longest clip')}
+PRETRAIN_NUMBERS = {'--stills': (3500, 500, 'still pictures to draw'),
+                    '--epochs': (6, 1, 'passes over them'),
+                    '--batch': (32, 32, 'pictures a step')}
 
 
 # ---------------------------------------------------------------- pens
@@ -196,12 +218,13 @@ def _draw_figure(image, look, phase):
            look['dark'])
 
 
-# (runs forwards, runs backwards, pen)
-PAIRS = (('MoveRight', 'MoveLeft', _draw_slider),
-         ('Grow', 'Shrink', _draw_bubble),
-         ('TurnClockwise', 'TurnCounterclockwise', _draw_dial),
-         ('StretchThenSquat', 'SquatThenStretch', _draw_figure))
-CLASSES = sorted(name for first, second, _ in PAIRS for name in (first, second))
+# Class that runs forwards, class that runs backwards, pen, and for `pretrain` the phases
+# at which one state ends and the next begins (a figure stands at both ends of its cycle).
+PAIRS = (('MoveRight', 'MoveLeft', _draw_slider, numpy.linspace(0, 1, 13)),
+         ('Grow', 'Shrink', _draw_bubble, numpy.linspace(0, 1, 9)),
+         ('TurnClockwise', 'TurnCounterclockwise', _draw_dial, numpy.linspace(0, 1, 13)),
+         ('StretchThenSquat', 'SquatThenStretch', _draw_figure, POSE_TIMES[:-1]))
+CLASSES = sorted(name for pair in PAIRS for name in pair[:2])
 
 
 # ---------------------------------------------------------------- places, people, clips
@@ -410,8 +433,24 @@ def _progress(work, total, what, out=sys.stdout):
         yield item
 
 
+@contextlib.contextmanager
+def _workers(n):
+    """A pool of processes that leave at Ctrl-C without a word and without a part file."""
+    pool = multiprocessing.get_context('spawn').Pool(n, initializer=_quiet_worker)
+    with pool:  # ends the workers if something goes wrong
+        yield pool
+        pool.close()
+        pool.join()
+
+
+def _quiet_worker():
+    # The main process hears Ctrl-C and ends its workers; SystemExit runs their clean-up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
 def make_clips(args):
-    """The stage `clips`."""
+    """Makes the clips and their lists."""
     if args.groups < 2 or args.clips_per_group < 1:
         raise UserError('--groups must be 2 or more (one side of the split would be empty), '
                         '--clips-per-group 1 or more')
@@ -430,7 +469,7 @@ def make_clips(args):
     if len(missing) < len(tasks):
         print(f'{len(tasks) - len(missing)} clips are there already')
     if missing:
-        with multiprocessing.get_context('spawn').Pool(args.workers) as pool:
+        with _workers(args.workers) as pool:
             for _ in _progress(pool.imap_unordered(_make_clip, missing), len(missing), 'clips'):
                 pass
     _write_lists(args.root / LISTS, args.groups, args.clips_per_group)
@@ -438,26 +477,172 @@ def make_clips(args):
           f'{args.groups} groups, three splits')
 
 
-def main():
-    args = build_parser().parse_args()
-    return args.stage(args)
+# ---------------------------------------------------------------- the stand-in for ImageNet
+
+def _still_labels():
+    """(first label of each kind, number of labels)."""
+    ends = numpy.cumsum([len(pair[3]) - 1 for pair in PAIRS])
+    return [0, *map(int, ends[:-1])], int(ends[-1])
 
 
-def build_parser():
+def make_stills(task):
+    """Draws labelled still pictures of the kinds of things that the clips show.
+
+    Args:
+        task: (seed, part, count, size); each part is an own random stream.
+    Returns:
+        (count, size, size, 3) uint8 BGR and (count,) int32: what is drawn, and where
+        it is, how big, how turned or in which pose.
+    """
+    seed, part, count, size = task
+    rng = numpy.random.default_rng([seed, STILL_STREAM, part])
+    firsts, _ = _still_labels()
+    bank = _noise_bank(rng)
+    stills = numpy.empty((count, size, size, 3), numpy.uint8)
+    labels = numpy.empty(count, numpy.int32)
+    for i in range(count):
+        if i % 8 == 0:
+            place = _place(rng)
+            grain = (bank * rng.uniform(1, 5)).astype(numpy.int8).view(numpy.uint8)
+        kind, phase = int(rng.integers(len(PAIRS))), rng.uniform()
+        shift = tuple(int(v) for v in rng.integers(-3, 4, 2))
+        picture = _picture(PAIRS[kind][2], _look(rng, place), phase, shift)
+        picture += _grain(rng, grain)
+        stills[i] = numpy.asarray(Image.fromarray(picture).resize((size, size), Image.BILINEAR))
+        edges = PAIRS[kind][3]
+        state = int(numpy.searchsorted(edges, phase, side='right')) - 1
+        labels[i] = firsts[kind] + state % (len(edges) - 1)
+    return stills[..., ::-1], labels
+
+
+def _scores(model, x):
+    """model(x) without dropout, in half the time that Chainer's convolution takes to train.
+
+    The columns of an im2col lie ready for one matrix product a picture; Chainer's own
+    convolution first transposes them, and with so few channels that is most of its time.
+    """
+    for name in model.conv_names:
+        layer = model[name]
+        n, channels, height, width = x.shape
+        weights = F.reshape(layer.W, (1, -1, channels * 9))
+        weights = F.broadcast_to(weights, (n,) + weights.shape[1:])
+        columns = F.reshape(F.im2col(x, 3, pad=1), (n, channels * 9, height * width))
+        x = F.reshape(F.matmul(weights, columns), (n, -1, height, width))
+        x = F.relu(F.bias(x, layer.b))
+        if model.pooled_after(name):
+            x = F.max_pooling_2d(x, 2, stride=2)
+    return model.fc8(F.relu(model.fc7(F.relu(model.fc6(x)))))
+
+
+def _gradient(model, pictures, labels):
+    """Leaves the gradient of the mean loss in the model; returns the loss."""
+    x = preprocess(pictures) / INPUT_SCALE
+    loss = F.softmax_cross_entropy(_scores(model, x), labels)
+    model.cleargrads()
+    loss.backward()
+    return float(loss.array)
+
+
+def _train(model, stills, labels, epochs, batch, rng):
+    """Trains the network; yields each epoch's mean loss.
+
+    Each of two threads takes half of every batch on a copy of the model (always two,
+    as the number decides how sums are rounded). NumPy frees the interpreter meanwhile;
+    BLAS threads on top would only stand in the way.
+    """
+    optimizer = chainer.optimizers.Adam(alpha=1e-3).setup(model)
+    steps = epochs * (len(stills) // batch)
+    twin = model.copy('copy')
+    with threadpool_limits(1), ThreadPoolExecutor(1) as thread:
+        for epoch in range(epochs):
+            order = rng.permutation(len(stills))[:len(stills) // batch * batch]
+            total = 0.
+            for step, picked in enumerate(order.reshape(-1, batch)):
+                # Falls in a straight line from its first value to 0.
+                optimizer.alpha = 1e-3 * (1 - (epoch * (len(stills) // batch) + step) / steps)
+                mine, other = picked[:batch // 2], picked[batch // 2:]
+                twin.copyparams(model)
+                loss = thread.submit(_gradient, twin, stills[other], labels[other])
+                total += _gradient(model, stills[mine], labels[mine]) + loss.result()
+                model.addgrads(twin)
+                optimizer.update()
+            yield total / 2 / (step + 1)
+
+
+def pretrain(args):
+    """Trains the stand-in for ImageNet weights."""
+    path = args.root / VGG_MODEL
+    what = {'made_by': 'demo.py pretrain', 'seed': args.seed, 'stills': args.stills,
+            'epochs': args.epochs, 'recipe': RECIPE}
+    if path.exists():
+        card = read_card(path)
+        if card.get('made_by') != what['made_by']:
+            raise UserError(f'{path}: not made by this stage and not overwritten; '
+                            'give the demo a folder of its own, such as --root demo')
+        if all(card.get(key) == value for key, value in what.items()):
+            print(f'{path} is there already')
+            return
+    print('A stand-in for ImageNet weights: a narrow VGG learns still pictures drawn by this '
+          'script. It knows nothing outside of the demo.')
+    firsts, n_classes = _still_labels()
+    shape = dict(channels=CHANNELS, hidden=HIDDEN, n_classes=n_classes, input_size=INPUT_SIZE)
+    parts = -(-args.stills // STILLS_IN_PART)
+    tasks = [(args.seed, part, STILLS_IN_PART, INPUT_SIZE) for part in range(parts + 1)]
+    with _workers(args.workers) as pool:
+        made = list(_progress(pool.imap(make_stills, tasks), len(tasks), 'stills'))
+    held_out, held_out_labels = made.pop()
+    stills, labels = (numpy.concatenate(arrays) for arrays in zip(*made))
+
+    # Chainer's initialisers draw from NumPy's global state.
+    numpy.random.seed(args.seed)
+    model = VGGNet(**shape)
+    rng = numpy.random.default_rng([args.seed, TRAIN_STREAM])
+    training = _train(model, stills, labels, args.epochs, args.batch, rng)
+    for epoch, loss in enumerate(training, 1):
+        if not numpy.isfinite(loss):
+            raise UserError(f'the loss is {loss} in epoch {epoch}; try another --seed')
+        print(f'epoch {epoch} of {args.epochs}: loss {loss:.3f}', flush=True)
+    # The network was trained on inputs of about unit size; from now on it takes them as
+    # the other stages give them.
+    model.conv1_1.W.array /= INPUT_SCALE
+    with chainer.no_backprop_mode():
+        scores = _scores(model, preprocess(held_out)).array
+    accuracy = float((scores.argmax(axis=1) == held_out_labels).mean())
+    kinds = numpy.searchsorted(firsts, [scores.argmax(axis=1), held_out_labels], side='right')
+    print(f'{len(held_out)} stills held out: {accuracy:.1%} right of {n_classes} labels, '
+          f'{float((kinds[0] == kinds[1]).mean()):.1%} of the kinds')
+    save_model(path, model, dict(
+        what, shape=model.shape, preprocessing=PREPROCESSING, accuracy=accuracy,
+        note='narrow stand-in trained on drawn stills; not an ImageNet network'))
+    print(f'{path} written')
+
+
+def build_parser(tiny=False):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(required=True, metavar='STAGE')
-    clips = stages.add_parser('clips', help='make the clips and their lists')
-    clips.set_defaults(stage=make_clips)
-    clips.add_argument('--root', type=Path, default=Path('demo'), metavar='DIR',
-                       help='folder to make them in (default: demo)')
-    clips.add_argument('--seed', type=int, default=0)
-    clips.add_argument('--groups', type=int, default=8)
-    clips.add_argument('--clips-per-group', type=int, default=4)
-    clips.add_argument('--shortest', type=int, default=40)
-    clips.add_argument('--longest', type=int, default=80)
-    clips.add_argument('--workers', type=int, default=os.cpu_count())
+    for name, stage, numbers in (('clips', make_clips, CLIPS_NUMBERS),
+                                 ('pretrain', pretrain, PRETRAIN_NUMBERS)):
+        one = stages.add_parser(name, help=stage.__doc__, description=stage.__doc__)
+        one.set_defaults(stage=stage)
+        one.add_argument('--root', type=Path, default=Path('demo'), metavar='DIR',
+                         help='folder to write into (default: demo)')
+        one.add_argument('--seed', type=int, default=0,
+                         help='start of every random choice (default: 0)')
+        one.add_argument('--tiny', action='store_true',
+                         help='just enough to see every stage work; '
+                              'flags given beside it still count')
+        one.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+                         help='processes that draw (default: one a core)')
+        for flag, (usual, small, what) in numbers.items():
+            one.add_argument(flag, type=int, default=small if tiny else usual, metavar='N',
+                             help=f'{what} (default: {usual}; tiny: {small})')
     return parser
+
+
+def main():
+    args = build_parser('--tiny' in sys.argv).parse_args()
+    return args.stage(args)
 
 
 if __name__ == '__main__':

@@ -81,6 +81,7 @@ def main():
     # The weights of the new layers are drawn before anything else draws.
     reseed(device, args.seed)
     model = from_vgg(vgg, len(lists.classes), args.features)
+    model.fast = args.fast
     model.to_device(device)
     trained = model.trained_part()
     optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum)

@@ -23,7 +23,8 @@ from engine.files import append_line
 HERE = Path(__file__).resolve().parent
 TOP_K = (1, 5, 10)
 # What says where or how a run was made, not what it computed.
-NOT_SETTINGS = ('root', 'split', 'seed', 'tiny', 'restart', 'device', 'workers', 'function')
+NOT_SETTINGS = ('root', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
+                'function')
 
 CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
 FEATURES, FRAME_PREDICTIONS = 'UCF-101_features', 'UCF-101_framePrediction'
@@ -61,10 +62,12 @@ def parse_stage(parser, argv=None, **tiny):
 
 
 def add_device(parser):
-    """Adds --device to a stage that computes with Chainer."""
-    parser.add_argument_group('device').add_argument(
-        '--device', default='-1', metavar='N',
-        help='GPU number, or -1 for the CPU (default: -1)')
+    """Adds --device and --no-fast to a stage that computes with Chainer."""
+    group = parser.add_argument_group('device')
+    group.add_argument('--device', default='-1', metavar='N',
+                       help='GPU number, or -1 for the CPU (default: -1)')
+    group.add_argument('--no-fast', dest='fast', action='store_false',
+                       help="Chainer's own layers in place of the fast ones in engine/")
 
 
 def get_device(name):
@@ -326,6 +329,8 @@ def score(log_probabilities, labels):
         and loss (mean of -log probability of the true class).
     """
     scores, labels = numpy.asarray(log_probabilities), numpy.asarray(labels)
+    if not numpy.isfinite(scores).all():
+        raise UserError('predictions hold a number that is not finite; make them again')
     true = scores[numpy.arange(len(labels)), labels][:, None]
     # Ties count against us: a constant prediction must not look right.
     rank = (scores >= true).sum(axis=1) - 1
@@ -363,11 +368,14 @@ def open_hdf5(path, made_by):
 
 def check_classes(path, attrs, classes):
     """Refuses a file made for another class list, naming both."""
-    theirs = json.loads(attrs.get('classes', 'null'))
+    theirs = json.loads(attrs.get('classes', 'null')) or []
     if theirs != list(classes):
-        shown = ', '.join((theirs or ['none'])[:3])
-        raise UserError(f'{path}: made for {len(theirs or [])} classes ({shown} ...), but the '
-                        f'lists name {len(classes)} ({", ".join(classes[:3])} ...)')
+        where = next((i for i, pair in enumerate(zip(theirs, classes)) if pair[0] != pair[1]),
+                     min(len(theirs), len(classes)))
+        name = [names[where] if where < len(names) else 'nothing' for names in (theirs, classes)]
+        raise UserError(f'{path}: made for {len(theirs)} classes, the lists name {len(classes)}; '
+                        f'class {where + 1} is {name[0]} there, {name[1]} here; make it again '
+                        'with these lists')
 
 
 def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):
@@ -387,6 +395,8 @@ def read_predictions(path, clips, classes=None, made_by='the stage that writes i
                     raise UserError(f'{path}: {clip.name} has shape {found[clip.name].shape}, '
                                     f'expected (frames, {len(classes)}); make it again: '
                                     f'{made_by}')
+                if not len(found[clip.name]):
+                    raise UserError(f'{path}: {clip.name} has no frame; make it again: {made_by}')
     return found, attrs
 
 

@@ -261,6 +261,7 @@ def main():
                         'train again: python frameBasedTrain.py')
     claim_folders(args.root, model_path, args.step)
     device = hf.get_device(args.device)
+    model.fast = args.fast
     model.to_device(device)
 
     mine = deal(lists.train + lists.test, args.parts)[args.part - 1]

@@ -68,6 +68,16 @@ class Updater(training.updaters.StandardUpdater):
         return self.failure is None
 
 
+class _PlainLog:
+    """Standard output without the terminal codes that PrintReport sends, for job logs."""
+
+    def write(self, text):
+        sys.stdout.write(text.replace('\033[J', ''))
+
+    def flush(self):
+        sys.stdout.flush()
+
+
 class Training:
     """A Trainer with log, plots, snapshot and resume in one folder.
 
@@ -129,20 +139,20 @@ class Training:
         trainer.extend(extensions.LogReport(trigger=epoch))
         trainer.extend(extensions.PrintReport(
             [c for c in columns if validate is not None or 'validation' not in c],
-            out=sys.stdout), trigger=epoch)
+            out=sys.stdout if sys.stdout.isatty() else _PlainLog()), trigger=epoch)
         for key in ('loss', 'accuracy'):
             trainer.extend(extensions.PlotReport(
                 [f'main/{key}', f'validation/main/{key}'], 'epoch', trigger=epoch,
                 filename=f'{key}.png'))
         if sys.stdout.isatty():
             trainer.extend(extensions.ProgressBar(update_interval=1))
-        trainer.extend(self._snapshot, name='snapshot', trigger=epoch, priority=-100)
+        trainer.extend(lambda _: self._snapshot(), name='snapshot', trigger=epoch, priority=-100)
 
     def _is_over(self, trainer):
         return (self.updater.failure is not None or self.terminated or self.should_stop()
                 or self.updater.epoch >= self.epochs)
 
-    def _snapshot(self, trainer):
+    def _snapshot(self):
         if self.updater.failure is not None:
             return
         serializer = chainer.serializers.DictionarySerializer()
@@ -182,7 +192,7 @@ class Training:
             raise UserError(self.updater.failure + '; the last good snapshot is '
                             f'{self.snapshot_path}')
         if self.terminated:
-            self._snapshot(self.trainer)
+            self._snapshot()
             raise UserError(f'stopped by SIGTERM after iteration {self.updater.iteration}; '
                             'the same command goes on from there')
 

@@ -31,13 +31,13 @@ def preprocess(frames):
         frames: (N, H, W, 3) uint8, BGR, NumPy or CuPy.
 
     Returns:
-        (N, 3, H, W) float32, mean subtracted.
+        (N, 3, H, W) float32, mean subtracted; in memory the channels stay last,
+        which is what the fast convolutions take.
     """
-    # numpy.asarray would pull a CuPy array back; the subtraction dispatches by itself.
-    channels_first = frames.transpose(0, 3, 1, 2).astype(numpy.float32)
+    channels_last = frames.astype(numpy.float32)
     for channel, mean in enumerate(MEAN):
-        channels_first[:, channel] -= mean
-    return channels_first
+        channels_last[..., channel] -= mean
+    return channels_last.transpose(0, 3, 1, 2)
 
 
 class Frames:
