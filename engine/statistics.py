@@ -1,0 +1,53 @@
+"""Mean and deviation of features, inside the HDF5 file that they were taken from.
+
+Their place is made when the file is written and only filled later, so that filling
+changes no structure of a file of many gigabytes: a kill in between leaves numbers
+whose digest does not fit, never a broken file.
+"""
+import hashlib
+
+import h5py
+import numpy
+
+from engine.errors import UserError
+
+GROUP = '_statistics'
+
+
+def reserve(f, n_features):
+    """Makes room for the statistics in a new, open HDF5 file."""
+    group = f.create_group(GROUP)
+    for name, shape, dtype in (('mean', (n_features,), 'f8'), ('std', (n_features,), 'f8'),
+                               ('frames', (1,), 'i8'), ('digest', (32,), 'u1')):
+        # written at once, so that their space on disk is there
+        group.create_dataset(name, data=numpy.zeros(shape, dtype), track_times=False)
+
+
+def store(path, mean, std, frames):
+    """Fills in mean and std (n_features,) float64 and the number of frames."""
+    with h5py.File(path, 'r+') as f:
+        group = f[GROUP]
+        group['mean'][...], group['std'][...], group['frames'][...] = mean, std, frames
+        group['digest'][...] = numpy.frombuffer(_digest(group), numpy.uint8)
+
+
+def _digest(group):
+    return hashlib.sha256(b''.join(group[name][()].tobytes()
+                                   for name in ('mean', 'std', 'frames'))).digest()
+
+
+def read(f):
+    """Returns (mean, std), (n_features,) float64, from an open HDF5 file.
+
+    Raises:
+        UserError: there are none, or a run that wrote them was killed.
+    """
+    if GROUP not in f or f[GROUP]['digest'][()].tobytes() != _digest(f[GROUP]):
+        raise UserError(f'{f.filename}: holds no mean and deviation; '
+                        'made by: python normalizeData.py')
+    return f[GROUP]['mean'][()], f[GROUP]['std'][()]
+
+
+def clip_names(f):
+    """Names of the clips in an open feature file."""
+    return [name for name in f if name != GROUP]

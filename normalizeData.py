@@ -1,0 +1,72 @@
+"""Stage 4: mean and standard deviation of the training features, kept with them.
+
+Needs   ROOT/train1024.hdf5 (python save_hdf5.py)
+Writes  the statistics into that file (group _statistics)
+
+    python normalizeData.py
+
+The stored features stay as they are: rnn.py subtracts the mean and divides by the
+deviation, once, inside the network, and RNN.model carries both, so that the test
+features cannot meet other numbers. Running this twice gives the same.
+"""
+import numpy
+
+import helperFunctions as hf
+from engine import statistics
+from engine.errors import UserError
+from engine.progress import Progress
+
+
+class Moments:
+    """Mean and variance of rows that come in pieces, in float64.
+
+    The pieces are joined by the formula of Chan, Golub & LeVeque (1983), which loses
+    nothing where a plain sum of squares would cancel.
+    """
+
+    def __init__(self, width):
+        self.n, self.mean, self.squares = 0, numpy.zeros(width), numpy.zeros(width)
+
+    def add(self, rows):
+        """Takes in (n, width) more rows."""
+        rows = rows.astype(numpy.float64)
+        n, mean = len(rows), rows.mean(axis=0)
+        difference = mean - self.mean
+        total = self.n + n
+        self.squares += (((rows - mean) ** 2).sum(axis=0)
+                         + difference ** 2 * (self.n * n / total))
+        self.mean += difference * (n / total)
+        self.n = total
+
+    def deviation(self):
+        """(width,) standard deviation; 1 where a feature never changes, so it becomes 0."""
+        deviation = numpy.sqrt(self.squares / self.n)
+        constant = deviation <= 1e-7 * numpy.maximum(abs(self.mean), 1e-30)
+        return numpy.where(constant, 1.0, deviation)
+
+
+def main():
+    args = hf.parse_stage(hf.stage_parser(__doc__))
+    path = args.root / hf.TRAIN_HDF5
+    with hf.open_hdf5(path, 'python save_hdf5.py') as f:
+        names = statistics.clip_names(f)
+        if not names:
+            raise UserError(f'{path}: holds no clip; made by: python save_hdf5.py')
+        moments = Moments(int(f.attrs['n_features']))
+        with Progress(len(names), 'statistics') as progress:
+            for name in names:
+                rows = f[name][()]
+                if not numpy.isfinite(rows).all():
+                    raise UserError(f'{path}: {name} holds a number that is not finite; '
+                                    'make the file again: python save_hdf5.py')
+                moments.add(rows)
+                progress.update(frames=len(rows))
+    deviation = moments.deviation()
+    statistics.store(path, moments.mean, deviation, moments.n)
+    print(f'{path}: mean and deviation of {moments.n} frames of {len(names)} clips '
+          f'({int((deviation == 1).sum())} of {len(deviation)} features are constant); '
+          'next: python singleFrameAccuracy.py, python rnn.py')
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)

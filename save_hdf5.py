@@ -1,0 +1,134 @@
+"""Stage 3: packs the .npy files of all clips into HDF5, one data set a clip (key = its name).
+
+Needs   ROOT/UCF-101_features/, ROOT/UCF-101_framePrediction/ (./saveFeatures.sh)
+Writes  ROOT/train1024.hdf5, ROOT/test1024.hdf5           features (frames, 1024)
+        ROOT/testPredictions1024.hdf5, ROOT/validationPredictions1024.hdf5
+                                                          softmax (frames, classes)
+
+    python save_hdf5.py                      # float32: 10.2 GB for the whole of UCF-101
+    python save_hdf5.py --dtype float16      # half of that
+
+Each file appears whole or not at all. While clips are missing nothing is written, unless
+--allow-missing; then the file's attribute `missing` names them.
+"""
+import json
+
+import h5py
+import numpy
+
+import helperFunctions as hf
+from engine import statistics
+from engine.errors import UserError
+from engine.files import load_npy, replacing
+from engine.modelfile import read_card
+from engine.progress import Progress
+
+# Frames a chunk: a segment of 120 frames touches five, a whole clip has no waste to speak of.
+CHUNK = 32
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    group = parser.add_argument_group('packing')
+    group.add_argument('--dtype', choices=('float32', 'float16'), default='float32',
+                       help='of the features; predictions stay float32 (default: float32)')
+    group.add_argument('--allow-missing', action='store_true',
+                       help='go on without the clips that have no features')
+    return parser
+
+
+def find_clips(root, clips, n_features, n_classes):
+    """Splits the clips into those whose two .npy files are well and {name: what is wrong}."""
+    well, wrong = [], {}
+    for clip in clips:
+        try:
+            features = load_npy(hf.output_path(root, hf.FEATURES, clip), mmap=True)
+            predictions = load_npy(hf.output_path(root, hf.FRAME_PREDICTIONS, clip), mmap=True)
+        except UserError as error:
+            wrong[clip.name] = str(error)
+            continue
+        for path, array, width in ((hf.FEATURES, features, n_features),
+                                   (hf.FRAME_PREDICTIONS, predictions, n_classes)):
+            reason = _problem(array, width)
+            if reason:
+                wrong[clip.name] = f'{hf.output_path(root, path, clip)}: {reason}'
+        if clip.name not in wrong and len(features) != len(predictions):
+            wrong[clip.name] = (f'{clip.name}: {len(features)} features, '
+                                f'{len(predictions)} predictions')
+        if clip.name not in wrong:
+            well.append(clip)
+    return well, wrong
+
+
+def _problem(array, width):
+    if array.dtype != numpy.float32:
+        return f'holds {array.dtype}, expected float32'
+    if array.shape[1:] != (width,):
+        return f'shape {array.shape}, expected (frames, {width})'
+    if not len(array):
+        return 'no frame'
+    if not numpy.isfinite(array).all():
+        return 'holds a number that is not finite'
+    return None
+
+
+def pack(root, path, folder, clips, dtype, attrs, n_features=None):
+    """Writes one HDF5 file; with n_features, room for statistics is made in it."""
+    with replacing(path) as temporary, h5py.File(temporary, 'w') as f, \
+            Progress(len(clips), path.name) as progress:
+        if n_features:
+            statistics.reserve(f, n_features)
+        for clip in clips:
+            array = load_npy(hf.output_path(root, folder, clip)).astype(dtype)
+            if not numpy.isfinite(array).all():
+                raise UserError(f'{clip.name}: a feature is too large for {dtype}; '
+                                'use --dtype float32')
+            f.create_dataset(clip.name, data=array, track_times=False,
+                             chunks=(min(CHUNK, len(array)), array.shape[1]))
+            progress.update(frames=len(array))
+        f.attrs.update(attrs)
+
+
+def main():
+    args = hf.parse_stage(get_parser())
+    hf.print_settings(args)
+    root = args.root
+    lists = hf.read_lists(root, args.split)
+    card = read_card(root / hf.FRAME_MODEL, 'python frameBasedTrain.py')
+    n_features, n_classes = card['shape']['n_features'], len(lists.classes)
+    made_with = hf.read_json(root / hf.FEATURES / 'extraction.json')
+    if made_with is None:
+        raise UserError(f'{root / hf.FEATURES}: no features yet; made by: ./saveFeatures.sh')
+
+    well, wrong = find_clips(root, lists.train + lists.test, n_features, n_classes)
+    if wrong:
+        for reason in list(wrong.values())[:10]:
+            print(reason)
+        if len(wrong) > 10:
+            print(f'... and {len(wrong) - 10} more')
+        if not args.allow_missing or not well:
+            raise UserError(f'{len(wrong)} of {len(lists.train) + len(lists.test)} clips have '
+                            'no good features; make them: ./saveFeatures.sh (or --local), '
+                            'or go on without: --allow-missing')
+    there = {clip.name for clip in well}
+    held_out = set(card.get('held_out', ()))
+    attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
+             'model_sha256': made_with['model_sha256']}
+    for name, folder, clips, dtype in (
+            (hf.TRAIN_HDF5, hf.FEATURES, lists.train, args.dtype),
+            (hf.TEST_HDF5, hf.FEATURES, lists.test, args.dtype),
+            (hf.TEST_PREDICTIONS, hf.FRAME_PREDICTIONS, lists.test, 'float32'),
+            (hf.VALIDATION_PREDICTIONS, hf.FRAME_PREDICTIONS,
+             [clip for clip in lists.train if clip.name in held_out], 'float32')):
+        more = ({'n_features': n_features} if folder == hf.FEATURES
+                else {'method': 'frames', 'readout': 'mean'})
+        missing = [clip.name for clip in clips if clip.name not in there]
+        pack(root, root / name, folder, [clip for clip in clips if clip.name in there], dtype,
+             {**attrs, **more, 'missing': json.dumps(missing)},
+             n_features if name == hf.TRAIN_HDF5 else None)
+    print(f'{len(well)} clips packed, {len(wrong)} missing; next: python normalizeData.py')
+    return 3 if wrong else 0
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
