@@ -140,19 +140,21 @@ bench: $(READY)
 	done
 
 # ---- set-up ------------------------------------------------------------------
-# A PYTHON that the user names is taken or refused; the default gives way to a
-# suitable one on PATH. The mark READY comes last, so a set-up that was
-# interrupted is done again; one with a working pip and this Python is kept.
+# A PYTHON that the user names is taken or refused; the default gives way to the
+# one that VENV was made with, or to a suitable one on PATH. READY is written last,
+# so that an interrupted set-up is done again.
 
+NAMED   = $(filter-out file,$(origin PYTHON))
 OTHERS  = python3.13 python3.12 python3.11
 VERSION = import sys; print('%d.%d.%d' % sys.version_info[:3])
 FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PIP     = $(RUN) -m pip install --quiet --disable-pip-version-check
+PIP     = $(RUN) -m pip install -qq --disable-pip-version-check
 
 $(READY): requirements.txt requirements-test.txt
 	@first() { for p; do "$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && return; done; false; }; \
 	version() { "$$1" -c "$(VERSION)" 2>/dev/null; }; \
-	python=$$(first "$(PYTHON)" $(if $(filter file,$(origin PYTHON)),$(OTHERS))); \
+	there=$$($(RUN) -m pip --version >/dev/null 2>&1 && version $(RUN)); \
+	python=$$(first $(if $(NAMED),,$${there:+$(RUN)}) "$(PYTHON)" $(if $(NAMED),,$(OTHERS))); \
 	if [ -z "$$python" ]; then \
 		other=$$(first $(OTHERS)) && advice=run || \
 			{ other=python3.12; advice="install one, then run"; }; \
@@ -162,9 +164,7 @@ $(READY): requirements.txt requirements-test.txt
 		exit 1; \
 	fi; \
 	echo "Python $$(version "$$python"): setting up $(VENV), once (about a minute)"; \
-	[ "$$(version $(RUN))" = "$$(version "$$python")" ] \
-		&& $(RUN) -m pip --version >/dev/null 2>&1 \
-		|| "$$python" -m venv --clear $(VENV)
+	[ "$$there" = "$$(version "$$python")" ] || "$$python" -m venv --clear $(VENV)
 	@$(PIP) "setuptools<81" wheel
 	@$(PIP) --no-build-isolation -r requirements.txt -r requirements-test.txt
 	@touch $@

@@ -9,7 +9,7 @@ Writes  ROOT/train1024.hdf5, ROOT/test1024.hdf5           features (frames, 1024
     python save_hdf5.py --dtype float16      # half of that
 
 Each file appears whole or not at all. While clips are missing nothing is written, unless
---allow-missing; then the file's attribute `missing` names them.
+--allow-missing; then the data set `_missing` in the file names them.
 """
 import json
 
@@ -72,8 +72,11 @@ def _problem(array, width):
     return None
 
 
-def pack(root, path, folder, clips, dtype, attrs, n_features=None):
-    """Writes one HDF5 file; with n_features, room for statistics is made in it."""
+def pack(root, path, folder, clips, dtype, attrs, lists, n_features=None):
+    """Writes one HDF5 file; with n_features, room for statistics is made in it.
+
+    `attrs` become the file's attributes, `lists` ({key: clip names}) data sets of names.
+    """
     with replacing(path) as temporary, h5py.File(temporary, 'w') as f, \
             Progress(len(clips), path.name) as progress:
         if n_features:
@@ -87,6 +90,8 @@ def pack(root, path, folder, clips, dtype, attrs, n_features=None):
                              chunks=(min(CHUNK, len(array)), array.shape[1]))
             progress.update(frames=len(array))
         f.attrs.update(attrs)
+        for key, names in lists.items():
+            statistics.write_names(f, key, names)
 
 
 def main():
@@ -122,10 +127,12 @@ def main():
              [clip for clip in lists.train if clip.name in held_out], 'float32')):
         more = ({'n_features': n_features} if folder == hf.FEATURES
                 else {'method': 'frames', 'readout': 'mean'})
-        missing = [clip.name for clip in clips if clip.name not in there]
+        about = {'_missing': [clip.name for clip in clips if clip.name not in there]}
+        if name == hf.TRAIN_HDF5:
+            # The RNN must hold out the groups that the frame network has not seen either.
+            about['_held_out'] = sorted(held_out & there)
         pack(root, root / name, folder, [clip for clip in clips if clip.name in there], dtype,
-             {**attrs, **more, 'missing': json.dumps(missing)},
-             n_features if name == hf.TRAIN_HDF5 else None)
+             {**attrs, **more}, about, n_features if name == hf.TRAIN_HDF5 else None)
     print(f'{len(well)} clips packed, {len(wrong)} missing; next: python normalizeData.py')
     return 3 if wrong else 0
 

@@ -3,9 +3,9 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
-import chainer
 import numpy
 
+from engine.batches import NumberedBatches
 from engine.errors import UserError
 from engine.files import replacing
 from engine.progress import Progress
@@ -64,11 +64,8 @@ def frame_counts(root, clips, workers):
     return counts, failures
 
 
-class FrameIterator(chainer.dataset.Iterator):
+class FrameIterator(NumberedBatches):
     """Batches of single frames: random ones for training, the middle ones for validation.
-
-    Epoch, order, frame and flip all follow from (seed, number of the batch), so the
-    place in the run is the only state, and a resumed run sees the same frames.
 
     Args:
         clips: list of Clip.
@@ -89,18 +86,12 @@ class FrameIterator(chainer.dataset.Iterator):
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
-        self.per_clip, self.flip, self._repeat = frames_per_clip, flip, repeat
+        self.per_clip, self.flip = frames_per_clip, flip
         self._pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
-        self.batches_per_epoch = self._blocks * frames_per_clip
         self._pending = {}
-        self.reset()
-
-    def reset(self):
-        """Goes back to the first batch."""
-        self._next = 0
         self._block = (None, None)
-        self.is_new_epoch = False
+        super().__init__(self._blocks * frames_per_clip, repeat)
 
     def _random(self, *numbers):
         return numpy.random.RandomState([self.seed, *numbers])
@@ -132,14 +123,13 @@ class FrameIterator(chainer.dataset.Iterator):
             self._pending[block] = [self._pool.submit(self._read, epoch, int(index))
                                     for index in members]
 
-    def __next__(self):
-        if not self._repeat and self._next >= self.batches_per_epoch:
-            raise StopIteration
-        block, slot = divmod(self._next, self.per_clip)
+    def make(self, number):
+        """Returns (frames (n, S, S, 3) uint8 BGR, labels (n,) int32)."""
+        block, slot = divmod(number, self.per_clip)
         if self._block[0] != block:
             self._start(block)
             # One block ahead: frames are decoded while the network works on these.
-            if self._repeat or block + 1 < self._blocks:
+            if self.repeat or block + 1 < self._blocks:
                 self._start(block + 1)
             self._block = block, numpy.concatenate(
                 [job.result() for job in self._pending.pop(block)])
@@ -150,29 +140,7 @@ class FrameIterator(chainer.dataset.Iterator):
                  else self._random(3, block).permutation(len(labels)))
         chosen = order[slot * len(labels) // self.per_clip:
                        (slot + 1) * len(labels) // self.per_clip]
-        self._next += 1
-        self.is_new_epoch = self._next % self.batches_per_epoch == 0
         return frames[chosen], labels[chosen]
-
-    next = __next__
-
-    @property
-    def epoch(self):
-        return self._next // self.batches_per_epoch
-
-    @property
-    def epoch_detail(self):
-        return self._next / self.batches_per_epoch
-
-    @property
-    def previous_epoch_detail(self):
-        return max(self._next - 1, 0) / self.batches_per_epoch
-
-    def serialize(self, serializer):
-        self._next = int(serializer('next', self._next))
-        self.is_new_epoch = bool(serializer('is_new_epoch', self.is_new_epoch))
-        self._pending.clear()
-        self._block = (None, None)
 
     def finalize(self):
         self._pool.shutdown(wait=False, cancel_futures=True)

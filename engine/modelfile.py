@@ -6,6 +6,7 @@ text. chainer.serializers.load_npz reads the weights as from any other file.
 import json
 import zipfile
 
+import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import h5py
 import numpy

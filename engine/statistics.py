@@ -49,5 +49,16 @@ def read(f):
 
 
 def clip_names(f):
-    """Names of the clips in an open feature file."""
-    return [name for name in f if name != GROUP]
+    """Names of the clips in an open HDF5 file; what starts with _ is about the file."""
+    return [name for name in f if not name.startswith('_')]
+
+
+def write_names(f, key, names):
+    """Stores a list of clip names under `key` (an attribute would hold 64 KiB at most)."""
+    f.create_dataset(key, data=numpy.array([name.encode() for name in names], 'S'),
+                     track_times=False)
+
+
+def read_names(f, key):
+    """The list that write_names stored; [] where there is none."""
+    return [name.decode() for name in f[key][()]] if key in f and f[key].size else []

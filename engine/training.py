@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 
+import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import matplotlib
 import numpy

@@ -1,0 +1,245 @@
+/* The steps of one LSTM layer over a window, forward and backward, in float32.
+ *
+ * The product of the recurrent weights with the state is made here as well, for two reasons.
+ * The weights stay the same for all steps, so they are packed once a window and not, as in a
+ * BLAS, at every step; and the gates are computed while the sums are still in registers.
+ *
+ * All arrays are feature-major, (features, batch), but for those that meet the outside (hs,
+ * gy). Every thread calls with the same window and its own rank: a thread owns some of the
+ * units, computes these for every step, and meets the others after each step. Every number
+ * is the same sequence of operations whatever the number of threads.
+ *
+ * No intrinsics: the vector extensions of GCC and Clang serve every instruction set.
+ */
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+
+#if defined(__AVX512F__)
+enum { LANES = 16, WIDE = 2 };
+#elif defined(__AVX__)
+enum { LANES = 8, WIDE = 1 };    /* 8 of 16 registers hold sums */
+#elif defined(__aarch64__)
+enum { LANES = 4, WIDE = 2 };
+#else
+enum { LANES = 4, WIDE = 1 };
+#endif
+enum { ROWS = 8, PAIR = 2 };     /* rows of a tile; forward: the four gates of two units */
+
+typedef float vec __attribute__((vector_size(4 * LANES)));
+typedef int32_t bits __attribute__((vector_size(4 * LANES)));
+/* A vec in memory, at any address of a float array. */
+typedef float mem __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+
+#define LOAD(p) (*(const mem *)(p))
+#define STORE(p, v) (*(mem *)(p) = (v))
+#define INLINE static inline __attribute__((always_inline))
+
+struct window {
+    int64_t steps, batch, units;  /* T, B, H: B a multiple of LANES, H of ROWS */
+    int64_t stride;               /* floats from a step to the next in gates (4 H B), or 0 */
+    const float *w_h;             /* (4H, H) */
+    float *packed;                /* (4H H), for the tiles of w_h or of its transpose */
+    const float *bias;            /* (4H) */
+    float *z;                     /* (4H, T, B): w_x x, without bias; backward: its gradient */
+    float *gates;                 /* (T, 4H, B): i, f, o, g */
+    float *c, *tanh_c;            /* (T + 1, H, B) and (T, H, B) */
+    float *hs;                    /* (T + 1, B, H) */
+    float *h;                     /* (H, B): the state; backward: gradient that passed by */
+    float *exchange;              /* 2 (H, B) forward, 2 (4H, B) backward */
+    const float *gy;              /* (T, B, H) or null */
+    float *gh, *gc;               /* (H, B): gradient of h before the first step (or null), c */
+    const float *mask;            /* (T, B) of 0 and 1, or null */
+    const float *recurrent_mask;  /* (H, B) or null */
+    atomic_long met;              /* threads that arrived so far */
+};
+
+int lanes(void) { return LANES; }
+
+static void meet(struct window *p, long ranks, long *turn)
+{
+    *turn += ranks;
+    atomic_fetch_add(&p->met, 1);
+    for (long spins = 0; atomic_load(&p->met) < *turn; spins++)
+        if (spins > 200)
+            sched_yield();
+}
+
+INLINE vec limited(vec x, float limit)
+{
+    const vec top = (vec){0} + limit;
+    const bits over = x > top, under = x < -top;
+    return (vec)((over & (bits)top) | (under & (bits)-top) | (~(over | under) & (bits)x));
+}
+
+/* A rational function fitted to tanh x / x on [0, 9]; error below 4e-7. */
+INLINE vec tanh_of(vec x)
+{
+    x = limited(x, 9);
+    const vec s = x * x;
+    const vec n = (((s * 1.3354546801735978e-8f + 2.0608997147064656e-5f) * s
+                    + 3.4955828450620174e-3f) * s + 0.13381020724773407f) * s + 1;
+    const vec d = (((s * 7.776510528856306e-7f + 3.285626298747957e-4f) * s
+                    + 0.025876961648464203f) * s + 0.46714335680007935f) * s + 1;
+    return limited(x * n / d, 1);
+}
+
+INLINE vec sigmoid_of(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
+
+/* sums (ROWS, wide vecs) of w (n, ROWS) and x (n, batch). */
+INLINE void product(const float *w, const float *x, int64_t n, int64_t batch, int wide,
+                    vec sums[ROWS][WIDE])
+{
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < wide; v++)
+            sums[r][v] = (vec){0};
+    for (int64_t k = 0; k < n; k++, w += ROWS, x += batch)
+        for (int v = 0; v < wide; v++) {
+            const vec column = LOAD(x + v * LANES);
+            for (int r = 0; r < ROWS; r++)
+                sums[r][v] += column * w[r];
+        }
+}
+
+/* Units u, u + 1 and `wide` vecs of the batch from b on, at step t. */
+INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b, int wide)
+{
+    const int64_t H = p->units, B = p->batch, all = H * B;
+    const float *from = p->exchange + t % 2 * all;
+    float *to = p->exchange + (t + 1) % 2 * all;
+    vec sums[ROWS][WIDE];
+    product(p->packed + u * 4 * H, from + b, H, B, wide, sums);
+    for (int v = 0; v < wide; v++)
+        for (int j = 0; j < PAIR; j++) {
+            const int64_t row = u + j, column = b + v * LANES, at = row * B + column;
+            vec gate[4];
+            for (int k = 0; k < 4; k++)
+                gate[k] = sums[k * PAIR + j][v] + p->bias[k * H + row]
+                    + LOAD(p->z + ((k * H + row) * p->steps + t) * B + column);
+            for (int k = 0; k < 4; k++) {
+                gate[k] = k < 3 ? sigmoid_of(gate[k]) : tanh_of(gate[k]);
+                STORE(p->gates + t * p->stride + k * all + at, gate[k]);
+            }
+            float *c_at = p->c + t * (p->stride / 4) + at;
+            const vec c_last = LOAD(c_at);
+            vec c = gate[1] * c_last + gate[0] * gate[3];
+            const vec tanh_c = tanh_of(c);
+            vec h = gate[2] * tanh_c;
+            if (p->mask) {
+                const bits on = LOAD(p->mask + t * B + column) != (vec){0};
+                c = (vec)((on & (bits)c) | (~on & (bits)c_last));
+                h = (vec)((on & (bits)h) | (~on & (bits)LOAD(p->h + at)));
+                STORE(p->h + at, h);
+            }
+            STORE(c_at + p->stride / 4, c);
+            STORE(p->tanh_c + t * (p->stride / 4) + at, tanh_c);
+            float *hs = p->hs + ((t + 1) * B + column) * H + row;
+            for (int k = 0; k < LANES; k++)
+                hs[k * H] = h[k];
+            if (p->recurrent_mask)
+                h *= LOAD(p->recurrent_mask + at);
+            STORE(to + at, h);
+        }
+}
+
+void forward(struct window *p, int64_t rank, int64_t ranks)
+{
+    const int64_t H = p->units, tiles = H / PAIR;
+    const int64_t first = tiles * rank / ranks * PAIR, last = tiles * (rank + 1) / ranks * PAIR;
+    long turn = 0;
+    for (int64_t u = first; u < last; u += PAIR) {
+        float *tile = p->packed + u * 4 * H;
+        for (int64_t k = 0; k < H; k++)
+            for (int r = 0; r < ROWS; r++)
+                tile[k * ROWS + r] = p->w_h[(r / PAIR * H + u + r % PAIR) * H + k];
+    }
+    for (int64_t t = 0; t < p->steps; t++) {
+        int64_t b = 0;
+        for (; b + WIDE * LANES <= p->batch; b += WIDE * LANES)
+            for (int64_t u = first; u < last; u += PAIR)
+                forward_tile(p, t, u, b, WIDE);
+        for (; b < p->batch; b += LANES)
+            for (int64_t u = first; u < last; u += PAIR)
+                forward_tile(p, t, u, b, 1);
+        meet(p, ranks, &turn);
+    }
+}
+
+/* ROWS units from u on. The gradient of step t + 1's gates becomes that of step t's. */
+INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t b, int wide)
+{
+    const int64_t H = p->units, B = p->batch, all = H * B;
+    const float *from = p->exchange + (t + 1) % 2 * 4 * all;
+    float *to = p->exchange + (t + 2) % 2 * 4 * all;
+    vec sums[ROWS][WIDE];
+    if (t + 1 < p->steps)
+        product(p->packed + u * 4 * H, from + b, 4 * H, B, wide, sums);
+    else
+        product(p->packed, from, 0, B, wide, sums);
+    for (int v = 0; v < wide; v++) {
+        const int64_t column = b + v * LANES;
+        float gy[ROWS][LANES] = {{0}};
+        if (p->gy && t >= 0)
+            for (int k = 0; k < LANES; k++)
+                for (int r = 0; r < ROWS; r++)
+                    gy[r][k] = p->gy[(t * B + column + k) * H + u + r];
+        for (int r = 0; r < ROWS; r++) {
+            const int64_t at = (u + r) * B + column;
+            vec gh = sums[r][v];
+            if (p->recurrent_mask)
+                gh *= LOAD(p->recurrent_mask + at);
+            if (p->mask)
+                gh += LOAD(p->h + at);
+            if (t < 0) {
+                STORE(p->gh + at, gh);
+                continue;
+            }
+            gh += LOAD(gy[r]);
+            vec gc = LOAD(p->gc + at), gc_past = {0};
+            if (p->mask) {
+                /* The gradient is linear in gh and gc: at masked places both pass by. */
+                const vec on = LOAD(p->mask + t * B + column);
+                const vec gh_past = gh * (1 - on);
+                gc_past = gc * (1 - on);
+                gh *= on;
+                gc *= on;
+                STORE(p->h + at, gh_past);
+            }
+            const float *gates = p->gates + t * 4 * all + at;
+            const vec i = LOAD(gates), f = LOAD(gates + all);
+            const vec o = LOAD(gates + 2 * all), g = LOAD(gates + 3 * all);
+            const vec tanh_c = LOAD(p->tanh_c + t * all + at);
+            gc += gh * o * (1 - tanh_c * tanh_c);
+            const vec gz[4] = {gc * g * i * (1 - i), gc * LOAD(p->c + t * all + at) * f * (1 - f),
+                               gh * tanh_c * o * (1 - o), gc * i * (1 - g * g)};
+            STORE(p->gc + at, gc * f + gc_past);
+            for (int k = 0; k < 4; k++) {
+                STORE(to + k * all + at, gz[k]);
+                STORE(p->z + ((k * H + u + r) * p->steps + t) * B + column, gz[k]);
+            }
+        }
+    }
+}
+
+void backward(struct window *p, int64_t rank, int64_t ranks)
+{
+    const int64_t H = p->units, tiles = H / ROWS;
+    const int64_t first = tiles * rank / ranks * ROWS, last = tiles * (rank + 1) / ranks * ROWS;
+    long turn = 0;
+    for (int64_t u = first; u < last; u += ROWS) {
+        float *tile = p->packed + u * 4 * H;
+        for (int64_t k = 0; k < 4 * H; k++)
+            for (int r = 0; r < ROWS; r++)
+                tile[k * ROWS + r] = p->w_h[k * H + u + r];
+    }
+    for (int64_t t = p->steps - 1; t >= (p->gh ? -1 : 0); t--) {
+        int64_t b = 0;
+        for (; b + WIDE * LANES <= p->batch; b += WIDE * LANES)
+            for (int64_t u = first; u < last; u += ROWS)
+                backward_tile(p, t, u, b, WIDE);
+        for (; b < p->batch; b += LANES)
+            for (int64_t u = first; u < last; u += ROWS)
+                backward_tile(p, t, u, b, 1);
+        meet(p, ranks, &turn);
+    }
+}
