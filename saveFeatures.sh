@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Stage 2 for all parts: here, or as one batch job a part.
+#
+#   ./saveFeatures.sh --local --root demo --parts 2   # all parts here, one after the other
+#   ./saveFeatures.sh --local --at-once 2 ...         # two at a time
+#   ./saveFeatures.sh --root DIR --account ABC        # 12 jobs; flags: generate_pbs.py --help
+#   ./saveFeatures.sh --dry-run ...                   # only shows what would be submitted
+#
+# All other flags go to saveFeatures_1024.py (--local) or generate_pbs.py. Finished clips
+# are skipped, so the same command goes on where it stopped. Exit code of --local: 0 all
+# done; 3 all but the clips named; 4 stopped before the end; others: an error.
+# Python is $PYTHON, else .venv beside this file, else python.
+set -eu
+here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+if [ -z "${PYTHON:-}" ]; then
+    PYTHON=python
+    [ ! -x "$here/.venv/bin/python" ] || PYTHON=$here/.venv/bin/python
+fi
+
+usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+
+where=batch at_once=1 parts=12 dry= flags=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        -h | --help) usage; exit ;;
+        --local) where=here ;;
+        --dry-run) dry=1 ;;
+        --at-once) at_once=${2:?--at-once wants a number}; shift ;;
+        --parts) parts=${2:?--parts wants a number}; flags+=("$1" "$2"); shift ;;
+        --parts=*) parts=${1#*=}; flags+=("$1") ;;
+        *) flags+=("$1") ;;
+    esac
+    shift
+done
+
+# ---- here: a few parts at a time -------------------------------------------------
+
+code=0 running=()
+
+# Waits for the oldest part. Bad clips (3) do not stop the others; anything worse does.
+collect() {
+    local result=0
+    wait "${running[0]}" || result=$?
+    running=("${running[@]:1}")
+    [ "$result" = 0 ] || code=$result
+    case $result in 0 | 3) ;; *) stop "$result" ;; esac
+}
+
+stop() {
+    trap '' INT TERM
+    # A part leaves by itself within two seconds and keeps what is finished.
+    [ ${#running[@]} = 0 ] || kill -TERM "${running[@]}" 2>/dev/null || :
+    wait
+    exit "$1"
+}
+
+if [ $where = here ]; then
+    trap 'stop 4' INT TERM
+    for part in $(seq "$parts"); do
+        [ ${#running[@]} -lt "$at_once" ] || collect
+        "$PYTHON" "$here/saveFeatures_1024.py" "$part" ${flags[@]+"${flags[@]}"} &
+        running+=($!)
+    done
+    while [ ${#running[@]} -gt 0 ]; do collect; done
+    exit $code
+fi
+
+# ---- batch jobs: one .pbs file a part, submitted one by one ------------------------
+
+files=$("$PYTHON" "$here/generate_pbs.py" ${flags[@]+"${flags[@]}"})
+printf '%s\n' "$files" | while IFS= read -r file; do
+    [ -n "$file" ] || continue
+    # -o and -j stand in the file too, but not every qsub reads them there.
+    submit=(qsub -j oe -o "${file%.pbs}.out" "$file")
+    if [ -n "$dry" ]; then printf '%q ' "${submit[@]}"; echo; else "${submit[@]}"; fi
+done
