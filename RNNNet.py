@@ -1,0 +1,126 @@
+"""The recurrent network on frame features: any number of LSTM (or GRU) layers and a head.
+
+    model = RNNNet(1024, 101)                 # the original: one LSTM of 1024 cells
+
+    features -> normalise -> dropout -> LSTM -> dropout -> BN -> Linear, sigmoid
+             -> dropout -> BN -> Linear -> scores of every step
+
+Cell 'linear' (a linear classifier of each frame) and 'mean' (the same on the mean of
+the frames so far) are the baselines that see no order.
+"""
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+import chainer.links as L
+import numpy
+
+from engine.lstm import GRU, LSTM
+from engine.modelfile import load_weights, read_card
+
+CELLS = ('lstm', 'gru', 'linear', 'mean')
+MADE_BY = 'python rnn.py'
+
+
+class RNNNet(chainer.Chain):
+    """Scores of every step from features of every step.
+
+    Args:
+        n_in (int): length D of a feature.
+        n_classes (int): classes C.
+        cell: 'lstm', 'gru', 'linear' or 'mean'.
+        layers (int): recurrent layers.
+        cells (int): units of each.
+        hidden (int): units of the sigmoid layer behind them; 0 leaves it out.
+        batch_norm (bool): batch normalisation where the original has it.
+        dropout: ratios (on the input, between layers, on the outputs).
+        recurrent_dropout (float): ratio on the way from step to step.
+    """
+
+    def __init__(self, n_in, n_classes, cell='lstm', layers=1, cells=1024, hidden=1024,
+                 batch_norm=True, dropout=(0.5, 0.5, 0.5), recurrent_dropout=0.0):
+        super().__init__()
+        self.shape = dict(n_in=n_in, n_classes=n_classes, cell=cell, layers=layers,
+                          cells=cells, hidden=hidden, batch_norm=batch_norm,
+                          dropout=list(dropout), recurrent_dropout=recurrent_dropout)
+        self.cell = cell
+        self.drop_in, between, self.drop_out = dropout
+        with self.init_scope():
+            width = n_in
+            if cell in ('lstm', 'gru'):
+                kind = LSTM if cell == 'lstm' else GRU
+                self.recurrent = kind(n_in, cells, layers, between, recurrent_dropout)
+                width = cells
+                if batch_norm:
+                    self.norm1 = L.BatchNormalization(width)
+                if hidden:
+                    self.fc = L.Linear(width, hidden)
+                    width = hidden
+                    if batch_norm:
+                        self.norm2 = L.BatchNormalization(width)
+            self.out = L.Linear(width, n_classes)
+        # The training features' statistics travel with the weights.
+        self.add_persistent('mean', numpy.zeros(n_in, numpy.float32))
+        self.add_persistent('scale', numpy.ones(n_in, numpy.float32))
+        self.reset_state()
+
+    def set_statistics(self, mean, std):
+        """Takes the mean and deviation, (D,), that features are normalised by."""
+        self.mean[...] = self.xp.asarray(mean)
+        self.scale[...] = self.xp.asarray(1 / std)
+
+    def reset_state(self):
+        """Begins a new sequence."""
+        self._sum, self._steps = None, 0
+        if self.cell in ('lstm', 'gru'):
+            self.recurrent.reset_state()
+
+    def __call__(self, xs, mask=None):
+        """Runs the next T steps; a gradient stays within one call.
+
+        Args:
+            xs: (T, B, D) float32 array of raw features.
+            mask: None or (T, B), 0 where a step is padding.
+
+        Returns:
+            Variable (T, B, C), the scores of every step before the softmax.
+        """
+        steps, batch, _ = xs.shape
+        h = (xs - self.mean) * self.scale
+        if self.cell == 'mean':
+            h = self._running_mean(h)
+        if self.drop_in and chainer.config.train:
+            h = F.dropout(h, self.drop_in).array
+        if self.cell in ('lstm', 'gru'):
+            h = self.recurrent(h, mask=mask)
+        # From here on every step is treated alike: one row each.
+        h = F.reshape(h, (steps * batch, -1))
+        if self.cell in ('lstm', 'gru'):
+            h = self._head(h)
+        return F.reshape(self.out(h), (steps, batch, -1))
+
+    def _head(self, h):
+        h = F.dropout(h, self.drop_out) if self.drop_out else h
+        if self.shape['batch_norm']:
+            h = self.norm1(h)
+        if self.shape['hidden']:
+            h = F.sigmoid(self.fc(h))
+            h = F.dropout(h, self.drop_out) if self.drop_out else h
+            if self.shape['batch_norm']:
+                h = self.norm2(h)
+        return h
+
+    def _running_mean(self, h):
+        total = self.xp.cumsum(h, axis=0)
+        if self._sum is not None:
+            total += self._sum
+        counts = self.xp.arange(self._steps + 1, self._steps + 1 + len(h), dtype=h.dtype)
+        self._sum, self._steps = total[-1], self._steps + len(h)
+        return total / counts[:, None, None]
+
+
+def load_rnn(path, made_by=MADE_BY):
+    """Returns (RNNNet, card) from RNN.model."""
+    card = read_card(path, made_by)
+    model = RNNNet(**card['shape'])
+    load_weights(path, model, made_by=made_by)
+    return model, card

@@ -1,0 +1,152 @@
+"""Sequences of features out of HDF5: random segments to train on, whole clips to test."""
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+from engine.batches import NumberedBatches
+from engine.errors import UserError
+
+
+def reverse_append(n, steps):
+    """Indices that make a clip of n frames into a sequence of at least `steps`.
+
+    A short clip runs forward, backward, forward ... until it is long enough, as in
+    the original: 0 1 2 2 1 0 0 1 2 ...
+    """
+    once = numpy.concatenate([numpy.arange(n), numpy.arange(n)[::-1]])
+    times = max(-(-steps // n), 1)
+    return numpy.tile(once, -(-times // 2))[:max(n, steps)]
+
+
+class FeatureStore:
+    """The features of some clips of one open HDF5 file.
+
+    Args:
+        f: open h5py.File, one (frames, D) data set a clip.
+        clips: list of Clip; those that the file lacks are left out.
+        memory (float): GiB that may be held in memory. A set that fits is read once;
+            of a larger one each segment is read from the file when it is asked for.
+    """
+
+    def __init__(self, f, clips, memory=4.0):
+        self.clips = [clip for clip in clips if clip.name in f]
+        self.sets = [f[clip.name] for clip in self.clips]
+        self.lengths = numpy.array([len(d) for d in self.sets], int)
+        self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
+        width = f.attrs.get('n_features')
+        for clip, data in zip(self.clips, self.sets):
+            if data.ndim != 2 or data.shape[1] != width:
+                raise UserError(f'{f.filename}: {clip.name} has shape {data.shape}, expected '
+                                f'(frames, {width}); make it again: python save_hdf5.py')
+            if not len(data):
+                raise UserError(f'{f.filename}: {clip.name} has no frame; make it again: '
+                                'python save_hdf5.py')
+        self.n_features = int(width)
+        size = sum(d.size * d.dtype.itemsize for d in self.sets)
+        self.in_memory = size <= memory * 2 ** 30
+        if self.in_memory:
+            self.sets = [d[()] for d in self.sets]
+
+    def __len__(self):
+        return len(self.clips)
+
+    def rows(self, index, wanted):
+        """Frames `wanted` (any order, repeats allowed) of clip `index`, (n, D) float32.
+
+        Raises:
+            UserError: one of them is not finite.
+        """
+        low, high = int(wanted.min()), int(wanted.max()) + 1
+        rows = self.sets[index][low:high][wanted - low].astype(numpy.float32, copy=False)
+        if not numpy.isfinite(rows).all():
+            raise UserError(f'{self.clips[index].name}: a feature is not finite; extract the '
+                            'clip again: ./saveFeatures.sh, then python save_hdf5.py')
+        return rows
+
+
+class SequenceBatches(NumberedBatches):
+    """Random segments, (steps, n, D) float32 with labels (n,) int32.
+
+    Args:
+        store (FeatureStore): where the features are.
+        batch_size (int): sequences a batch; the last one of an epoch may be smaller.
+        steps (int): length of a sequence. Short clips are reverse-appended, of long
+            ones a random segment is taken.
+        seed (int): start of the random choices.
+        reverse (bool): runs a sequence backward with probability 1/2.
+        stride (int): takes every k-th frame, k random from 1 to stride.
+        noise (float): deviation of Gaussian noise, in deviations of each feature.
+        drop_frames (float): chance of a step to repeat the step before it.
+        scale: (D,) deviation of the features, for the noise.
+    """
+
+    def __init__(self, store, batch_size, steps, seed, reverse=True, stride=1, noise=0.0,
+                 drop_frames=0.0, scale=1.0):
+        if not len(store):
+            raise UserError('no training clip has features; made by: python save_hdf5.py')
+        self.store, self.batch_size, self.steps, self.seed = store, batch_size, steps, seed
+        self.reverse, self.stride, self.noise = reverse, stride, noise
+        self.drop_frames, self.scale = drop_frames, scale
+        # One thread reads the next batch while the network works on this one.
+        self._pool = ThreadPoolExecutor(1)
+        self._ahead = {}
+        super().__init__(-(-len(store) // batch_size))
+
+    def _indices(self, random, n):
+        """Which frames of a clip of n make up its sequence."""
+        stride = random.randint(1, self.stride + 1)
+        span = (self.steps - 1) * stride + 1
+        frames = reverse_append(n, span)
+        start = random.randint(len(frames) - span + 1)
+        chosen = frames[start:start + span:stride]
+        if self.reverse and random.randint(2):
+            chosen = chosen[::-1]
+        if self.drop_frames:
+            kept = random.rand(self.steps) >= self.drop_frames
+            kept[0] = True
+            chosen = chosen[numpy.maximum.accumulate(
+                numpy.where(kept, numpy.arange(self.steps), 0))]
+        return chosen
+
+    def _make(self, number):
+        epoch, place = divmod(number, self.batches_per_epoch)
+        order = numpy.random.RandomState([self.seed, 4, epoch]).permutation(len(self.store))
+        members = order[place * self.batch_size:(place + 1) * self.batch_size]
+        batch = numpy.empty((self.steps, len(members), self.store.n_features), numpy.float32)
+        for column, index in enumerate(members):
+            random = numpy.random.RandomState([self.seed, 5, epoch, index])
+            rows = self.store.rows(
+                index, self._indices(random, int(self.store.lengths[index])))
+            if self.noise:
+                rows = rows + (self.noise * self.scale
+                               * random.standard_normal(rows.shape)).astype(numpy.float32)
+            batch[:, column] = rows
+        return batch, self.store.labels[members]
+
+    def make(self, number):
+        """Returns ((steps, n, D) float32, (n,) int32)."""
+        job = self._ahead.pop(number, None) or self._pool.submit(self._make, number)
+        self._ahead = {number + 1: self._pool.submit(self._make, number + 1)}
+        return job.result()
+
+    def finalize(self):
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def by_length(wanted, batch_size):
+    """Groups sequences of equal length: yields lists of their places in `wanted`.
+
+    No frame of padding is ever needed, so a clip's score does not depend on the
+    clips beside it.
+    """
+    lengths = numpy.array([len(indices) for indices in wanted])
+    order = numpy.argsort(lengths, kind='stable')
+    start = 0
+    while start < len(order):
+        end = start
+        while (end < len(order) and end - start < batch_size
+               and lengths[order[end]] == lengths[order[start]]):
+            end += 1
+        yield order[start:end]
+        start = end
