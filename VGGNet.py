@@ -13,6 +13,7 @@ import numpy
 
 from engine.conv import ConvStack
 from engine.modelfile import load_weights, read_card
+from engine.video import MEAN, mean_of
 
 CHANNELS = (64, 128, 256, 512, 512)
 LAYERS_IN_BLOCK = (2, 2, 3, 3, 3)
@@ -27,6 +28,8 @@ class VGGNet(chainer.Chain):
         hidden (int): units of fc6 and fc7.
         n_classes (int): units of fc8.
         input_size (int): side of the square input in pixels, a multiple of 32.
+
+    `mean` is what its input has subtracted: preprocess(frames, model.mean).
     """
 
     def __init__(self, channels=CHANNELS, hidden=4096, n_classes=1000, input_size=224):
@@ -38,6 +41,7 @@ class VGGNet(chainer.Chain):
         # He et al. 2015: without it thirteen ReLU layers do not train from scratch.
         he = chainer.initializers.HeNormal()
         self.conv_names = []
+        self.mean = MEAN
         self.fast, self._stack = True, None
         with self.init_scope():
             n_in = 3
@@ -104,4 +108,5 @@ def load_vgg(path, made_by=MADE_BY):
     card = read_card(path, made_by)
     model = VGGNet(**card.get('shape', {}))
     load_weights(path, model, made_by=made_by)
+    model.mean = mean_of(card, path)
     return model, card

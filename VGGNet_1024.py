@@ -9,6 +9,7 @@ import chainer.links as L
 
 from VGGNet import CHANNELS, VGGNet
 from engine.modelfile import load_weights, read_card
+from engine.video import mean_of
 
 TRAINED = ('fc7', 'fc8')
 MADE_BY = 'python frameBasedTrain.py'
@@ -60,6 +61,7 @@ def from_vgg(vgg, n_classes, n_features=1024):
     """Returns a VGGNet_1024 with the convolutions and fc6 of a VGGNet, fc7 and fc8 new."""
     shape = dict(vgg.shape, n_classes=n_classes)
     model = VGGNet_1024(**shape, n_features=n_features)
+    model.mean = vgg.mean
     for name in vgg.conv_names + ['fc6']:
         model[name].copyparams(vgg[name])
     return model
@@ -70,4 +72,5 @@ def load_vgg_1024(path, made_by=MADE_BY):
     card = read_card(path, made_by)
     model = VGGNet_1024(**card.get('shape', {}))
     load_weights(path, model, made_by=made_by)
+    model.mean = mean_of(card, path)
     return model, card

@@ -25,7 +25,7 @@ from engine.errors import UserError
 from engine.frames import FrameIterator, frame_counts
 from engine.modelfile import save_model
 from engine.training import Training, Updater, reseed
-from engine.video import PREPROCESSING, preprocess
+from engine.video import preprocess, preprocessing
 
 FOLDER = 'frameTraining'
 
@@ -89,7 +89,7 @@ def main():
     optimizer.add_hook(WeightDecay(args.weight_decay))
 
     def loss_and_accuracy(frames, labels):
-        scores = model(preprocess(frames))
+        scores = model(preprocess(frames, model.mean))
         return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
 
     def compute_loss(frames, labels):
@@ -124,7 +124,7 @@ def main():
     last = run.log()[-1]
     save_model(args.root / hf.FRAME_MODEL, model, {
         'kind': 'frames', 'shape': model.shape, 'classes': lists.classes,
-        'preprocessing': PREPROCESSING, 'split': args.split, 'seed': args.seed,
+        'preprocessing': preprocessing(model.mean), 'split': args.split, 'seed': args.seed,
         'settings': hf.settings_of(args), 'held_out': sorted(c.name for c in held_out),
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
         'base': vgg_card.get('source', 'VGG.model without a card'), 'commit': hf.commit(),

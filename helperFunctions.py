@@ -345,12 +345,13 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
     """Writes a prediction file: one (T, C) float32 data set a clip, key = clip name.
 
     Args:
-        predictions: iterable of (clip name, (T, C) softmax).
+        predictions: iterable of (Clip, (T, C) softmax).
     """
     from engine.files import replacing
     with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
-        for name, probabilities in predictions:
-            f.create_dataset(name, data=numpy.asarray(probabilities, numpy.float32))
+        for clip, probabilities in predictions:
+            f.create_dataset(clip.name, track_times=False,
+                             data=numpy.asarray(probabilities, numpy.float32))
         f.attrs.update(classes=json.dumps(list(classes)), method=method, split=split,
                        readout=readout)
 

@@ -195,7 +195,7 @@ def extract(clip, batches, model, device, stop):
     for frames in batches:
         if stop.is_set():
             return None
-        pair = model.feature_and_prediction(preprocess(device.send(frames)))
+        pair = model.feature_and_prediction(preprocess(device.send(frames), model.mean))
         features.append(device_to_host(pair[0]))
         predictions.append(device_to_host(pair[1]))
     features, predictions = numpy.concatenate(features), numpy.concatenate(predictions)

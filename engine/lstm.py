@@ -13,6 +13,10 @@ faster than the other way round.
 
 NumPy and CuPy share all of the code but the gate arithmetic.
 """
+import ctypes
+import os
+import threading
+
 import numpy
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -21,6 +25,8 @@ import chainer.functions as F
 from chainer import backend
 from chainer import initializers
 from chainer.backends import cuda
+
+from engine import compiled
 
 __all__ = ['GRU', 'LSTM', 'copy_gru', 'copy_lstm', 'lstm_window']
 
@@ -105,6 +111,59 @@ def _cell_backward_gpu(gates, c_previous, tanh_c, gh, gc, g_gates):
             *_blocks(gates), c_previous, tanh_c, gh, gc, *_blocks(g_gates))
 
 
+# ---- the compiled steps ---------------------------------------------------------------------
+
+LEAST_UNITS = 64  # of a thread: with fewer the threads wait for one another
+
+
+class _Window(ctypes.Structure):
+    # struct window of recurrent.c
+    arrays = ('w_h', 'packed', 'b', 'z', 'gates', 'c', 'tanh_c', 'hs', 'h', 'exchange',
+              'gy', 'gh', 'gc', 'mask', 'recurrent_mask')
+    _fields_ = ([(name, ctypes.c_int64) for name in ('steps', 'batch', 'units', 'stride')]
+                + [(name, ctypes.c_void_p) for name in arrays] + [('met', ctypes.c_long)])
+
+
+def _library(x, n_units):
+    """The compiled steps where there are any that serve this input, or None."""
+    wish = os.environ.get('ENGINE_LSTM', '')
+    if wish not in ('', 'compiled', 'numpy'):
+        raise ValueError(f'ENGINE_LSTM is {wish!r}: give compiled or numpy')
+    if (wish == 'numpy' or not isinstance(x, numpy.ndarray) or x.dtype != numpy.float32
+            or n_units % 8):
+        return None
+    library, reason = compiled.load('recurrent')
+    if library is None:
+        if wish:
+            raise RuntimeError(f'the compiled LSTM is not to be had: {reason}')
+        return None
+    for call in (library.forward, library.backward):
+        call.argtypes = [ctypes.POINTER(_Window), ctypes.c_int64, ctypes.c_int64]
+        call.restype = None
+    # A batch is filled up to whole vectors: not worth while for less than half of one.
+    return library if wish or 2 * x.shape[1] >= library.lanes() else None
+
+
+def _whole_vectors(array, axis, library):
+    """Adds zeros along an axis, the batch, to a multiple of the compiled steps' vectors."""
+    rest = -array.shape[axis] % library.lanes() if library else 0
+    if rest == 0:
+        return array
+    return numpy.pad(array, [(0, rest if k == axis else 0) for k in range(array.ndim)])
+
+
+def _threads():
+    """As many as BLAS uses: the cores of this process, or what the environment says."""
+    for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
+        if os.environ.get(name, '').isdigit():
+            return int(os.environ[name])
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()
+
+
+# ---- one window -----------------------------------------------------------------------------
+
 class _LSTMWindow(chainer.FunctionNode):
     """T steps of one LSTM layer; see `lstm_window`."""
 
@@ -127,23 +186,39 @@ class _LSTMWindow(chainer.FunctionNode):
             c.shape[0] == x.shape[1], c.shape[1] == w_h.shape[1])
 
     def forward(self, inputs):
-        x, w_x, w_h, b, h0, c0 = inputs
+        x, w_x, w_h, b, h, c = inputs
         xp = backend.get_array_module(x)
-        cell = _cell if xp is numpy else _cell_gpu
-        steps, batch, n_in = x.shape
-        n = w_h.shape[1]
         self.retain_inputs((0, 1, 2))
+        self.batch, n = h.shape
+        self.compiled = _library(x, n)
+        if self.compiled:
+            x, h, c = (_whole_vectors(a, a.ndim - 2, self.compiled) for a in (x, h, c))
+            if self.mask is not None:
+                self.mask = _whole_vectors(self.mask, 1, self.compiled)
+            if self.recurrent_mask is not None:
+                self.recurrent_mask = _whole_vectors(self.recurrent_mask, 0, self.compiled)
+        steps, batch, n_in = x.shape
+        self.x = x
+        self.z = xp.matmul(w_x, x.reshape(-1, n_in).T).reshape(4 * n, steps, batch)
         # What the backward pass needs is kept for every step, else for one step only.
         keep = steps if chainer.config.enable_backprop else 1
-        self.z = xp.matmul(w_x, x.reshape(-1, n_in).T).reshape(4 * n, steps, batch)
-        self.z += b[:, None, None]
         self.gates = xp.empty((keep, 4 * n, batch), x.dtype)
         self.tanh_c = xp.empty((keep, n, batch), x.dtype)
         self.c = xp.empty((keep + 1, n, batch), x.dtype)
-        self.c[0] = c0.T
+        self.c[0] = c.T
         self.h = xp.empty((steps + 1, batch, n), x.dtype)
-        self.h[0] = h0
-        h = h0.T.copy()
+        self.h[0] = h
+        if self.compiled:
+            self._compiled_forward(w_h, b)
+        else:
+            self._forward(xp, w_h, b)
+        return self.h[1:, :self.batch], self.c[-1].T[:self.batch].copy()
+
+    def _forward(self, xp, w_h, b):
+        cell = _cell if xp is numpy else _cell_gpu
+        keep, steps = len(self.gates), self.z.shape[1]
+        self.z += b[:, None, None]
+        h = self.h[0].T.copy()
         for t in range(steps):
             k = t % keep
             gates, c_previous, c = self.gates[k], self.c[k], self.c[k + 1]
@@ -158,7 +233,6 @@ class _LSTMWindow(chainer.FunctionNode):
             self.h[t + 1] = h.T
             if keep < steps:
                 self.c[0] = c
-        return self.h[1:], self.c[-1].T.copy()
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
@@ -171,42 +245,94 @@ class _LSTMWindow(chainer.FunctionNode):
         x, w_x, w_h = (v.array for v in self.get_retained_inputs())
         gy, gc = (None if g is None else g.array for g in grad_outputs)
         xp = backend.get_array_module(x)
+        (n, batch), dtype = self.c.shape[1:], x.dtype
+        x = self.x.reshape(-1, x.shape[2])
+        gh = xp.zeros((n, batch), dtype)
+        if gc is None:
+            gc = xp.zeros((n, batch), dtype)
+        else:
+            gc = _whole_vectors(gc, 0, self.compiled).T.copy()
+        if self.compiled:
+            if gy is not None:
+                gy = numpy.ascontiguousarray(_whole_vectors(gy, 1, self.compiled))
+            self._compiled_backward(w_h, gy, gh, gc, 4 in indexes)
+        else:
+            self._backward(xp, w_h, gy, gh, gc)
+        gz = self.z.reshape(4 * n, -1)
+        h = self.h[:-1]
+        if self.recurrent_mask is not None:
+            h = h * self.recurrent_mask
+        gradients = {
+            0: lambda: xp.matmul(gz.T, w_x).reshape(-1, batch, x.shape[1])[:, :self.batch],
+            1: lambda: xp.matmul(gz, x),
+            2: lambda: xp.matmul(gz, h.reshape(-1, n)),
+            3: lambda: gz.sum(axis=1),
+            4: lambda: gh.T[:self.batch].copy(),
+            5: lambda: gc.T[:self.batch].copy()}
+        result = [chainer.Variable(gradients[i]()) for i in indexes]
+        self.x = self.z = self.gates = self.c = self.tanh_c = self.h = None
+        return result
+
+    def _backward(self, xp, w_h, gy, gh, gc):
+        """Makes z the gradient of the pre-activations, gh and gc those of the first state."""
         cell_backward = _cell_backward if xp is numpy else _cell_backward_gpu
-        steps, batch, n_in = x.shape
-        n = w_h.shape[1]
-        gates, self.gates = self.gates, None
-        gh = xp.zeros((n, batch), x.dtype)
-        gc = xp.zeros((n, batch), x.dtype) if gc is None else gc.T.copy()
-        gz = self.z  # the pre-activations are not needed any more
-        for t in reversed(range(steps)):
+        for t in reversed(range(self.z.shape[1])):
+            gz = self.z[:, t]
             if gy is not None:
                 gh += gy[t].T
             if self.mask is not None:
                 # The gradient is linear in gh and gc: at masked places both pass by.
-                past = (~self.mask[t]).astype(x.dtype)
+                past = (~self.mask[t]).astype(gh.dtype)
                 gh_past, gc_past = gh * past, gc * past
                 gh -= gh_past
                 gc -= gc_past
-            cell_backward(gates[t], self.c[t], self.tanh_c[t], gh, gc, gz[:, t])
-            xp.matmul(w_h.T, gz[:, t], out=gh)
+            cell_backward(self.gates[t], self.c[t], self.tanh_c[t], gh, gc, gz)
+            xp.matmul(w_h.T, gz, out=gh)
             if self.recurrent_mask is not None:
                 gh *= self.recurrent_mask.T
             if self.mask is not None:
                 gh += gh_past
                 gc += gc_past
-        gz = gz.reshape(4 * n, -1)
-        x = x.reshape(-1, n_in)
-        h = self.h[:-1]
+
+    def _compiled_forward(self, w_h, b):
+        h = self.h[0].T.copy()
+        if len(self.gates) < self.z.shape[1]:
+            self.c = self.c[:1]  # each step's in place of the last one's
+        exchange = numpy.empty((2, *h.shape), numpy.float32)
+        exchange[0] = h
         if self.recurrent_mask is not None:
-            h = h * self.recurrent_mask
-        gradients = {
-            0: lambda: xp.matmul(gz.T, w_x).reshape(steps, batch, n_in),
-            1: lambda: xp.matmul(gz, x),
-            2: lambda: xp.matmul(gz, h.reshape(-1, n)),
-            3: lambda: gz.sum(axis=1),
-            4: lambda: gh.T.copy(),
-            5: lambda: gc.T.copy()}
-        return [chainer.Variable(gradients[i]()) for i in indexes]
+            self.recurrent_rows = numpy.ascontiguousarray(self.recurrent_mask.T)
+            exchange[0] *= self.recurrent_rows
+        self._run('forward', w_h, b=b, h=h, exchange=exchange)
+
+    def _compiled_backward(self, w_h, gy, gh, gc, want_gh):
+        exchange = numpy.empty((2, *self.gates.shape[1:]), numpy.float32)
+        self._run('backward', w_h, gy=gy, gh=gh if want_gh else None, gc=gc,
+                  h=numpy.zeros_like(gh), exchange=exchange)
+
+    def _run(self, name, w_h, **arrays):
+        steps, batch = self.z.shape[1:]
+        n = w_h.shape[1]
+        arrays.update(
+            w_h=w_h, packed=numpy.empty(w_h.shape, numpy.float32), z=self.z, gates=self.gates,
+            c=self.c, tanh_c=self.tanh_c, hs=self.h)
+        if self.mask is not None:
+            arrays['mask'] = self.mask.astype(numpy.float32)
+        if self.recurrent_mask is not None:
+            arrays['recurrent_mask'] = self.recurrent_rows
+        window = _Window(
+            steps, batch, n, 4 * n * batch if len(self.gates) == steps else 0,
+            *(arrays.get(key) if arrays.get(key) is None else arrays[key].ctypes.data
+              for key in _Window.arrays))
+        call = getattr(self.compiled, name)
+        threads = max(1, min(_threads(), n // LEAST_UNITS))
+        others = [threading.Thread(target=call, args=(ctypes.byref(window), rank, threads))
+                  for rank in range(1, threads)]
+        for other in others:
+            other.start()
+        call(ctypes.byref(window), 0, threads)
+        for other in others:
+            other.join()
 
 
 def lstm_window(x, w_x, w_h, b, h, c, mask=None, recurrent_mask=None):

@@ -16,27 +16,61 @@ from engine.errors import UserError
 # Mean of ImageNet in BGR, 0-255, as VGG-16 was trained (Simonyan & Zisserman 2014).
 MEAN = (103.939, 116.779, 123.68)
 
-PREPROCESSING = {'order': 'BGR', 'scale': '0-255', 'mean': list(MEAN),
-                 'resize': 'whole frame to input_size x input_size, bilinear'}
+
+def preprocessing(mean=MEAN):
+    """Returns what a model's card says of its input (dict of JSON values)."""
+    return {'order': 'BGR', 'scale': '0-255', 'mean': [float(value) for value in mean],
+            'resize': 'whole frame to input_size x input_size, bilinear'}
+
+
+PREPROCESSING = preprocessing()
 
 
 class VideoError(UserError):
     """A video that gives no frame; the text names it and says why."""
 
 
-def preprocess(frames):
+def mean_of(card, path):
+    """Returns the mean, (B, G, R), that a model's card asks to be subtracted.
+
+    A model without a card takes ImageNet's mean.
+
+    Args:
+        card (dict): from engine.modelfile.read_card.
+        path: the model file, for the error's text.
+
+    Raises:
+        UserError: the model takes its input in a way that no stage here gives it.
+    """
+    asked = card.get('preprocessing', PREPROCESSING)
+    for key, ours in PREPROCESSING.items():
+        theirs = asked.get(key, ours)
+        if key != 'mean' and theirs != ours:
+            raise UserError(f'{path}: made for frames with {key} "{theirs}", but the stages '
+                            f'give "{ours}"; make it again from the weights it came from: '
+                            'python convertWeights.py --help')
+    mean = asked.get('mean', MEAN)
+    if not (isinstance(mean, (list, tuple)) and len(mean) == 3
+            and all(isinstance(v, (int, float)) and 0 <= v <= 255 for v in mean)):
+        raise UserError(f'{path}: its card asks for the mean {mean}, which is not three '
+                        'numbers from 0 to 255 (B, G, R)')
+    return tuple(float(value) for value in mean)
+
+
+def preprocess(frames, mean=MEAN):
     """What every network here takes, in training and in extraction alike.
 
     Args:
         frames: (N, H, W, 3) uint8, BGR, NumPy or CuPy.
+        mean: (B, G, R), 0-255, that the network was trained with: `model.mean`.
 
     Returns:
         (N, 3, H, W) float32, mean subtracted; in memory the channels stay last,
         which is what the fast convolutions take.
     """
     channels_last = frames.astype(numpy.float32)
-    for channel, mean in enumerate(MEAN):
-        channels_last[..., channel] -= mean
+    for channel, value in enumerate(mean):
+        channels_last[..., channel] -= float(value)
     return channels_last.transpose(0, 3, 1, 2)
 
 
