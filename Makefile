@@ -14,7 +14,7 @@
 ##   VENV=.venv           where the packages go
 ##   SEED=0               a second seed wants its own folder: make demo SEED=1 DEMO=demo1
 ##   DEMO=demo TRIAL=trial    roots of the demo and of the trial on real clips
-##   PARTS=2              parts the features are saved in, at the same time
+##   PARTS=2              parts the features are saved in, as batch jobs would
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -36,7 +36,7 @@ RUN   = $(VENV)/bin/python
 READY = $(VENV)/ready
 STAGE = --root $(ROOT) --seed $(SEED)
 
-# PYTHON makes the environment; the programs that run in it must not look at it.
+# PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
 
 .PHONY: help demo real real-data test bench clean stages
@@ -67,8 +67,7 @@ $(ROOT)/VGG_1024.model: $(ROOT)/VGG.model $(ROOT)/ucfTrainTestlist/testlist01.tx
 
 $(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatures.sh \
 		generate_pbs.py VGGNet_1024.py | $(READY)
-	PATH="$$(cd $(VENV)/bin && pwd):$$PATH" \
-		./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS)
+	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS)
 	@mkdir -p $(@D) && touch $@
 
 # Also writes test1024.hdf5, testPredictions1024.hdf5, validationPredictions1024.hdf5.
