@@ -23,7 +23,7 @@ from engine.files import append_line
 HERE = Path(__file__).resolve().parent
 TOP_K = (1, 5, 10)
 # What says where or how a run was made, not what it computed.
-NOT_SETTINGS = ('root', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
+NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
                 'function')
 
 CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
@@ -345,12 +345,12 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
     """Writes a prediction file: one (T, C) float32 data set a clip, key = clip name.
 
     Args:
-        predictions: iterable of (Clip, (T, C) softmax).
+        predictions: iterable of (clip name, (T, C) softmax).
     """
     from engine.files import replacing
     with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
-        for clip, probabilities in predictions:
-            f.create_dataset(clip.name, track_times=False,
+        for name, probabilities in predictions:
+            f.create_dataset(name, track_times=False,
                              data=numpy.asarray(probabilities, numpy.float32))
         f.attrs.update(classes=json.dumps(list(classes)), method=method, split=split,
                        readout=readout)

@@ -150,7 +150,7 @@ class WindowUpdater(Updater):
 
 
 def predict(model, store, device, steps, batch_size):
-    """Yields (clip, (T, C) softmax of every step), clips in the order of their length."""
+    """Yields (clip name, (T, C) softmax of every step), in the order of the clips' lengths."""
     wanted = [reverse_append(n, steps)[:steps or n] for n in store.lengths]
     with chainer.using_config('train', False), chainer.no_backprop_mode():
         for members in by_length(wanted, batch_size):
@@ -158,7 +158,7 @@ def predict(model, store, device, steps, batch_size):
             model.reset_state()
             probabilities = F.softmax(model(xs), axis=2).array
             for column, i in enumerate(members):
-                yield store.clips[i], chainer.get_device('@numpy').send(probabilities[:, column])
+                yield store.clips[i].name, chainer.get_device('@numpy').send(probabilities[:, column])
 
 
 class Best:
@@ -225,9 +225,10 @@ def train(args, device, lists):
 
         def validate():
             log_probabilities, labels = [], []
-            for clip, steps in predict(model, validation, device, args.steps, args.batch):
+            label_of = {clip.name: clip.label for clip in validation.clips}
+            for name, steps in predict(model, validation, device, args.steps, args.batch):
                 log_probabilities.append(hf.video_log_probability(steps, args.readout))
-                labels.append(clip.label)
+                labels.append(label_of[name])
             figures = hf.score(log_probabilities, labels)
             best.add(figures['loss'])
             return {'loss': figures['loss'], 'accuracy': figures['top1']}
