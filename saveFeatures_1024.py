@@ -9,7 +9,8 @@ Writes  ROOT/UCF-101_features/Class/clip.npy          (frames, 1024) float32
     python saveFeatures_1024.py 1 --parts 1 --root demo
 
 A finished clip is skipped, so the same command goes on where a killed job stopped.
-Exit code 0: all done; 3: done but for the clips named; 4: stopped before the end.
+Exit code 0: all done; 3: done but for the clips named; 4: stopped before the end, by
+SIGTERM or because --walltime is nearly over.
 """
 import hashlib
 import json
@@ -27,7 +28,7 @@ import numpy
 import helperFunctions as hf
 from VGGNet_1024 import load_vgg_1024
 from engine.errors import UserError
-from engine.files import load_npy, replacing, save_npy
+from engine.files import load_npy, remove_leftovers, replacing, save_npy
 from engine.progress import Progress
 from engine.video import Frames, VideoError, preprocess
 
@@ -78,16 +79,17 @@ def deal(clips, parts):
     return [sorted(part, key=lambda clip: str(clip.path)) for part in dealt]
 
 
-def is_finished(root, clip, n_features, n_classes):
-    """Whether both results of a clip are there, whole, and agree in length."""
+def finished_frames(root, clip, n_features, n_classes):
+    """The frames of a clip whose two results are there, whole, and agree; else 0."""
     try:
         features = load_npy(hf.output_path(root, hf.FEATURES, clip), mmap=True)
         predictions = load_npy(hf.output_path(root, hf.FRAME_PREDICTIONS, clip), mmap=True)
     except UserError:
-        return False
-    return (features.dtype == predictions.dtype == numpy.float32 and len(features) > 0
-            and features.shape == (len(predictions), n_features)
-            and predictions.shape == (len(features), n_classes))
+        return 0
+    well = (features.dtype == predictions.dtype == numpy.float32
+            and features.shape[1:] == (n_features,) and predictions.shape[1:] == (n_classes,)
+            and len(features) == len(predictions))
+    return len(features) if well else 0
 
 
 def claim_folders(root, model_path, step):
@@ -107,15 +109,21 @@ def claim_folders(root, model_path, step):
 
 
 class Report:
-    """The clips of a part that failed or are short, kept in a file beside the features."""
+    """The clips of a part that failed or are short, kept in a file beside the features.
 
-    def __init__(self, path):
-        self.path = path
+    A line of the file is KIND, clip and reason, with tabs between.
+    """
+
+    def __init__(self, root, part):
+        self.path = root / hf.FEATURES / f'part{part:02d}.txt'
         self.lines = {}
-        if path.exists():
-            for line in path.read_text(encoding='utf-8').splitlines():
-                kind, name, reason = line.split('\t', 2)
-                self.lines[name] = kind, reason
+        try:
+            text = self.path.read_text(encoding='utf-8')
+        except OSError:
+            return
+        for line in text.splitlines():
+            kind, name, reason = line.split('\t', 2)
+            self.lines[name] = kind, reason
 
     def add(self, kind, name, reason):
         self.lines[name] = kind, ' '.join(reason.split())
@@ -209,14 +217,17 @@ def device_to_host(array):
 
 
 def run_part(args, todo, report, model, device, stop):
-    """Extracts the clips; returns how many were finished."""
-    finished = 0
+    """Extracts the clips; returns when all are done or failed, or `stop` is set."""
     ahead = DecodedAhead(todo, model.shape['input_size'], args.batch, args.step, args.workers)
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
         for clip, frames, batches in ahead:
             try:
                 result = extract(clip, batches, model, device, stop)
             except VideoError as error:
+                if not (args.root / hf.CLIPS).is_dir():
+                    # The file system has gone, not this clip.
+                    raise UserError(f'{args.root / hf.CLIPS}: not there any more; run the '
+                                    'command again when it is back') from None
                 report.add('failed', clip.name, str(error))
                 progress.update()
                 continue
@@ -225,7 +236,6 @@ def run_part(args, todo, report, model, device, stop):
             # Both or neither: a clip counts as finished only when both are there.
             save_npy(hf.output_path(args.root, hf.FRAME_PREDICTIONS, clip), result[1])
             save_npy(hf.output_path(args.root, hf.FEATURES, clip), result[0])
-            finished += 1
             progress.update(frames=frames.count)
             # A header is off by a frame or two even in good clips.
             if frames.announced and frames.count < min(0.95 * frames.announced,
@@ -234,7 +244,6 @@ def run_part(args, todo, report, model, device, stop):
                            f'{frames.announced} frames ({frames.complaint or "no complaint"})')
             else:
                 report.remove(clip.name)
-    return finished
 
 
 def seconds(walltime):
@@ -266,11 +275,14 @@ def main():
 
     mine = deal(lists.train + lists.test, args.parts)[args.part - 1]
     todo = [clip for clip in mine
-            if not is_finished(args.root, clip, model.n_features, len(lists.classes))]
+            if not finished_frames(args.root, clip, model.n_features, len(lists.classes))]
     print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
-    report = Report(args.root / hf.FEATURES / f'part{args.part:02d}.txt')
+    remove_leftovers(hf.output_path(args.root, folder, clip) for clip in todo
+                     for folder in (hf.FEATURES, hf.FRAME_PREDICTIONS))
+    report = Report(args.root, args.part)
+    finished_before = {clip.name for clip in mine} - {clip.name for clip in todo}
     report.lines = {name: line for name, line in report.lines.items()
-                    if line[0] == 'short' and name not in {clip.name for clip in todo}}
+                    if line[0] == 'short' and name in finished_before}
     report.save()
 
     stop = threading.Event()
@@ -289,33 +301,29 @@ def main():
 
     def work():
         try:
-            outcome['finished'] = run_part(args, todo, report, model, device, stop)
+            run_part(args, todo, report, model, device, stop)
         except BaseException as error:  # raised again below, in the main thread
             outcome['error'] = error
     worker = threading.Thread(target=work, daemon=True)
     worker.start()
-    while worker.is_alive():
+    while worker.is_alive() and not stop.is_set():
         worker.join(0.1)
-        if time.monotonic() > deadline and not stop.is_set():
+        if time.monotonic() > deadline:
             why.append(f'{args.margin:g} s are left of --walltime')
             stop.set()
-        if stop.is_set():
-            worker.join(PATIENCE)
-            break
+    if stop.is_set():
+        worker.join(PATIENCE)
+        # Results are whole files by now; a batch still in the network is not waited for,
+        # nor is anything asked of a file system that may hang.
+        print(f'stopped ({why[0]}); the same command goes on', flush=True)
+        os._exit(4)
+    worker.join()
     if 'error' in outcome:
         raise outcome['error']
     for kind in ('short', 'failed'):
         for _, reason in report.of_kind(kind):
             print(f'{kind}: {reason}')
     failed = report.of_kind('failed')
-    left = [clip for clip in mine
-            if not is_finished(args.root, clip, model.n_features, len(lists.classes))]
-    left = len(left) - len(failed)
-    if why:
-        print(f'stopped ({why[0]}): {left} clips left; the same command goes on', flush=True)
-        sys.stdout.flush()
-        # Results are whole files by now; a batch still in the network is not waited for.
-        os._exit(4)
     print(f'part {args.part}: {len(mine) - len(failed)} clips finished, {len(failed)} failed'
           + (f'; see {report.path}' if report.lines else ''), flush=True)
     return 3 if failed else 0
