@@ -7,35 +7,24 @@ place of 144. Errors stay near 1e-5 of the largest output of a VGG-16.
 
 Two kernels give numbers that agree to rounding:
 
-- ``compiled``: winograd.c, built by the machine's C compiler on first use and kept in
-  ``$XDG_CACHE_HOME`` (or ``~/.cache``), one file for each source, compiler and kind of CPU;
+- ``compiled``: winograd.c, built by the machine's C compiler on first use (engine/compiled.py);
 - ``numpy``: the same in NumPy, where there is no C compiler or ``ENGINE_CONV=numpy`` is set.
 
 Within a kernel a frame's numbers do not depend, bit for bit, on the other frames of its batch
 or on the number of threads.
 """
 import concurrent.futures
-import contextlib
 import ctypes
 import functools
-import hashlib
 import os
-import pathlib
-import platform
-import shlex
-import shutil
-import subprocess
-import tempfile
 import threading
 
 import numpy
 
-CACHE = 'ucf101-chainer'
-SOURCE = pathlib.Path(__file__).with_name('winograd.c')
-FLAGS = ['-std=gnu11', '-O3', '-ffp-contract=fast', '-fPIC', '-shared']
-# Clang on some machines knows only the second; the last always builds, for the plainest CPU.
-CPU_FLAGS = [['-march=native'], ['-mcpu=native'], []]
-MOST_TILES = 112          # of a block; a multiple of 6, 12 or 14 rows would waste least
+from engine.compiled import load
+
+MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
+LARGE_WEIGHTS = 16 << 20  # bytes, from where twice as many tiles save more in reading these
 CACHED_BYTES = 24 << 20   # of a layer's input and output that several frames may fill together
 
 
@@ -53,66 +42,12 @@ class _Layer(ctypes.Structure):
                     'first', 'bytes', 'relu', 'pool', 'tiles')])
 
 
-def _cpu():
-    """What decides the instructions that ``native`` means: one line for each kind of CPU."""
-    about = [platform.system(), platform.machine()]
-    try:
-        lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:
-        return ' '.join(about + [platform.processor(), platform.node()])
-    for key in ('model name', 'CPU part', 'flags', 'Features'):
-        about += sorted({line for line in lines if line.split(':')[0].strip() == key})
-    return ' '.join(about)
-
-
-def _compiler():
-    """-> (command as a list, its version line), or raises OSError."""
-    command = shlex.split(os.environ.get('CC', '')) or ['cc']
-    if shutil.which(command[0]) is None:
-        raise OSError(f'no C compiler ({command[0]})')
-    version = subprocess.run(command + ['--version'], capture_output=True, text=True, timeout=60)
-    return command, (version.stdout or version.stderr).partition('\n')[0].strip()
-
-
-def _build(command, target):
-    """Compiles winograd.c to ``target``; whoever reads that name finds a whole file or none."""
-    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix='.so')
-    os.close(handle)
-    try:
-        for cpu_flags in CPU_FLAGS:
-            done = subprocess.run(command + FLAGS + cpu_flags + ['-o', temporary, str(SOURCE)],
-                                  capture_output=True, text=True, timeout=600)
-            if done.returncode == 0:
-                os.replace(temporary, target)
-                return
-        complaint = (done.stderr.strip().splitlines() or ['no message'])[0]
-        raise subprocess.SubprocessError(f'{command[0]} failed: {complaint}')
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(temporary)
-
-
 @functools.lru_cache(maxsize=None)
 def _library():
     """-> (the loaded kernel, its name), or (None, why there is none)."""
-    try:
-        command, version = _compiler()
-        key = hashlib.sha256('\0'.join(
-            [SOURCE.read_text(), version, _cpu(), *command, *FLAGS]).encode()).hexdigest()[:24]
-        root = os.environ.get('XDG_CACHE_HOME') or os.path.join(os.path.expanduser('~'), '.cache')
-        target = pathlib.Path(root, CACHE, f'winograd-{key}.so')
-        try:
-            if not target.exists():
-                _build(command, target)
-            library = ctypes.CDLL(str(target))
-        except OSError:  # no home to write to: a private folder, for this process only
-            with tempfile.TemporaryDirectory() as folder:
-                target = pathlib.Path(folder, target.name)
-                _build(command, target)
-                library = ctypes.CDLL(str(target))
-    except (OSError, subprocess.SubprocessError) as error:
-        return None, str(error)
+    library, version = load('winograd')
+    if library is None:
+        return None, version
     library.work_size.restype = ctypes.c_int64
     library.instructions.restype = ctypes.c_char_p
     library.prepare.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
@@ -215,7 +150,8 @@ class _Compiled:
         n, height, width = x.shape[:3]
         tiles = n * -(-height // 4) * -(-width // 4)
         # As many blocks for every thread, and none longer than the cache likes.
-        blocks = -(-tiles // (MOST_TILES * self.threads)) * self.threads
+        most = MOST_TILES * (2 if self.u[level].nbytes > LARGE_WEIGHTS else 1)
+        blocks = -(-tiles // (most * self.threads)) * self.threads
         layer = _Layer(
             x.ctypes.data, out.ctypes.data, self.mean.ctypes.data, self.u[level].ctypes.data,
             self.biases[level].ctypes.data, n, height, width, self.shapes[level][1],

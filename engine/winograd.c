@@ -114,24 +114,35 @@ INLINE void forth(const vec d[6], vec t[6])
     t[5] = 4 * d[1] - 5 * d[3] + d[5];
 }
 
-/* One patch, LANES channels of it, from 36 addresses to 36 places `stride` floats apart. */
+/* One patch, LANES channels of it, from 36 addresses to 36 places `stride` floats apart. Two
+ * rows of B' d at a time, because all six would not fit into registers. */
 INLINE void transform_in(const float *const from[POINTS], int64_t k, float *v, int64_t stride)
 {
-    vec half[6][6];
-    for (int j = 0; j < 6; j++) {
-        vec d[6], t[6];
-        for (int i = 0; i < 6; i++)
-            d[i] = LOAD(from[6 * i + j] + k);
-        forth(d, t);
-        for (int i = 0; i < 6; i++)
-            half[i][j] = t[i];
+#define D(i) LOAD(from[6 * (i) + j] + k)
+    for (int pair = 0; pair < 3; pair++) {
+        int rows[2] = {pair ? 2 * pair - 1 : 0, pair ? 2 * pair : 5};
+        vec half[2][6], t[6];
+#pragma GCC unroll 6
+        for (int j = 0; j < 6; j++) {
+            if (pair == 0) {
+                half[0][j] = 4 * D(0) - 5 * D(2) + D(4);
+                half[1][j] = 4 * D(1) - 5 * D(3) + D(5);
+            } else {
+                vec a = pair == 1 ? D(4) - 4 * D(2) : D(4) - D(2);
+                vec b = pair == 1 ? D(3) - 4 * D(1) : 2 * (D(3) - D(1));
+                half[0][j] = a + b;
+                half[1][j] = a - b;
+            }
+        }
+#pragma GCC unroll 2
+        for (int r = 0; r < 2; r++) {
+            forth(half[r], t);
+#pragma GCC unroll 6
+            for (int j = 0; j < 6; j++)
+                STORE(v + (6 * rows[r] + j) * stride, t[j]);
+        }
     }
-    for (int i = 0; i < 6; i++) {
-        vec t[6];
-        forth(half[i], t);
-        for (int j = 0; j < 6; j++)
-            STORE(v + (6 * i + j) * stride, t[j]);
-    }
+#undef D
 }
 
 /* A pixel of a first layer's input: less the mean, widened with zeros. */
@@ -165,8 +176,12 @@ static void load_tile(const struct layer *l, int64_t tile, float *v, int64_t row
                 from[6 * i + j] = (const float *)l->in + at;
             }
         }
-    for (int64_t k = 0; k < wide; k += LANES)
+    for (int64_t k = 0; k < wide; k += LANES) {
+        for (int p = 0; p < POINTS; p++)   /* the next tile's part that is not in this one */
+            if (p % 6 >= 2)
+                __builtin_prefetch(from[p] + k + 4 * wide);
         transform_in(from, k, v + k * rows, stride);
+    }
 }
 
 /* ---- 2. the products -------------------------------------------------------------------- */
@@ -186,6 +201,10 @@ INLINE void multiply(const int rows, const int vecs, const float *v, const float
         int64_t count = channels - done < LANES ? channels - done : LANES;
         for (int64_t k = 0; k < count; k++) {
             vec w[2];
+            /* What is to come lies in order, but the CPU does not see that in time. */
+            __builtin_prefetch(v + (rows + k) * LANES);
+            __builtin_prefetch(u + 16 * PANEL);
+            __builtin_prefetch(u + 16 * PANEL + LANES);
 #pragma GCC unroll 2
             for (int s = 0; s < vecs; s++)
                 w[s] = LOAD(u + s * LANES);
