@@ -1,62 +1,358 @@
-"""Writes one batch job a part of stage 2: ROOT/jobs/part01.pbs ... part12.pbs.
+"""Writes the batch jobs of stage 2, one a part, and tells how far they are.
 
-    python generate_pbs.py --root DIR --parts 12 --account ABC     # ./saveFeatures.sh submits
+Needs   what saveFeatures_1024.py needs, and ROOT/cluster.toml or flags for this cluster
+Writes  ROOT/jobs/part01.pbs ... part12.pbs, pack.pbs; their logs stand beside them
 
-Prints the files it wrote. Flags that are not named here are those of saveFeatures_1024.py.
+    ./saveFeatures.sh --root DIR --account ABC     # runs this script, submits what it names
+    ./saveFeatures.sh --root DIR --status          # a line a part
+    ./saveFeatures.sh --root DIR --resubmit        # sends the parts that died, same flags
+
+Flags that are not named here are those of saveFeatures_1024.py. ROOT/cluster.toml holds any
+of them without the dashes: account = "ABC", module = ["cuda", "ffmpeg"]; see docs/cluster.md.
 One file a part, with the number in it, is what Torque, OpenPBS and Slurm all understand;
 their arrays of jobs differ.
 """
 import argparse
+import json
+import os
 import shlex
+import subprocess
 import sys
+import tomllib
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
 
 import helperFunctions as hf
 import saveFeatures_1024 as stage
+from engine.errors import UserError
 from engine.files import replacing
+from engine.modelfile import read_card
 
-JOBS = 'jobs'
+JOBS, SETTINGS = 'jobs', 'cluster.toml'
+RECORD, REMEMBERED = 'jobs.txt', 'flags.json'
+PACK = 'pack'
+# What a one-letter state of qstat means; a job that is over or unknown is none of these.
+ALIVE = {'Q': 'queued', 'R': 'running', 'H': 'held', 'E': 'ending', 'W': 'waiting',
+         'S': 'suspended', 'T': 'moving', 'B': 'running'}
 
 
 def get_parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False)
-    job = parser.add_argument_group('job')
-    job.add_argument('--walltime', default='02:30:00', metavar='HH:MM:SS',
-                     help='default: 02:30:00')
-    job.add_argument('--ppn', type=int, default=16, metavar='N',
-                     help='cores of the node (default: 16)')
-    job.add_argument('--name', default='features', help='job name (default: features)')
+    group = parser.add_argument_group('what to do')
+    group.add_argument('--root', type=Path, default=Path('.'), metavar='DIR',
+                       help='folder under which all files stand (default: here)')
+    group.add_argument('--settings', type=Path, metavar='FILE',
+                       help='flags for this cluster (default: ROOT/cluster.toml if there)')
+    group.add_argument('--then-pack', action='store_true',
+                       help='one more job: save_hdf5.py and normalizeData.py, once all '
+                            'parts are well')
+    group.add_argument('--status', action='store_true', help='a line a part; submits nothing')
+    group.add_argument('--resubmit', action='store_true',
+                       help='as last time, with the same flags: the parts with clips left')
+    group.add_argument('--dry-run', action='store_true', help='only shows what it would submit')
+    group = parser.add_argument_group('job')
+    group.add_argument('--scheduler', choices=('torque', 'openpbs', 'slurm'), default='torque',
+                       help='default: torque, which every qsub understands')
+    group.add_argument('--walltime', default='02:30:00', metavar='HH:MM:SS',
+                       help='a job leaves by itself before (default: 02:30:00)')
+    group.add_argument('--ppn', type=int, default=16, metavar='N',
+                       help='cores of the one node a job gets (default: 16)')
+    group.add_argument('--gpus', type=int, default=0, metavar='N',
+                       help='GPUs of that node (default: 0); say --device 0 too')
+    group.add_argument('--property', metavar='NAME', help='kind of node, such as xk')
+    group.add_argument('--queue', metavar='NAME', help='queue or partition')
+    group.add_argument('--account', metavar='NAME', help='who pays')
+    group.add_argument('--mail', metavar='ADDRESS', help='mail at the end of each job')
+    group.add_argument('--directive', action='append', default=[], metavar='TEXT',
+                       help="any further line of the header, such as '-l mem=32gb'; again for "
+                            'more')
+    group.add_argument('--name', default='features',
+                       help='what the jobs are called, less the number (default: features)')
+    group = parser.add_argument_group('inside a job')
+    group.add_argument('--module', action='append', default=[], metavar='NAME',
+                       help='module to load; again for more')
+    group.add_argument('--setup', action='append', default=[], metavar='COMMAND',
+                       help='shell command to run first; again for more')
+    group.add_argument('--launcher', default='', metavar='COMMAND',
+                       help="put before python: 'aprun -n 1 -N 1' on a Cray")
+    group.add_argument('--python', default=sys.executable, metavar='FILE',
+                       help='default: the one that runs this')
+    group.add_argument('--pack-flags', default='', metavar='FLAGS',
+                       help="for save_hdf5.py: '--dtype float16'")
     return parser
 
 
-def job_text(args, part, command, folder):
-    """The .pbs file of one part."""
-    # No comment may stand behind a #PBS line. exec: SIGTERM must reach python itself.
-    return f"""#!/bin/bash
-#PBS -N {args.name}{part:02d}
-#PBS -l nodes=1:ppn={args.ppn}
-#PBS -l walltime={args.walltime}
-#PBS -j oe
-#PBS -o part{part:02d}.out
-cd {shlex.quote(str(folder))}
-exec {shlex.join(command)} >>part{part:02d}.log 2>&1
-"""
+def settings_flags(path):
+    """The flags in a TOML file: {'ppn': 8, 'module': ['a', 'b']} -> --ppn=8 --module=a ..."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: {getattr(error, "strerror", None) or error}') from None
+    flags = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            raise UserError(f'{path}: [{key}]: expected lines such as ppn = 16, no sections')
+        for item in value if isinstance(value, list) else [value]:
+            if item is not False:
+                flags.append(f'--{key}' if item is True else f'--{key}={item}')
+    return flags
 
+
+# ------------------------------------------------------------------ the job files
+
+def header(args, name, log):
+    """The lines that the scheduler reads; none may carry a comment."""
+    if args.scheduler == 'slurm':
+        lines = [f'--job-name={name}', '--nodes=1', '--ntasks=1',
+                 f'--cpus-per-task={args.ppn}', f'--time={args.walltime}', f'--output={log}',
+                 '--open-mode=append']
+        options = {'--gres=gpu:': args.gpus, '--constraint=': args.property,
+                   '--partition=': args.queue, '--account=': args.account,
+                   '--mail-type=END,FAIL --mail-user=': args.mail}
+    else:
+        if args.scheduler == 'openpbs':
+            node = f'select=1:ncpus={args.ppn}' + (f':ngpus={args.gpus}' if args.gpus else '')
+        else:
+            node = f'nodes=1:ppn={args.ppn}' + (f':gpus={args.gpus}' if args.gpus else '')
+        node += f':{args.property}' if args.property else ''
+        lines = [f'-N {name}', f'-l {node}', f'-l walltime={args.walltime}', '-j oe',
+                 f'-o {log}']
+        options = {'-q ': args.queue, '-A ': args.account, '-m ae -M ': args.mail}
+    lines += [f'{option}{value}' for option, value in options.items() if value]
+    mark = '#SBATCH' if args.scheduler == 'slurm' else '#PBS'
+    return [f'{mark} {line}' for line in lines + args.directive]
+
+
+def job_text(args, job, folder, commands):
+    """The .pbs file of a job that runs the commands, each a list of words, in order."""
+    name = args.name + job.removeprefix('part')
+    # A scheduler shows what it caught only when the job is over, hence a log of our own.
+    run = [f'{args.launcher} {shlex.join(command)} >>{job}.log 2>&1'.strip()
+           for command in commands]
+    # exec: SIGTERM must reach the last command itself, not a shell before it.
+    return '\n'.join([
+        # -l: `module` comes from the login profile
+        '#!/bin/bash -l' if args.module else '#!/bin/bash',
+        *header(args, name, f'{job}.out'),
+        *(f'module load {module}' for module in args.module), *args.setup,
+        f'cd {shlex.quote(str(folder))} || exit 1',
+        *(f'{line} || exit' for line in run[:-1]), f'exec {run[-1]}', ''])
+
+
+def write_jobs(args, flags, root, folder, parts):
+    """Writes ROOT/jobs/partNN.pbs and pack.pbs."""
+    def python(script, *words):
+        # A login profile may set another PATH, so every path is a whole one.
+        return [args.python, str(hf.HERE / script), *words, '--root', str(root)]
+    split = [f'--split={parts.split}']
+    texts = {PACK: job_text(args, PACK, folder, [
+        python('save_hdf5.py', *split, *shlex.split(args.pack_flags)),
+        python('normalizeData.py', *split)])}
+    for part in range(1, parts.parts + 1):
+        texts[f'part{part:02d}'] = job_text(args, f'part{part:02d}', folder, [
+            python('saveFeatures_1024.py', str(part), *flags, '--walltime', args.walltime)])
+    for name, text in texts.items():
+        with replacing(folder / f'{name}.pbs') as path, open(path, 'w', encoding='utf-8') as f:
+            f.write(text)
+
+
+# ------------------------------------------------------------------- how far it is
+
+class Part(NamedTuple):
+    """How far one part is; `left` are the clips that a job would still try."""
+    name: str
+    clips: int
+    megabytes: float
+    done: int
+    left: int
+    failed: list
+    frames: int
+    rate: float
+
+
+def inspect(work):
+    """Returns a Part for each part, from the lists and what stands in the folders."""
+    lists = hf.read_lists(work.root, work.split)
+    card = read_card(work.root / hf.FRAME_MODEL, 'python frameBasedTrain.py')
+    widths = card.get('shape', {}).get('n_features', 1024), len(lists.classes)
+    return [_inspect_part(work.root, number, clips, widths)
+            for number, clips in enumerate(stage.deal(lists.train + lists.test, work.parts), 1)]
+
+
+def _inspect_part(root, number, clips, widths):
+    frames = {clip: stage.finished_frames(root, clip, *widths) for clip in clips}
+    report = stage.Report(root, number)
+    names = {clip.name: clip for clip in clips if not frames[clip]}
+    # A clip that failed is tried again only once somebody has replaced it.
+    failed = [reason for name, reason in report.of_kind('failed')
+              if name in names and _changed(names[name].path) <= _changed(report.path)]
+    done = [clip for clip in clips if frames[clip]]
+    return Part(f'part{number:02d}', len(clips), sum(map(stage.size, clips)) / 1e6, len(done),
+                len(clips) - len(done) - len(failed), failed, sum(frames.values()),
+                _rate([(_changed(hf.output_path(root, hf.FEATURES, clip)), frames[clip])
+                       for clip in done]))
+
+
+def _changed(path):
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
+
+
+def _rate(times):
+    """Frames/s of the last clips, from (time finished, frames); 0 where it cannot be told."""
+    times = sorted(times)[-50:]
+    # The median does not see the pause between two jobs.
+    rates = [n / (after - before) for (before, _), (after, n) in zip(times, times[1:])
+             if after > before]
+    return median(rates) if rates else 0.0
+
+
+def alive_jobs(scheduler):
+    """{job number: state} of the jobs that are queued or running.
+
+    Raises:
+        UserError: the scheduler does not answer.
+    """
+    command = (['squeue', '-h', '-o', '%A x x x %T x'] if scheduler == 'slurm' else ['qstat'])
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f'{command[0]}: {error}') from None
+    if done.returncode:
+        raise UserError(f'{command[0]}: {(done.stderr or done.stdout).strip()}')
+    found = {}
+    for line in done.stdout.splitlines():
+        # Torque, OpenPBS and Slurm's qstat: Job id, Name, User, Time Use, S, Queue
+        words = line.split()
+        if len(words) >= 6 and words[0][0].isdigit():
+            state = words[-2].lower() if scheduler == 'slurm' else ALIVE.get(words[-2])
+            if state:
+                found[words[0].split('.')[0]] = state
+    return found
+
+
+def submitted_jobs(folder):
+    """{part: job id}, as saveFeatures.sh recorded them; the last one of each part."""
+    try:
+        lines = (folder / RECORD).read_text(encoding='utf-8').splitlines()
+    except FileNotFoundError:
+        return {}
+    return dict(line.split('\t')[:2] for line in lines if '\t' in line)
+
+
+def table(parts, states):
+    """The lines of the table that --status and a submission print."""
+    form = '{:<6} {:>6} {:>9} {:>6} {:>6} {:>6} {:>9} {:>8}  {}'
+    lines = [form.format('part', 'clips', 'MB', 'done', 'left', 'failed', 'frames', 'frames/s',
+                         'job')]
+    for part in parts:
+        lines.append(form.format(
+            part.name, part.clips, f'{part.megabytes:.1f}', part.done, part.left,
+            len(part.failed), part.frames, f'{part.rate:.1f}' if part.rate else '-',
+            states.get(part.name, '-')))
+    lines.append(form.format(
+        'all', sum(p.clips for p in parts), f'{sum(p.megabytes for p in parts):.1f}',
+        sum(p.done for p in parts), sum(p.left for p in parts),
+        sum(len(p.failed) for p in parts), sum(p.frames for p in parts), '',
+        states.get(PACK, '')).rstrip())
+    return lines
+
+
+def last_words(folder, name):
+    """The last line of a part's logs, '' if there is none: why it died, if it did."""
+    for path in (folder / f'{name}.out', folder / f'{name}.log'):
+        try:
+            with open(path, 'rb') as f:
+                f.seek(max(os.path.getsize(path) - 2000, 0))
+                lines = f.read().decode(errors='replace').split('\n')
+        except OSError:
+            continue
+        for line in reversed(lines):
+            if line.strip():
+                return line.strip()
+    return ''
+
+
+def job_states(args, folder):
+    """Returns ({part: 'job 12 running'}, {part: id} of those alive, whether it is known)."""
+    jobs = submitted_jobs(folder)
+    if not jobs:
+        return {}, {}, True
+    try:
+        alive = alive_jobs(args.scheduler)
+    except UserError as error:
+        print(f'no word of the jobs: {error}', file=sys.stderr)
+        return {part: f'{job} ?' for part, job in jobs.items()}, {}, False
+    states = {part: alive.get(job.split('.')[0]) for part, job in jobs.items()}
+    return ({part: f'{job} {states[part] or "ended"}' for part, job in jobs.items()},
+            {part: job for part, job in jobs.items() if states[part]}, True)
+
+
+# ----------------------------------------------------------------------------- main
 
 def main():
-    args, flags = get_parser().parse_known_args()
+    parser = get_parser()
+    given = sys.argv[1:]
+    first, _ = parser.parse_known_args(given)
+    root = first.root.resolve()
+    folder = root / JOBS
+    if '\n' in str(root):
+        raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
+    remembered = hf.read_json(folder / REMEMBERED)
+    if first.resubmit and remembered is None:
+        raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh '
+                        f'--root {shlex.quote(str(first.root))}')
+    if (first.resubmit or first.status) and remembered:
+        flags = remembered + given
+    else:
+        settings = first.settings or root / SETTINGS
+        there = first.settings or settings.exists()
+        flags = (settings_flags(settings) if there else []) + given
+    args, work_flags = parser.parse_known_args(flags)
     # The stage's own parser checks the rest now, not in a job in the night.
-    work = stage.get_parser().parse_args(['1', *flags])
-    folder = work.root.resolve() / JOBS
-    for part in range(1, work.parts + 1):
-        # The login profile of a node may set another PATH: nothing is left to it.
-        command = [sys.executable, str(hf.HERE / 'saveFeatures_1024.py'), str(part), *flags,
-                   '--root', str(work.root.resolve()), '--walltime', args.walltime]
-        path = folder / f'part{part:02d}.pbs'
-        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            f.write(job_text(args, part, command, folder))
-        print(path)
+    work = stage.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
+    stage.seconds(args.walltime)
+
+    parts = inspect(work)
+    states, alive, known = job_states(args, folder)
+    stream = sys.stdout if first.status else sys.stderr
+    print(*table(parts, states), sep='\n', file=stream)
+    for part in parts:
+        for reason in part.failed:
+            print(f'{part.name}: failed: {reason}', file=stream)
+        words = last_words(folder, part.name)
+        if part.left and part.name not in alive and words:
+            print(f'{part.name}: {words}', file=stream)
+    if first.status:
+        return 0 if not any(part.left for part in parts) else 4
+
+    if not known:
+        raise UserError('some parts may still run; nothing is submitted until the scheduler '
+                        'answers')
+    write_jobs(args, work_flags, root, folder, work)
+    if not first.dry_run:
+        with replacing(folder / REMEMBERED) as path, open(path, 'w', encoding='utf-8') as f:
+            json.dump([flag for flag in flags if flag != '--resubmit'], f)
+    todo = [part.name for part in parts if part.left and part.name not in alive]
+    if not todo:
+        print('no part has clips left that no job is at', file=sys.stderr)
+    failed = sum(len(part.failed) for part in parts)
+    if args.then_pack and failed and not any(part.left for part in parts):
+        print(f'not packed: {failed} clips failed; mend them, or go on without: python '
+              'save_hdf5.py --allow-missing, then python normalizeData.py', file=sys.stderr)
+    elif args.then_pack and 'running' not in states.get(PACK, ''):
+        todo.append(PACK)
+    # A job that waits for parts that died would wait for ever, and packs nothing new.
+    waiting = alive.pop(PACK, '')
+    # For saveFeatures.sh: the scheduler, the folder, the jobs that packing waits for,
+    # the job to cancel if packing is submitted again, and the names of the jobs to submit.
+    print(args.scheduler, folder, ':'.join(alive.values()), waiting, *todo, sep='\n')
+    return 0
 
 
 if __name__ == '__main__':

@@ -4,7 +4,9 @@
 #   ./saveFeatures.sh --local --root demo --parts 2   # all parts here, one after the other
 #   ./saveFeatures.sh --local --at-once 2 ...         # two at a time
 #   ./saveFeatures.sh --root DIR --account ABC        # 12 jobs; flags: generate_pbs.py --help
-#   ./saveFeatures.sh --dry-run ...                   # only shows what would be submitted
+#   ./saveFeatures.sh --dry-run ...                  # only shows what would be submitted
+#   ./saveFeatures.sh --root DIR --status            # a line a part
+#   ./saveFeatures.sh --root DIR --resubmit          # sends the parts that died
 #
 # All other flags go to saveFeatures_1024.py (--local) or generate_pbs.py. Finished clips
 # are skipped, so the same command goes on where it stopped. Exit code of --local: 0 all
@@ -24,7 +26,8 @@ while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit ;;
         --local) where=here ;;
-        --dry-run) dry=1 ;;
+        --dry-run) dry=1; flags+=("$1") ;;
+        --status) where=status; flags+=("$1") ;;
         --at-once) at_once=${2:?--at-once wants a number}; shift ;;
         --parts) parts=${2:?--parts wants a number}; flags+=("$1" "$2"); shift ;;
         --parts=*) parts=${1#*=}; flags+=("$1") ;;
@@ -65,12 +68,39 @@ if [ $where = here ]; then
     exit $code
 fi
 
-# ---- batch jobs: one .pbs file a part, submitted one by one ------------------------
+# ---- batch jobs: one file a part, submitted one by one -----------------------------
 
-files=$("$PYTHON" "$here/generate_pbs.py" ${flags[@]+"${flags[@]}"})
-printf '%s\n' "$files" | while IFS= read -r file; do
-    [ -n "$file" ] || continue
+if [ $where = status ]; then
+    exec "$PYTHON" "$here/generate_pbs.py" ${flags[@]+"${flags[@]}"}
+fi
+
+plan=$("$PYTHON" "$here/generate_pbs.py" ${flags[@]+"${flags[@]}"})
+{ IFS= read -r scheduler && IFS= read -r folder && IFS= read -r ids &&
+    IFS= read -r old_pack; } <<<"$plan"
+
+# Names without a folder before them: not every qsub quotes what it hands on.
+cd "$folder"
+cancel=qdel
+[ "$scheduler" != slurm ] || cancel=scancel
+for job in $(sed 1,4d <<<"$plan"); do
+    after=
+    if [ "$job" = pack ]; then
+        after=$ids
+        if [ -n "$old_pack" ] && [ -z "$dry" ]; then "$cancel" "$old_pack"; fi
+    fi
     # -o and -j stand in the file too, but not every qsub reads them there.
-    submit=(qsub -j oe -o "${file%.pbs}.out" "$file")
-    if [ -n "$dry" ]; then printf '%q ' "${submit[@]}"; echo; else "${submit[@]}"; fi
+    case $scheduler in
+        slurm) submit=(sbatch --parsable ${after:+"--dependency=afterok:$after"}) ;;
+        *) submit=(qsub -j oe -o "$job.out" ${after:+-W "depend=afterok:$after"}) ;;
+    esac
+    if [ -n "$dry" ]; then
+        echo "${submit[@]}" "$job.pbs"
+        id=ID_OF_$job
+    else
+        id=$("${submit[@]}" "$job.pbs")
+        id=${id%%;*}
+        printf '%s\t%s\t%s\n' "$job" "$id" "$(date +%FT%T%z)" >>jobs.txt
+        echo "$job: job $id"
+    fi
+    ids=${ids:+$ids:}$id
 done

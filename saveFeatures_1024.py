@@ -58,17 +58,20 @@ def get_parser():
     return parser
 
 
+def size(clip):
+    """Bytes of a clip's file; 0 if it is not there."""
+    try:
+        return os.path.getsize(clip.path)
+    except OSError:
+        return 0
+
+
 def deal(clips, parts):
     """Deals clips into parts of nearly equal bytes: [[Clip, ...], ...].
 
     The largest clip goes to the part with least so far. Only the lists and the
     files' sizes decide, never what is finished, so a part means the same every day.
     """
-    def size(clip):
-        try:
-            return os.path.getsize(clip.path)
-        except OSError:
-            return 0
     sized = sorted(((size(clip), clip) for clip in clips), key=lambda s: (-s[0], s[1].name))
     dealt, loads = [[] for _ in range(parts)], [0] * parts
     for bytes_, clip in sized:
@@ -217,7 +220,7 @@ def device_to_host(array):
 
 
 def run_part(args, todo, report, model, device, stop):
-    """Extracts the clips; returns when all are done or failed, or `stop` is set."""
+    """Extracts the clips; returns whether it came to the end before `stop` was set."""
     ahead = DecodedAhead(todo, model.shape['input_size'], args.batch, args.step, args.workers)
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
         for clip, frames, batches in ahead:
@@ -232,7 +235,7 @@ def run_part(args, todo, report, model, device, stop):
                 progress.update()
                 continue
             if result is None:
-                break
+                return False
             # Both or neither: a clip counts as finished only when both are there.
             save_npy(hf.output_path(args.root, hf.FRAME_PREDICTIONS, clip), result[1])
             save_npy(hf.output_path(args.root, hf.FEATURES, clip), result[0])
@@ -244,6 +247,7 @@ def run_part(args, todo, report, model, device, stop):
                            f'{frames.announced} frames ({frames.complaint or "no complaint"})')
             else:
                 report.remove(clip.name)
+    return True
 
 
 def seconds(walltime):
@@ -301,7 +305,7 @@ def main():
 
     def work():
         try:
-            run_part(args, todo, report, model, device, stop)
+            outcome['ended'] = run_part(args, todo, report, model, device, stop)
         except BaseException as error:  # raised again below, in the main thread
             outcome['error'] = error
     worker = threading.Thread(target=work, daemon=True)
@@ -311,15 +315,14 @@ def main():
         if time.monotonic() > deadline:
             why.append(f'{args.margin:g} s are left of --walltime')
             stop.set()
-    if stop.is_set():
-        worker.join(PATIENCE)
+    worker.join(PATIENCE)
+    if 'error' in outcome:
+        raise outcome['error']
+    if not outcome.get('ended'):
         # Results are whole files by now; a batch still in the network is not waited for,
         # nor is anything asked of a file system that may hang.
         print(f'stopped ({why[0]}); the same command goes on', flush=True)
         os._exit(4)
-    worker.join()
-    if 'error' in outcome:
-        raise outcome['error']
     for kind in ('short', 'failed'):
         for _, reason in report.of_kind(kind):
             print(f'{kind}: {reason}')

@@ -1,7 +1,9 @@
 """Files that appear whole or not at all, and reading that never runs code."""
 import contextlib
 import os
+import re
 import tempfile
+import time
 
 import numpy
 
@@ -42,6 +44,25 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError, TypeError):
             os.unlink(temporary)
+
+
+def remove_leftovers(paths, older_than=900.0):
+    """Removes what killed writers of `paths` have left beside them.
+
+    Args:
+        older_than: seconds without a change after which no writer can be alive.
+    """
+    names = {}
+    for path in paths:
+        folder, name = os.path.split(os.fspath(path))
+        names.setdefault(folder or '.', set()).add(name)
+    for folder in names:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(folder):
+                found = re.fullmatch(r'\.(.+)\.[^.]+\.part', entry.name)
+                if (found and found[1] in names[folder]
+                        and time.time() - entry.stat().st_mtime > older_than):
+                    os.unlink(entry.path)
 
 
 def save_npy(path, array):
