@@ -113,8 +113,8 @@ class _Compiled:
         return -(-channels // self.lanes) * self.lanes
 
     def _plan(self, n, height, width):
-        """Sizes, frames a group, and buffers for a batch of this shape."""
-        if self.plan_of == (n, height, width):
+        """Sizes, frames a group, and buffers for a batch of up to n frames of this size."""
+        if self.plan_of and self.plan_of[0] >= n and self.plan_of[1:] == (height, width):
             return
         self.sizes, self.groups, self.outs = [(height, width)], [], []
         for (outs, ins), pool in zip(self.shapes, self.pools):
