@@ -1,34 +1,103 @@
-"""Makes VGG.model from weights in another form.
+"""Makes VGG.model from the weights of VGG-16 that another framework wrote.
 
-    python convertWeights.py SOURCE.npz --root DIR [--random-rest] [--channels ...]
+    python convertWeights.py --download torchvision --root DIR     # fetches 553 MB first
+    python convertWeights.py vgg16-397923af.pth --root DIR
 
-SOURCE.npz holds Keras-style arrays, NAME__kernel (height, width, in, out) and NAME__bias
-(or NAME_W, NAME_b) for NAME = block1_conv1 or conv1_1 ... fc8, BGR 0-255 minus the ImageNet mean. What it
-lacks is an error that names it; with --random-rest those layers start at random (He),
-and the model's card says so. Narrower blocks after those in the source make a quick
-network for trials: --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
+SOURCE is one of these, told by its content; no code in it is ever run:
+    .pth, .safetensors  a state dict named as in torchvision or timm, also vgg16_bn
+    .h5, .weights.h5    Keras, with or without top, weights or a whole model
+    .caffemodel         the authors' own; .onnx: an export of any of these
+    .npz                Chainer's (conv1_1/W), or Keras's arrays as NAME__kernel and
+                        NAME__bias (or NAME_W, NAME_b), NAME = block1_conv1 or conv1_1 ... fc8
+
+Batch normalisation and the source's own scaling of its input go into the weights. The
+mean cannot: its place at the padded border would change. It goes into the model's card,
+and every stage subtracts it. So the model computes what the source computes.
+
+What the source lacks is an error that names it; with --random-rest those layers start
+at random (He), and the card says so. Narrower blocks after those in the source make a
+quick network for trials: --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
+import hashlib
+import platform
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
 import numpy
 
 import helperFunctions as hf
-from VGGNet import CHANNELS, VGGNet
+from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet
+from engine.download import download
 from engine.errors import UserError
 from engine.modelfile import save_model
-from engine.video import PREPROCESSING
+from engine.video import MEAN, preprocessing
+from engine.weightfiles import read_weights
+
+
+class Download(NamedTuple):
+    """Where the makers keep a file, its digest, and whether fc6 to fc8 are in it."""
+    url: str
+    digest: str
+    whole: bool = True
+
+
+KERAS = 'https://storage.googleapis.com/tensorflow/keras-applications/vgg16/'
+# The digests are the makers' own where they give one (torchvision's file names carry the
+# start of the SHA-256, Keras knows its files by MD5, Caffe's by SHA-1).
+DOWNLOADS = {
+    'torchvision': Download(
+        'https://download.pytorch.org/models/vgg16-397923af.pth',
+        'sha256:397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0'),
+    'torchvision-bn': Download('https://download.pytorch.org/models/vgg16_bn-6c64b313.pth',
+                               'sha256:6c64b313'),
+    'keras': Download(KERAS + 'vgg16_weights_tf_dim_ordering_tf_kernels.h5',
+                      'md5:64373286793e3c8b2b4e3219cbf3544b'),
+    'keras-notop': Download(
+        KERAS + 'vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5',
+        'sha256:bfe5187d0a272bed55ba430631598124cff8e880b98d38c9e56c8d66032abdc1', False),
+    'caffe': Download('http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/'
+                      'VGG_ILSVRC_16_layers.caffemodel',
+                      'sha1:9363e1f6d65f7dba68c4f27a1e62105cdf6c4e24'),
+}
+
+# What a source takes: order of its channels, then (x / 255 - mean) / deviation in that
+# order, x from 0 to 255.
+TORCHVISION_MEAN, TORCHVISION_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+BGR_MEAN = tuple(value / 255 for value in MEAN)
+INPUTS = {'torch': ('RGB', TORCHVISION_MEAN, TORCHVISION_DEVIATION),
+          'bgr': ('BGR', BGR_MEAN, (1 / 255,) * 3),
+          'rgb': ('RGB', BGR_MEAN[::-1], (1 / 255,) * 3)}
+
+CONVS = [f'conv{block}_{layer}' for block, depth in enumerate(LAYERS_IN_BLOCK, 1)
+         for layer in range(1, depth + 1)]
+LINEARS = ['fc6', 'fc7', 'fc8']
+OTHER_NAMES = {'fc1': 'fc6', 'fc2': 'fc7', 'predictions': 'fc8', 'classifier.0': 'fc6',
+               'classifier.3': 'fc7', 'classifier.6': 'fc8', 'pre_logits.fc1': 'fc6',
+               'pre_logits.fc2': 'fc7', 'head.fc': 'fc8'}
+# PyTorch's BatchNorm2d has it, and a state dict does not say it.
+EPSILON = 1e-5
 
 
 def get_parser():
     parser = hf.stage_parser(__doc__)
-    parser.add_argument('source', type=Path, help='.npz with the weights')
-    group = parser.add_argument_group('model')
+    parser.add_argument('source', type=Path, nargs='?', help='file with the weights')
+    group = parser.add_argument_group('source')
+    group.add_argument('--download', choices=DOWNLOADS, metavar='NAME',
+                       help=f'fetch it into ROOT first: {", ".join(DOWNLOADS)}')
+    group.add_argument('--input', choices=INPUTS, default=None,
+                       help='what the source takes: torch: RGB, 0-1, mean and deviation; bgr '
+                            'or rgb: 0-255 minus the mean (default: torch for .pth, '
+                            '.safetensors and .onnx, bgr for the others)')
     group.add_argument('--random-rest', action='store_true',
                        help='layers that the source lacks start at random')
+    group = parser.add_argument_group('model')
     group.add_argument('--channels', default=','.join(map(str, CHANNELS)), metavar='A,B,C,D,E',
                        help='output channels of the five blocks (default: %(default)s)')
-    group.add_argument('--hidden', type=int, default=4096, help='units of fc6 (default: 4096)')
+    group.add_argument('--hidden', type=int, default=4096,
+                       help='units of fc6 and fc7 (default: 4096)')
     group.add_argument('--input-size', type=int, default=224,
                        help='side of the input in pixels, a multiple of 32 (default: 224)')
     return parser
@@ -36,54 +105,215 @@ def get_parser():
 
 def main():
     args = hf.parse_stage(get_parser())
+    if (args.source is None) == (args.download is None):
+        raise UserError('name either a SOURCE or --download; see python convertWeights.py --help')
+    if args.download:
+        args.source = fetch(args)
+    channels = numbers(args.channels)
+    form, arrays = read_weights(args.source)
+    layers = collect(args.source, form, arrays)
+    shape = {'channels': channels, 'hidden': args.hidden, 'input_size': args.input_size}
+    if 'weight' in layers.get('fc8', {}):
+        # a network for other classes than ImageNet's 1000 is as good
+        shape['n_classes'] = layers['fc8']['weight'].shape[form == 'keras']
     numpy.random.seed(args.seed)
-    model = VGGNet([int(c) for c in args.channels.split(',')], args.hidden,
-                   input_size=args.input_size)
     try:
-        with numpy.load(args.source, allow_pickle=False) as f:
-            arrays = {name: f[name] for name in f}
-    except (OSError, ValueError) as error:
-        raise UserError(f'{args.source}: not a readable npz file ({error})') from None
-    taken, missing = [], []
-    for layer in model.conv_names + ['fc6', 'fc7', 'fc8']:
-        found = find(arrays, layer)
-        if found is None:
-            missing.append(layer)
-            continue
-        weight, bias = found
-        weight = weight.transpose(3, 2, 0, 1) if weight.ndim == 4 else weight.T
-        link = model[layer]
-        if weight.shape != link.W.shape or bias.shape != link.b.shape:
-            raise UserError(f'{args.source}: {layer} is {weight.shape}, expected '
-                            f'{link.W.shape}; other --channels, --hidden or --input-size?')
-        link.W.array[...], link.b.array[...] = weight, bias
-        taken.append(layer)
-    if not taken:
-        raise UserError(f'{args.source}: holds no layer of VGG-16; its arrays are '
-                        f'{", ".join(sorted(arrays)[:6])} ...')
-    if missing and not args.random_rest:
-        raise UserError(f'{args.source}: lacks {", ".join(missing)}; --random-rest starts '
-                        'them at random')
-    source = f'{args.source.name}: {taken[0]}..{taken[-1]}'
+        model = VGGNet(**shape)
+    except ValueError as error:
+        raise UserError(f'--channels, --hidden, --input-size: {error}') from None
+    missing = fill(model, args.source, form, layers, args.random_rest)
+    source = args.input or ('torch' if form == 'torch' else 'bgr')
+    if CONVS[0] not in missing:
+        adapt_input(model, *INPUTS[source])
+    origin = f'{args.source.name}: {", ".join(name for name in CONVS + LINEARS if name in layers)}'
     if missing:
-        source += f'; random (seed {args.seed}): {missing[0]}..{missing[-1]}'
+        origin += f'; random (seed {args.seed}): {", ".join(missing)}'
     out = args.root / hf.VGG_MODEL
-    save_model(out, model, {'kind': 'vgg', 'shape': model.shape, 'source': source,
-                            'preprocessing': PREPROCESSING})
-    print(f'wrote {out} from {source}')
+    with open(args.source, 'rb') as f:
+        digest = hashlib.file_digest(f, 'sha256').hexdigest()
+    save_model(out, model, {
+        'kind': 'vgg', 'shape': model.shape, 'source': origin, 'source_sha256': digest,
+        'source_input': source, 'preprocessing': preprocessing(model.mean), 'seed': args.seed,
+        'settings': hf.settings_of(args), 'commit': hf.commit(),
+        'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
+                     'chainer': chainer.__version__}})
+    print(f'wrote {out} from {origin}; next: python frameBasedTrain.py --root {args.root}')
 
 
-def find(arrays, layer):
-    """Returns (weight, bias) of a layer under any of the names in use, or None."""
-    names = [layer]
-    if layer.startswith('conv'):
-        block, number = layer[4:].split('_')
-        names.append(f'block{block}_conv{number}')
-    for name in names:
-        for weight, bias in (('__kernel', '__bias'), ('_W', '_b'), ('/W', '/b')):
-            if name + weight in arrays and name + bias in arrays:
-                return arrays[name + weight], arrays[name + bias]
+def numbers(text):
+    try:
+        channels = [int(part) for part in text.split(',')]
+    except ValueError:
+        channels = []
+    if len(channels) != len(CHANNELS) or min(channels) < 1:
+        raise UserError(f'--channels {text}: expected five numbers, such as 64,128,256,512,512')
+    return channels
+
+
+def fetch(args):
+    """Downloads the source that --download names; returns its path."""
+    url, digest, whole = DOWNLOADS[args.download]
+    if not whole and not args.random_rest:
+        raise UserError(f'--download {args.download} lacks {", ".join(LINEARS)}; '
+                        '--random-rest starts them at random')
+    path = args.root / url.rsplit('/', 1)[1]
+    print(f'{path} from {url}', flush=True)
+    return download(url, path, digest)
+
+
+# ------------------------------------------------------------------------- names
+
+def layer_of(name, normalised):
+    """The layer that an array's name speaks of, and whether of its batch normalisation.
+
+    Args:
+        normalised (bool): whether the source has batch normalisation, which moves the
+            numbers in torchvision's names.
+
+    Returns:
+        ('conv3_2', False), or None.
+    """
+    if found := re.match(r'features\.(\d+)\.', name):
+        place, apart = int(found[1]), 3 if normalised else 2
+        at = 0
+        for conv in CONVS:
+            if place in (at, at + 1) and (normalised or place == at):
+                return conv, place > at
+            at += apart + VGGNet.pooled_after(conv)
+        return None
+    if found := re.match(r'(conv|norm|linear)\.(\d+)\.', name):
+        return nth(LINEARS if found[1] == 'linear' else CONVS, found[2], found[1] == 'norm')
+    # Keras puts a layer's group into another; the innermost name that says something counts
+    for part in reversed(re.sub(r'\.(weight|bias)$', '', name).split('/')):
+        part = re.sub(r'(__kernel|__bias|_[Wb](_\d+:0)?)$', '', part)
+        if found := re.fullmatch(r'(?:conv|block)(\d)_(?:conv)?(\d)', part):
+            conv = f'conv{found[1]}_{found[2]}'
+            return (conv, False) if conv in CONVS else None
+        if found := re.fullmatch(r'(conv2d|dense)(?:_(\d+))?', part):
+            return nth(CONVS if found[1] == 'conv2d' else LINEARS, found[2] or 0, False)
+        if part in LINEARS or part in OTHER_NAMES:
+            return OTHER_NAMES.get(part, part), False
     return None
+
+
+def nth(names, number, normalisation):
+    return (names[int(number)], normalisation) if int(number) < len(names) else None
+
+
+def collect(path, form, arrays):
+    """Sorts a file's arrays by layer.
+
+    Returns:
+        dict: layer -> {'weight', 'bias', and of batch normalisation 'norm_weight',
+        'norm_bias', 'norm_running_mean', 'norm_running_var', 'norm_epsilon'}.
+
+    Raises:
+        UserError: an array belongs to no layer of VGG-16.
+    """
+    layers, unknown = {}, []
+    normalised = any(name.endswith('running_mean') for name in arrays)
+    for name, array in arrays.items():
+        if not array.ndim and not name.endswith('epsilon'):
+            continue  # counters of batches and steps
+        found = layer_of(name, normalised)
+        if found is None:
+            unknown.append(name)
+            continue
+        layer, of_normalisation = found
+        kind = 'weight' if array.ndim > 1 else 'bias'
+        if of_normalisation:
+            kind = 'norm_' + name.rsplit('.', 1)[1]
+        if kind in layers.setdefault(layer, {}):
+            raise UserError(f'{path}: has two arrays for the {kind} of {layer}, one is {name}')
+        layers[layer][kind] = array
+    if not layers:
+        raise UserError(f'{path}: holds no layer of VGG-16; its arrays are '
+                        f'{listed(sorted(arrays), 6) or "none"}')
+    if unknown:
+        raise UserError(f'{path}: not VGG-16: {listed(unknown, 4)} have no place in it '
+                        '(VGG-19, or another top?)')
+    return layers
+
+
+def listed(names, most):
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
+# ----------------------------------------------------------------------- weights
+
+def fill(model, path, form, layers, random_rest):
+    """Puts the weights of every layer into the model; returns the layers left random.
+
+    Raises:
+        UserError: naming the layers that are missing, or the one of another shape.
+    """
+    missing = [name for name in CONVS + LINEARS if name not in layers]
+    if missing and not random_rest:
+        raise UserError(f'{path}: lacks {", ".join(missing)}; --random-rest starts them at random')
+    for name, parts in layers.items():
+        link = model[name]
+        if 'weight' not in parts or not {'bias', 'norm_bias'} & set(parts):
+            raise UserError(f'{path}: {name} has no {"bias" if "weight" in parts else "weight"}; '
+                            'fetch it again')
+        weight = parts['weight']
+        if form == 'keras':
+            weight = weight.transpose(3, 2, 0, 1) if weight.ndim == 4 else weight.T
+        if name in LINEARS:
+            # some write a fully connected layer as a convolution over all of its input
+            weight = weight.reshape(len(weight), -1)
+        bias = parts.get('bias', numpy.zeros(len(weight)))
+        check(path, name, 'weight', weight, link.W.shape)
+        check(path, name, 'bias', bias, link.b.shape)
+        if name == 'fc6' and form == 'keras' and parts['weight'].ndim == 2:
+            # Keras runs through pool5 by row, column, channel; Chainer by channel first.
+            channels, side = model.shape['channels'][-1], model.shape['input_size'] // 32
+            weight = weight.reshape(-1, side, side, channels).transpose(0, 3, 1, 2)
+            weight = weight.reshape(link.W.shape)
+        if any(kind.startswith('norm_') for kind in parts):
+            weight, bias = without_normalisation(path, name, weight, bias, parts)
+        link.W.array[...], link.b.array[...] = weight, bias
+        if not (numpy.isfinite(link.W.array).all() and numpy.isfinite(link.b.array).all()):
+            raise UserError(f'{path}: {name} holds numbers that are not finite')
+    return missing
+
+
+def check(path, layer, kind, array, expected):
+    if array.shape != expected:
+        raise UserError(f'{path}: the {kind} of {layer} is {array.shape}, expected {expected}; '
+                        'other --channels, --hidden or --input-size?')
+
+
+def without_normalisation(path, name, weight, bias, parts):
+    """Weight and bias of a convolution that does its batch normalisation too (at test time).
+
+    It comes behind the convolution, so the padded border is the same.
+    """
+    kinds = ('norm_weight', 'norm_bias', 'norm_running_mean', 'norm_running_var')
+    lacking = [kind for kind in kinds if kind not in parts]
+    if lacking:
+        raise UserError(f'{path}: {name} lacks {", ".join(lacking)}')
+    gamma, beta, mean, variance = (parts[kind].astype('f8') for kind in kinds)
+    for kind in kinds:
+        check(path, name, kind, parts[kind], bias.shape)
+    if (variance < 0).any():
+        raise UserError(f'{path}: {name} has a variance below zero')
+    scale = gamma / numpy.sqrt(variance + float(parts.get('norm_epsilon', EPSILON)))
+    return weight * scale[:, None, None, None], (bias - mean) * scale + beta
+
+
+def adapt_input(model, order, mean, deviation):
+    """Makes conv1_1 take BGR, 0-255, less a mean, in place of what the source takes.
+
+    (x / 255 - m) / s = (x - 255 m) / (255 s): the factor goes into the weights. The mean
+    goes to model.mean, as a zero beyond the border must stay the mean colour.
+
+    Args:
+        order: 'RGB' or 'BGR'; mean and deviation are in this order, for x from 0 to 1.
+    """
+    weight = model.conv1_1.W.array / (255 * numpy.array(deviation)[:, None, None])
+    step = -1 if order == 'RGB' else 1
+    model.conv1_1.W.array[...] = weight[:, ::step]
+    model.mean = tuple(255 * value for value in mean[::step])
 
 
 if __name__ == '__main__':
