@@ -52,7 +52,7 @@ RECIPE = 'demo 1'                  # change it when the drawing changes: old cli
 # One random stream for each purpose, so that none depends on how much another drew.
 GROUP_STREAM, CLIP_STREAM, STILL_STREAM, TRAIN_STREAM = range(4)
 # The narrow VGG of the demo.
-CHANNELS, HIDDEN, INPUT_SIZE = (8, 16, 32, 32, 32), 128, 64
+CHANNELS, HIDDEN, INPUT_SIZE = (6, 12, 24, 32, 32), 128, 64
 INPUT_SCALE = 64  # pixels less their mean are divided by this while the network trains
 STILLS_IN_PART = 100  # drawn by one task
 # flag: (default, default with --tiny, what it counts)
@@ -60,8 +60,8 @@ CLIPS_NUMBERS = {'--groups': (8, 4, 'places and people of each class'),
                  '--clips-per-group': (4, 2, 'clips of each'),
                  '--shortest': (40, 12, 'frames of the shortest clip'),
                  '--longest': (80, 16, 'frames of the longest clip')}
-PRETRAIN_NUMBERS = {'--stills': (3500, 100, 'still pictures to draw'),
-                    '--epochs': (6, 2, 'passes over them'),
+PRETRAIN_NUMBERS = {'--stills': (2500, 100, 'still pictures to draw'),
+                    '--epochs': (5, 2, 'passes over them'),
                     '--batch': (32, 32, 'pictures a step')}
 
 
