@@ -11,7 +11,10 @@ Inside a window everything is held *feature-major*, (features, batch): the block
 gates are then contiguous, and BLAS multiplies a wide weight matrix with a thin state
 faster than the other way round.
 
-NumPy and CuPy share all of the code but the gate arithmetic.
+In float32 on the CPU the steps run in recurrent.c, built by the machine's C compiler on
+first use (see `engine.compiled`). Without a compiler, in float64, for a very small batch, or
+with ``ENGINE_LSTM=numpy`` in the environment they run in NumPy; on a GPU in CuPy, which
+shares all code with NumPy but the gate arithmetic.
 """
 import ctypes
 import os

@@ -25,6 +25,7 @@ enum { LANES = 4, WIDE = 2 };
 enum { LANES = 4, WIDE = 1 };
 #endif
 enum { ROWS = 8, PAIR = 2 };     /* rows of a tile; forward: the four gates of two units */
+enum { CACHED = 1 << 17 };       /* floats: half a megabyte */
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t bits __attribute__((vector_size(4 * LANES)));
@@ -65,23 +66,20 @@ static void meet(struct window *p, long ranks, long *turn)
             sched_yield();
 }
 
-INLINE vec limited(vec x, float limit)
-{
-    const vec top = (vec){0} + limit;
-    const bits over = x > top, under = x < -top;
-    return (vec)((over & (bits)top) | (under & (bits)-top) | (~(over | under) & (bits)x));
-}
-
 /* A rational function fitted to tanh x / x on [0, 9]; error below 4e-7. */
 INLINE vec tanh_of(vec x)
 {
-    x = limited(x, 9);
+    const vec top = (vec){0} + 9;
+    bits within = x < top;
+    x = (vec)((within & (bits)x) | (~within & (bits)top));
+    within = x > -top;
+    x = (vec)((within & (bits)x) | (~within & (bits)-top));
     const vec s = x * x;
     const vec n = (((s * 1.3354546801735978e-8f + 2.0608997147064656e-5f) * s
                     + 3.4955828450620174e-3f) * s + 0.13381020724773407f) * s + 1;
     const vec d = (((s * 7.776510528856306e-7f + 3.285626298747957e-4f) * s
                     + 0.025876961648464203f) * s + 0.46714335680007935f) * s + 1;
-    return limited(x * n / d, 1);
+    return x * n / d;
 }
 
 INLINE vec sigmoid_of(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
@@ -129,23 +127,47 @@ INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b
                 const bits on = LOAD(p->mask + t * B + column) != (vec){0};
                 c = (vec)((on & (bits)c) | (~on & (bits)c_last));
                 h = (vec)((on & (bits)h) | (~on & (bits)LOAD(p->h + at)));
-                STORE(p->h + at, h);
             }
+            STORE(p->h + at, h);
             STORE(c_at + p->stride / 4, c);
             STORE(p->tanh_c + t * (p->stride / 4) + at, tanh_c);
-            float *hs = p->hs + ((t + 1) * B + column) * H + row;
-            for (int k = 0; k < LANES; k++)
-                hs[k * H] = h[k];
             if (p->recurrent_mask)
                 h *= LOAD(p->recurrent_mask + at);
             STORE(to + at, h);
         }
 }
 
+/* h of the units of one thread to hs. */
+static void put_out(const struct window *p, int64_t t, int64_t first, int64_t last)
+{
+    const int64_t H = p->units, B = p->batch;
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t u = first; u < last; u += ROWS)
+            for (int r = 0; r < ROWS; r++)
+                p->hs[((t + 1) * B + b) * H + u + r] = p->h[(u + r) * B + b];
+}
+
+/* The batch goes by in groups of columns whose share of the product's right side, n rows,
+ * stays in the second-level cache, so that the weights are read once a group. */
+INLINE int64_t group_of(const struct window *p, int64_t n)
+{
+    const int64_t wide = WIDE * LANES, group = CACHED / (n * wide) * wide;
+    return group < wide ? wide : group > p->batch ? p->batch : group;
+}
+
+#define COLUMNS(from, group, tile) do {                                                 \
+        const int64_t end = from + group < p->batch ? from + group : p->batch;          \
+        int64_t b = from;                                                               \
+        for (; b + WIDE * LANES <= end; b += WIDE * LANES)                              \
+            tile(p, t, u, b, WIDE);                                                     \
+        for (; b < end; b += LANES)                                                     \
+            tile(p, t, u, b, 1);                                                        \
+    } while (0)
+
 void forward(struct window *p, int64_t rank, int64_t ranks)
 {
-    const int64_t H = p->units, tiles = H / PAIR;
-    const int64_t first = tiles * rank / ranks * PAIR, last = tiles * (rank + 1) / ranks * PAIR;
+    const int64_t H = p->units, tiles = H / ROWS;
+    const int64_t first = tiles * rank / ranks * ROWS, last = tiles * (rank + 1) / ranks * ROWS;
     long turn = 0;
     for (int64_t u = first; u < last; u += PAIR) {
         float *tile = p->packed + u * 4 * H;
@@ -153,14 +175,12 @@ void forward(struct window *p, int64_t rank, int64_t ranks)
             for (int r = 0; r < ROWS; r++)
                 tile[k * ROWS + r] = p->w_h[(r / PAIR * H + u + r % PAIR) * H + k];
     }
+    const int64_t group = group_of(p, H);
     for (int64_t t = 0; t < p->steps; t++) {
-        int64_t b = 0;
-        for (; b + WIDE * LANES <= p->batch; b += WIDE * LANES)
+        for (int64_t from = 0; from < p->batch; from += group)
             for (int64_t u = first; u < last; u += PAIR)
-                forward_tile(p, t, u, b, WIDE);
-        for (; b < p->batch; b += LANES)
-            for (int64_t u = first; u < last; u += PAIR)
-                forward_tile(p, t, u, b, 1);
+                COLUMNS(from, group, forward_tile);
+        put_out(p, t, first, last);
         meet(p, ranks, &turn);
     }
 }
@@ -232,14 +252,11 @@ void backward(struct window *p, int64_t rank, int64_t ranks)
             for (int r = 0; r < ROWS; r++)
                 tile[k * ROWS + r] = p->w_h[k * H + u + r];
     }
+    const int64_t group = group_of(p, 4 * H);
     for (int64_t t = p->steps - 1; t >= (p->gh ? -1 : 0); t--) {
-        int64_t b = 0;
-        for (; b + WIDE * LANES <= p->batch; b += WIDE * LANES)
+        for (int64_t from = 0; from < p->batch; from += group)
             for (int64_t u = first; u < last; u += ROWS)
-                backward_tile(p, t, u, b, WIDE);
-        for (; b < p->batch; b += LANES)
-            for (int64_t u = first; u < last; u += ROWS)
-                backward_tile(p, t, u, b, 1);
+                COLUMNS(from, group, backward_tile);
         meet(p, ranks, &turn);
     }
 }

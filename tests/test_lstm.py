@@ -8,6 +8,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer import gradient_check
 
+from engine import compiled
 from engine.lstm import GRU, LSTM, copy_gru, copy_lstm, lstm_window
 
 TOLERANCE = {numpy.float32: 1e-5, numpy.float64: 1e-10}
@@ -48,15 +49,22 @@ def stepwise(links, xs):
     return F.stack(outputs)
 
 
+@pytest.fixture(params=['numpy', 'compiled'])
+def steps_by(request, monkeypatch):
+    if request.param == 'compiled' and compiled.load('recurrent')[0] is None:
+        pytest.skip(f'no compiled steps: {compiled.load("recurrent")[1]}')
+    monkeypatch.setenv('ENGINE_LSTM', request.param)
+
+
 @pytest.mark.parametrize('dtype', [numpy.float32, numpy.float64])
 @pytest.mark.parametrize('layers', [1, 3])
 @pytest.mark.parametrize('kind, link_class, copy', PAIRS)
-def test_same_as_chainer(kind, link_class, copy, layers, dtype):
+def test_same_as_chainer(kind, link_class, copy, layers, dtype, steps_by):
     links = chainer.ChainList(*[
-        make(link_class, 4 if k else 5, 4, dtype=dtype) for k in range(layers)])
-    model = make(kind, 5, 4, layers, dtype=dtype)
+        make(link_class, 8 if k else 5, 8, dtype=dtype) for k in range(layers)])
+    model = make(kind, 5, 8, layers, dtype=dtype)
     copy(list(links), model)
-    x, weight = normal(7, 3, 5, dtype=dtype), normal(7, 3, 4, dtype=dtype)
+    x, weight = normal(7, 3, 5, dtype=dtype), normal(7, 3, 8, dtype=dtype)
     ours, theirs = chainer.Variable(x), chainer.Variable(x)
     y, y_expected = model(ours), stepwise(list(links), theirs)
     tolerance = TOLERANCE[dtype]
@@ -67,7 +75,7 @@ def test_same_as_chainer(kind, link_class, copy, layers, dtype):
     F.sum(y * weight).backward()
     F.sum(y_expected * weight).backward()
     # Chainer's gradients, put into our layout by the same copy of a second pair of links.
-    shifted = chainer.ChainList(*[make(link_class, 4 if k else 5, 4, dtype=dtype)
+    shifted = chainer.ChainList(*[make(link_class, 8 if k else 5, 8, dtype=dtype)
                                   for k in range(layers)])
     for (_, to), (_, of) in zip(sorted(shifted.namedparams()), sorted(links.namedparams())):
         to.array[...] = of.grad
@@ -75,13 +83,55 @@ def test_same_as_chainer(kind, link_class, copy, layers, dtype):
         for link in shifted:
             for u in (link.U_r, link.U_z, link.U):
                 u.b.array[...] = 0
-    expected = make(kind, 5, 4, layers, dtype=dtype)
+    expected = make(kind, 5, 8, layers, dtype=dtype)
     copy(list(shifted), expected)
     for name, parameter in expected.namedparams():
         numpy.testing.assert_allclose(
             gradients(model)[name], parameter.array, rtol=tolerance, atol=tolerance,
             err_msg=name)
     numpy.testing.assert_allclose(ours.grad, theirs.grad, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('dropped', [False, True])
+@pytest.mark.parametrize('steps, batch, n', [(1, 16, 8), (2, 9, 136), (5, 48, 24), (3, 200, 520)])
+def test_compiled_as_numpy(steps, batch, n, masked, dropped, monkeypatch):
+    if compiled.load('recurrent')[0] is None:
+        pytest.skip(f'no compiled steps: {compiled.load("recurrent")[1]}')
+    shapes = [(steps, batch, 6), (4 * n, 6), (4 * n, n), (4 * n,), (batch, n), (batch, n)]
+    arguments = [normal(*shape, dtype=numpy.float32) for shape in shapes]
+    arguments[2] /= n ** 0.5
+    mask = numpy.random.rand(steps, batch) > 0.3 if masked else None
+    recurrent_mask = 2 * (normal(batch, n) > 0).astype(numpy.float32) if dropped else None
+    weights = normal(steps, batch, n, dtype=numpy.float32), normal(batch, n, dtype=numpy.float32)
+
+    def run(way, threads):
+        monkeypatch.setenv('ENGINE_LSTM', way)
+        monkeypatch.setenv('OPENBLAS_NUM_THREADS', str(threads))  # BLAS itself read it long ago
+        inputs = [chainer.Variable(a) for a in arguments]
+        outputs = lstm_window(*inputs, mask, recurrent_mask)
+        with chainer.no_backprop_mode():  # the buffers of one step only
+            for y, again in zip(outputs, lstm_window(*inputs, mask, recurrent_mask)):
+                numpy.testing.assert_array_equal(y.array, again.array)
+        sum(F.sum(y * w) for y, w in zip(outputs, weights)).backward()
+        return [y.array for y in outputs] + [x.grad for x in inputs]
+    one, two, expected = run('compiled', 1), run('compiled', 2), run('numpy', 1)
+    for a, b, c in zip(one, two, expected):
+        numpy.testing.assert_array_equal(a, b)  # whatever the number of threads
+        numpy.testing.assert_allclose(a, c, rtol=0, atol=1e-5 * max(1, numpy.abs(c).max()))
+
+
+def test_way_by_name(monkeypatch):
+    model = LSTM(3, 8)
+    monkeypatch.setenv('ENGINE_LSTM', 'fortran')
+    with pytest.raises(ValueError, match='ENGINE_LSTM'):
+        model(normal(1, 16, 3, dtype=numpy.float32))
+    monkeypatch.setattr(compiled, 'load', lambda name: (None, 'no C compiler'))
+    monkeypatch.setenv('ENGINE_LSTM', 'compiled')
+    with pytest.raises(RuntimeError, match='no C compiler'):
+        model(normal(1, 16, 3, dtype=numpy.float32))
+    monkeypatch.setenv('ENGINE_LSTM', '')
+    assert model(normal(1, 16, 3, dtype=numpy.float32)).shape == (1, 16, 8)
 
 
 @pytest.mark.parametrize('steps', [1, 3])
