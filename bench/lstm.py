@@ -1,8 +1,8 @@
 """Training speed of the recurrent layers: ours, Chainer's links, PyTorch's nn.LSTM.
 
 Every contender does the same work: LSTM layers and a Linear to the classes, the mean
-softmax cross entropy over all steps, truncated back-propagation with one Adam step a
-window. They take turns, so that other load on the machine meets all alike; the table
+softmax cross entropy over all steps, truncated back-propagation with one step of its own
+Adam a window. They take turns, so that other load on the machine meets all alike; the table
 shows medians, in sequences a second. "products" is what the matrix products alone would
 allow at the speed that a large SGEMM reaches here and now.
 
@@ -13,7 +13,7 @@ import os
 import statistics
 import time
 
-THREADS = 2
+THREADS = int(os.environ.get('OMP_NUM_THREADS', 2))
 for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
     os.environ.setdefault(name, str(THREADS))
 
@@ -24,6 +24,7 @@ import chainer  # noqa: E402
 import chainer.functions as F  # noqa: E402
 import chainer.links as L  # noqa: E402
 
+from engine.adam import Adam  # noqa: E402
 from engine.lstm import LSTM, copy_lstm  # noqa: E402
 
 try:
@@ -115,7 +116,7 @@ def torch_epoch(args, layers, units, weights):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        return float(loss)
+        return float(loss.detach())
     return run
 
 
@@ -141,7 +142,7 @@ def compare(args, layers, units):
     ours, stepwise = Ours(args, layers, units), Stepwise(args, layers, units)
     copy_lstm(stepwise.lstm, ours.lstm)
     ours.out.copyparams(stepwise.out)
-    contenders = {'ours': chainer_epoch(ours, chainer.optimizers.Adam)}
+    contenders = {'ours': chainer_epoch(ours, Adam)}
     if not args.no_chainer:
         contenders['Chainer'] = chainer_epoch(stepwise, chainer.optimizers.Adam)
     if torch is not None:

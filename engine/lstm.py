@@ -155,16 +155,6 @@ def _whole_vectors(array, axis, library):
     return numpy.pad(array, [(0, rest if k == axis else 0) for k in range(array.ndim)])
 
 
-def _threads():
-    """As many as BLAS uses: the cores of this process, or what the environment says."""
-    for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
-        if os.environ.get(name, '').isdigit():
-            return int(os.environ[name])
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
-
-
 # ---- one window -----------------------------------------------------------------------------
 
 class _LSTMWindow(chainer.FunctionNode):
@@ -328,7 +318,7 @@ class _LSTMWindow(chainer.FunctionNode):
             *(arrays.get(key) if arrays.get(key) is None else arrays[key].ctypes.data
               for key in _Window.arrays))
         call = getattr(self.compiled, name)
-        threads = max(1, min(_threads(), n // LEAST_UNITS))
+        threads = max(1, min(compiled.threads(), n // LEAST_UNITS))
         others = [threading.Thread(target=call, args=(ctypes.byref(window), rank, threads))
                   for rank in range(1, threads)]
         for other in others:
