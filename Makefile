@@ -35,6 +35,9 @@ ROOT  = $(DEMO)
 RUN   = $(VENV)/bin/python
 READY = $(VENV)/ready
 STAGE = --root $(ROOT) --seed $(SEED)
+# A training whose model is there but older than what it is made from begins anew; one that
+# was stopped before it wrote its model goes on.
+AGAIN = $(if $(wildcard $@),--restart)
 
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
@@ -62,11 +65,13 @@ $(DEMO)/VGG.model: $(DEMO)/ucfTrainTestlist/testlist01.txt demo.py VGGNet.py | $
 
 $(ROOT)/VGG_1024.model: $(ROOT)/VGG.model $(ROOT)/ucfTrainTestlist/testlist01.txt \
 		frameBasedTrain.py VGGNet.py VGGNet_1024.py | $(READY)
-	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS)
+	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS) $(AGAIN)
 	@touch $@
 
 $(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatures.sh \
 		generate_pbs.py VGGNet_1024.py | $(READY)
+	@[ $(ROOT)/UCF-101_features/extraction.json -nt $(ROOT)/VGG_1024.model ] || \
+		rm -rf $(ROOT)/UCF-101_features $(ROOT)/UCF-101_framePrediction  # of an older model
 	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS)
 	@mkdir -p $(@D) && touch $@
 
@@ -86,7 +91,7 @@ $(ROOT)/done/singleFrameAccuracy: $(ROOT)/done/normalizeData singleFrameAccuracy
 
 # Also writes RNN_testPredictions.hdf5.
 $(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py | $(READY)
-	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS)
+	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS) $(AGAIN)
 	@touch $@
 
 $(ROOT)/done/confusion: $(ROOT)/RNN.model confusion.py | $(READY)

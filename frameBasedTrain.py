@@ -22,6 +22,7 @@ import helperFunctions as hf
 from VGGNet import load_vgg
 from VGGNet_1024 import from_vgg
 from engine.errors import UserError
+from engine.files import sha256
 from engine.frames import FrameIterator, frame_counts
 from engine.modelfile import save_model
 from engine.training import Training, Updater, reseed
@@ -116,8 +117,9 @@ def main():
 
     run = Training(Updater(batches, optimizer, compute_loss, args.seed, converter=send,
                            device=device),
-                   args.epochs, args.root / FOLDER, dict(hf.settings_of(args), seed=args.seed,
-                                                         split=args.split),
+                   args.epochs, args.root / FOLDER, dict(
+                       hf.settings_of(args), seed=args.seed, split=args.split,
+                       vgg=sha256(args.root / hf.VGG_MODEL)),
                    validate if held_out else None, restart=args.restart)
     run.run()
     model.to_device('@numpy')

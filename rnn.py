@@ -239,7 +239,9 @@ def train(args, device, lists):
             WindowUpdater(model, args.window, args.loss_weights, batches,
                           make_optimizer(args, model), seed=args.seed, device=device,
                           converter=lambda batch, device: tuple(map(device.send, batch))),
-            args.epochs, folder, dict(hf.settings_of(args), seed=args.seed, split=args.split),
+            args.epochs, folder,
+            dict(hf.settings_of(args), seed=args.seed, split=args.split,
+                 features=str(f.attrs['model_sha256'])),
             validate if len(validation) else None, best.should_stop, best,
             restart=args.restart)
         if args.lr_drop:

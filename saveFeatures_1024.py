@@ -30,12 +30,12 @@ from VGGNet_1024 import load_vgg_1024
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers, replacing, save_npy
 from engine.progress import Progress
-from engine.video import Frames, VideoError, preprocess
+from engine.video import DecoderKilled, Frames, VideoError, preprocess
 
 # Decoded batches that may wait for the network, a clip.
 AHEAD = 4
 # A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
-PATIENCE = 1.5
+PATIENCE = 1.0
 
 
 def get_parser():
@@ -316,8 +316,12 @@ def main():
             why.append(f'{args.margin:g} s are left of --walltime')
             stop.set()
     worker.join(PATIENCE)
-    if 'error' in outcome:
-        raise outcome['error']
+    error = outcome.get('error')
+    if isinstance(error, DecoderKilled):
+        # A scheduler signals one process after the other: ours may be yet to come.
+        stop.wait(PATIENCE)
+    if error and not (why and isinstance(error, DecoderKilled)):
+        raise error
     if not outcome.get('ended'):
         # Results are whole files by now; a batch still in the network is not waited for,
         # nor is anything asked of a file system that may hang.

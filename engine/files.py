@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and reading that never runs code."""
 import contextlib
+import hashlib
 import os
 import re
 import tempfile
@@ -63,6 +64,12 @@ def remove_leftovers(paths, older_than=900.0):
                 if (found and found[1] in names[folder]
                         and time.time() - entry.stat().st_mtime > older_than):
                     os.unlink(entry.path)
+
+
+def sha256(path):
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with open(path, 'rb') as f:
+        return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
 def save_npy(path, array):

@@ -4,7 +4,10 @@ A model file is Chainer's own npz (or HDF5) with one more entry, `card`: a JSON
 text. chainer.serializers.load_npz reads the weights as from any other file.
 """
 import json
+import struct
+import tokenize
 import zipfile
+import zlib
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -15,6 +18,9 @@ from engine.errors import UserError
 from engine.files import replacing
 
 CARD = 'card'
+# What h5py, zipfile and NumPy raise on a file that is cut off or has bytes changed.
+DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError,
+          SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 def save_model(path, chain, card, form=None):
@@ -68,10 +74,12 @@ def read_card(path, made_by='the stage that writes it'):
         else:
             with numpy.load(path, allow_pickle=False) as f:
                 text = str(f[CARD]) if CARD in f else '{}'
-        return json.loads(text)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path}: damaged model file ({error}); make it again: '
-                        f'{made_by}') from error
+        card = json.loads(text)
+        if not isinstance(card, dict):
+            raise ValueError(f'its card is a {type(card).__name__}')
+        return card
+    except DAMAGE as error:
+        raise _damaged(path, error, made_by) from error
 
 
 def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
@@ -95,13 +103,32 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
                 for child in chain.children():
                     if child.name not in skip:
                         child.serialize(reader[child.name])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f'{path}: damaged model file ({error}); make it again: '
-                        f'{made_by}') from error
+    except DAMAGE as error:
+        raise _damaged(path, error, made_by) from error
     if problems:
         raise UserError(f'{path}: does not fit the network: ' + '; '.join(problems[:5])
                         + (f' and {len(problems) - 5} more' if len(problems) > 5 else '')
                         + f'; made by: {made_by}')
+
+
+def _damaged(path, error, made_by):
+    reason = ' '.join(str(error).split())[:200] or type(error).__name__
+    return UserError(f'{path}: damaged model file ({reason}); make it again: {made_by}')
+
+
+def new_network(network, card, path, made_by='the stage that writes it'):
+    """Returns network(**shape) with the shape that a model's card tells.
+
+    Raises:
+        UserError: the card belongs to another kind of model.
+    """
+    shape = card.get('shape', {})
+    try:
+        return network(**shape)
+    except (TypeError, ValueError, MemoryError):
+        raise UserError(f'{path}: its card tells of a {card.get("kind", "model")} of shape '
+                        f'{shape}, which {network.__name__} cannot have; made by: '
+                        f'{made_by}') from None
 
 
 def _differences(source, chain, skip):

@@ -7,6 +7,7 @@ other name ends the reading. Nothing that a file names is ever imported or calle
 
 Both forms: the zip of PyTorch 1.6 and later, and the stream of pickles before it.
 """
+import io
 import math
 import mmap
 import pickletools
@@ -95,13 +96,12 @@ def _read_zip(path):
         order = '<'
         if folder + 'byteorder' in infos:
             order = {b'little': '<', b'big': '>'}[archive.read(folder + 'byteorder')]
-        with archive.open(pickles[0]) as stream:
-            saved = _follow(stream, path)
+        # read to the end, which checks its CRC-32
+        saved = _follow(io.BytesIO(archive.read(pickles[0])), path)
         storages = {}
 
         def numbers(storage):
             if storage.key not in storages:
-                # reading an entry to its end also checks its CRC-32
                 storages[storage.key] = archive.read(f'{folder}data/{storage.key}')
             return storages[storage.key], 0
 

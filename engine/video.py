@@ -30,6 +30,18 @@ class VideoError(UserError):
     """A video that gives no frame; the text names it and says why."""
 
 
+class DecoderKilled(UserError):
+    """ffmpeg was stopped from outside: what it gave of the video is not the whole."""
+
+
+def _check_alive_to_the_end(process, path):
+    # ffmpeg takes SIGTERM and Ctrl-C for an order to end well, with 255, after a part of
+    # the frames; schedulers and terminals send these to every process of a job.
+    if process.returncode == 255 or process.returncode < 0:
+        raise DecoderKilled(f'{path}: ffmpeg was stopped from outside before the end; '
+                            'run the command again')
+
+
 def mean_of(card, path):
     """Returns the mean, (B, G, R), that a model's card asks to be subtracted.
 
@@ -90,6 +102,7 @@ class Frames:
 
     Raises (while iterating):
         VideoError: not one frame could be decoded.
+        DecoderKilled: a signal has ended ffmpeg.
     """
 
     def __init__(self, path, size=224, batch=32, step=1, only=None):
@@ -128,6 +141,7 @@ class Frames:
                     if n < self.batch:
                         break
                 process.wait()
+                _check_alive_to_the_end(process, self.path)
             finally:
                 process.kill()
                 process.wait()
@@ -193,6 +207,7 @@ def count_frames(path):
                '-map', '0:v:0', '-fps_mode', 'passthrough', '-f', 'null',
                '-progress', 'pipe:1', '-']
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+    _check_alive_to_the_end(done, path)
     counts = re.findall(rb'^frame=\s*(\d+)', done.stdout, re.MULTILINE)
     count = int(counts[-1]) if counts else 0
     if not count:

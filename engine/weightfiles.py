@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import h5py
@@ -56,11 +57,15 @@ def read_weights(path):
         raise UserError(f'{path}: {error.strerror}; see --download') from None
     reader = _reader(path, start, size)
     try:
-        return reader(path)
-    except UserError:
-        raise
+        form, arrays = reader(path)
+        if not all(len(name) < 300 and name.isprintable() for name in arrays):
+            raise ValueError('an array has no proper name')
+        return form, arrays
+    except UserError as error:
+        # it may quote the file, and what the file says goes to a terminal
+        raise UserError(''.join(c if c.isprintable() else '?' for c in str(error)[:600])) from None
     except (OSError, ValueError, KeyError, IndexError, TypeError, EOFError, OverflowError,
-            RecursionError, RuntimeError, struct.error, zipfile.BadZipFile) as error:
+            RuntimeError, struct.error, zlib.error, zipfile.BadZipFile) as error:
         reason = ' '.join(str(error).split())[:200] or type(error).__name__
         raise UserError(f'{path}: damaged or cut off ({reason}); fetch it again') from None
 
@@ -97,9 +102,14 @@ def _read_torch(path):
 
 def _read_zip(path):
     with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any(name.endswith('.npy') for name in names):
+        infos = archive.infolist()
+    if not any(info.filename.endswith('.npy') for info in infos):
         return _read_torch(path)
+    for info in infos:
+        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ValueError(f'{info.filename} is packed in a way that NumPy never uses')
+        if info.file_size > MAX_ARRAY:
+            raise ValueError(f'{info.filename} is too large for VGG-16')
     with numpy.load(path, allow_pickle=False) as f:
         arrays = {name: f[name] for name in f if name != 'card'}
     return _chainer_or_keras(arrays), arrays
@@ -149,7 +159,7 @@ def _itemsize(dtype):
     return 2 if dtype == 'bfloat16' else numpy.dtype(dtype).itemsize
 
 
-def _numbers(data, dtype, count, offset=0):
+def _numbers(data, dtype, count=-1, offset=0):
     """(count,) array over bytes; bfloat16, which NumPy lacks, becomes float32."""
     if dtype == 'bfloat16':
         return (numpy.frombuffer(data, '<u2', count, offset).astype('u4') << 16).view('f4')
@@ -180,33 +190,6 @@ def _read_hdf5(path):
 
 
 # ---------------------------------------------------------------- protocol buffers
-
-def _read_caffe(path):
-    """A NetParameter with its blobs, by the message that Chainer ships."""
-    import engine.chainer_today  # noqa: F401  (before chainer)
-    from chainer.links.caffe.protobuf3 import caffe_pb2
-    from google.protobuf.message import DecodeError
-    net = caffe_pb2.NetParameter()
-    try:
-        net.ParseFromString(path.read_bytes())
-    except DecodeError as error:
-        raise ValueError(str(error)) from None
-    arrays = {}
-    for layer in list(net.layers) + list(net.layer):
-        for kind, blob in zip(('W', 'b'), layer.blobs):
-            shape = tuple(blob.shape.dim) or (blob.num, blob.channels, blob.height, blob.width)
-            # Caffe of 2014 gives every blob four sides, also a matrix and a vector.
-            values = numpy.array(blob.data, 'f4').reshape(shape)
-            if kind == 'b':
-                values = values.reshape(-1)
-            elif not layer.name.startswith('conv') and values.shape[:-2] in ((1, 1), ()):
-                values = values.reshape(values.shape[-2:])
-            arrays[f'{layer.name}/{kind}'] = values
-        if len(layer.blobs) > 2:
-            raise UserError(f'{path}: layer {layer.name} has {len(layer.blobs)} blobs; only '
-                            'convolutions and inner products can be read')
-    return 'chainer', arrays
-
 
 def _fields(data):
     """Gives (number, value) of every field of a protocol buffers message.
@@ -267,6 +250,39 @@ def _packed(values):
                     numbers.append(number)
                     number = 0
     return numbers
+
+
+def _read_caffe(path):
+    """The blobs of a Caffe NetParameter, with layers of the first form or the second."""
+    with open(path, 'rb') as f:
+        net = _grouped(memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)))
+    arrays = {}
+    # numbers of the fields `layers` and `layer`, and of `name` and `blobs` in them
+    for of_net, of_name, of_blobs in ((2, 4, 6), (100, 1, 7)):
+        for layer in map(_grouped, net.get(of_net, ())):
+            name, blobs = _text(layer[of_name][0]), layer.get(of_blobs, ())
+            if len(blobs) > 2:
+                raise UserError(f'{path}: layer {name} has {len(blobs)} blobs; only '
+                                'convolutions and inner products can be read')
+            for kind, blob in zip(('W', 'b'), map(_grouped, blobs)):
+                arrays[f'{name}/{kind}'] = _caffe_blob(kind, blob)
+    if not arrays:
+        raise ValueError('no layer with weights')
+    return 'chainer', arrays
+
+
+def _caffe_blob(kind, blob):
+    if 7 in blob:
+        shape = _packed(_grouped(blob[7][0]).get(1, ()))
+    else:  # num, channels, height, width, each 0 where it is not written
+        shape = [blob.get(field, [0])[0] for field in (1, 2, 3, 4)]
+    field, dtype = (5, '<f4') if 5 in blob else (8, '<f8')
+    values = blob[field][0] if len(blob[field]) == 1 else b''.join(blob[field])
+    values = _numbers(values, dtype)
+    if kind == 'b':
+        return values
+    # Caffe of 2014 gives a matrix four sides, the first two of length 1.
+    return values.reshape(shape[2:] if shape[:2] == [1, 1] else shape)
 
 
 def _read_onnx(path):
@@ -354,7 +370,7 @@ def _onnx_tensor(path, data):
     kind = tensor[2][0]
     if kind not in ONNX_DTYPES:
         return name, numpy.empty(0, 'f4')
-    dtype, count = ONNX_DTYPES[kind], math.prod(shape)
+    dtype = ONNX_DTYPES[kind]
     if tensor.get(14, [0])[0] == 1:
         places = {_text(e[1][0]): _text(e[2][0]) for e in map(_grouped, tensor[13])}
         # A plain name only: the file must not reach elsewhere on this machine.
@@ -370,10 +386,10 @@ def _onnx_tensor(path, data):
         offset = int(places.get('offset', 0))
         if offset < 0:
             raise ValueError(f'{name} starts before its file')
-        return name, _numbers(raw, dtype, count, offset).reshape(shape)
+        return name, _numbers(raw, dtype, math.prod(shape), offset).reshape(shape)
     if 9 in tensor:
-        return name, _numbers(tensor[9][0], dtype, count).reshape(shape)
+        return name, _numbers(tensor[9][0], dtype).reshape(shape)
     if kind == 1 and 4 in tensor:
         raw = b''.join(bytes(value) for value in tensor[4])
-        return name, _numbers(raw, dtype, count).reshape(shape)
+        return name, _numbers(raw, dtype).reshape(shape)
     return name, numpy.zeros(0, 'f4')
