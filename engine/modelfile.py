@@ -126,8 +126,8 @@ def new_network(network, card, path, made_by='the stage that writes it'):
     try:
         return network(**shape)
     except (TypeError, ValueError, MemoryError):
-        raise UserError(f'{path}: its card tells of a {card.get("kind", "model")} of shape '
-                        f'{shape}, which {network.__name__} cannot have; made by: '
+        raise UserError(f'{path}: its card tells of a model of kind {card.get("kind")} and '
+                        f'shape {shape}, which {network.__name__} cannot have; made by: '
                         f'{made_by}') from None
 
 
