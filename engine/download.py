@@ -156,13 +156,12 @@ def _receive(response, f, total, label):
                 data = response.read1(BLOCK)
             except (OSError, http.client.HTTPException) as error:
                 raise _Interrupted(f'the connection broke ({error})') from None
-            finally:
-                f.flush()
             if not data:
                 break
             if total is not None and f.tell() + len(data) > total:
                 raise _Interrupted('the server sent more than it said')
             f.write(data)
+            f.flush()  # the digest is taken from the disk
     if total is not None:
         raise _Interrupted(f'cut off after {f.tell()} of {total} bytes')
 
