@@ -155,13 +155,23 @@ class Frames:
     def _read_log(self, log):
         self.complaint = _complaint(log, self.path)
         log = log.decode(errors='replace')
+        announced = _avi_header_frames(self.path) if self.count else 0
         duration = re.search(r'Duration: (\d+):(\d+):([\d.]+)', log)
         rate = re.search(r'Stream #.*Video:.* ([\d.]+) fps', log)
         if duration and rate:
             hours, minutes, seconds = duration.groups()
             length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            announced = int(round(length * float(rate.group(1))))
-            self.announced = -(-announced // self.step) if announced else None
+            announced = max(announced, int(round(length * float(rate.group(1)))))
+        self.announced = -(-announced // self.step) or None
+
+
+def _avi_header_frames(path):
+    """dwTotalFrames of an .avi's main header, or 0: of a cut-off file ffmpeg's own duration
+    tells what is left, not what was there."""
+    with open(path, 'rb') as f:
+        start = f.read(52)
+    is_avi = start[:4] == b'RIFF' and start[8:12] == b'AVI ' and start[24:28] == b'avih'
+    return int.from_bytes(start[48:52], 'little') if is_avi else 0
 
 
 def _read_into(stream, view):

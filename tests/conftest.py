@@ -1,0 +1,35 @@
+"""Fixtures that several test files share."""
+import os
+from pathlib import Path
+
+import pytest
+
+import smallSet
+
+
+@pytest.fixture(scope='session')
+def small_set(tmp_path_factory):
+    """A root with 24 clips, lists and a random VGG_1024.model; only to be read."""
+    root = tmp_path_factory.mktemp('set')
+    smallSet.make_set(root)
+    return root
+
+
+@pytest.fixture(scope='session')
+def undisturbed(small_set, tmp_path_factory):
+    """A root whose features were saved in one go, and packed and normalised; only to be read."""
+    root = smallSet.copy_set(small_set, tmp_path_factory.mktemp('undisturbed') / 'root')
+    for script, *flags in (('saveFeatures_1024.py', 1, '--parts', 1), ('save_hdf5.py',),
+                           ('normalizeData.py',)):
+        done = smallSet.stage(script, *flags, '--root', root)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return root
+
+
+@pytest.fixture(scope='session')
+def real_data():
+    """Folder with UCF-101/, ucfTrainTestlist/ and weights/: real clips, not in the project."""
+    folder = Path(os.environ.get('REAL_DATA', Path(__file__).parents[2] / 'shared' / 'data'))
+    if not (folder / 'UCF-101').is_dir():
+        pytest.skip(f'no real clips in {folder} (REAL_DATA names another folder)')
+    return folder

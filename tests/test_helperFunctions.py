@@ -1,0 +1,133 @@
+"""Lists, groups and scores against hand-made cases and, where there, the official lists."""
+import json
+
+import numpy
+import pytest
+
+import helperFunctions as hf
+from engine.errors import UserError
+
+
+def write_lists(root, classes='1 A\r\n2 B\r\n', train='A/v_A_g02_c01.avi 1\r\n',
+                test='A/v_A_g01_c01.avi\r\n'):
+    folder = root / 'ucfTrainTestlist'
+    folder.mkdir()
+    for name, text in (('classInd', classes), ('trainlist01', train), ('testlist01', test)):
+        (folder / f'{name}.txt').write_bytes(text.encode())
+    return root
+
+
+def test_crlf_blank_lines_and_spaces_are_taken(tmp_path):
+    lists = hf.read_lists(write_lists(
+        tmp_path, '1 A\r\n\r\n 2 B \n', 'A/v_A_g02_c01.avi 1\r\n\r\n B/my clip.mp4  2 \n'))
+    assert lists.classes == ['A', 'B']
+    assert [(c.name, c.label, c.group) for c in lists.train] == [
+        ('v_A_g02_c01', 0, 'g02'), ('my clip', 1, 'my clip')]
+    assert lists.test[0].path == tmp_path / 'UCF-101' / 'A' / 'v_A_g01_c01.avi'
+
+
+def test_handstand_pushups_is_one_class_however_spelled(tmp_path):
+    lists = hf.read_lists(write_lists(
+        tmp_path, '1 HandstandPushups\n', 'HandstandPushups/v_HandStandPushups_g02_c01.avi 1\n',
+        'HandStandPushups/v_HandStandPushups_g01_c01.avi\n'))
+    assert {c.class_name for c in lists.train + lists.test} == {'HandstandPushups'}
+    assert lists.test[0].path.parent.name == 'HandStandPushups'  # the folder as it is spelled
+
+
+@pytest.mark.parametrize('bad, says', [
+    (dict(train='C/v_C_g02_c01.avi 1\n'), 'trainlist01.txt:1: class "C"'),
+    (dict(train='A/v_A_g02_c01.avi 2\n'), 'trainlist01.txt:1: label 2, but A is number 1'),
+    (dict(train='A/v_A_g02_c01.avi 1\n' * 2), 'trainlist01.txt:2: v_A_g02_c01 is there twice'),
+    (dict(train='nonsense\n'), 'trainlist01.txt:1: expected'),
+    (dict(train='\r\n'), 'trainlist01.txt: names no clip'),
+    (dict(test='A/v_A_g02_c01.avi\n'), '1 clips are on both lists'),
+    (dict(test='A/v_A_g02_c07.avi\n'), '1 groups are on both lists of split 1, A/g02 first'),
+    (dict(classes='1 A\n1 B\n'), 'classInd.txt:2'),
+    (dict(classes='1 A\n3 B\n'), 'without a gap'),
+    (dict(classes='A\n'), 'classInd.txt:1: expected "NUMBER CLASS"'),
+])
+def test_bad_lists_name_file_and_line(tmp_path, bad, says):
+    with pytest.raises(UserError) as error:
+        hf.read_lists(write_lists(tmp_path, **bad))
+    assert says in str(error.value) and '\n' not in str(error.value)
+
+
+def test_missing_lists_say_where_to_get_them(tmp_path):
+    with pytest.raises(UserError, match='RecognitionTask.zip'):
+        hf.read_lists(tmp_path)
+
+
+def test_official_lists(real_data):
+    for split, (train, test) in {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}.items():
+        lists = hf.read_lists(real_data, split)
+        assert (len(lists.train), len(lists.test), len(lists.classes)) == (train, test, 101)
+
+
+def clips(groups, per_group=3, classes=('A', 'B')):
+    return [hf.Clip(f'v_{c}_g{g:02d}_c{i}', c, label, f'g{g:02d}', None)
+            for label, c in enumerate(classes) for g in range(groups) for i in range(per_group)]
+
+
+def test_validation_holds_out_whole_groups_of_every_class():
+    training, validation = hf.hold_out_groups(clips(18))
+    assert len(training) + len(validation) == 108
+    sides = [{(c.class_name, c.group) for c in side} for side in (training, validation)]
+    assert not sides[0] & sides[1]
+    assert [sum(c == name for c, _ in sides[1]) for name in 'AB'] == [3, 3]  # 18 // 5
+
+
+def test_held_out_groups_do_not_depend_on_other_classes():
+    both = hf.hold_out_groups(clips(10))[1]
+    alone = hf.hold_out_groups(clips(10, classes=('A',)))[1]
+    assert [c.name for c in both if c.class_name == 'A'] == [c.name for c in alone]
+
+
+def test_video_log_probability_by_hand():
+    p = numpy.array([[0.5, 0.5], [0.8, 0.2]])
+    log = numpy.log
+    numpy.testing.assert_allclose(hf.video_log_probability(p),
+                                  [(log(.5) + log(.8)) / 2, (log(.5) + log(.2)) / 2])
+    numpy.testing.assert_allclose(hf.video_log_probability(p, 'linear'),
+                                  [(log(.5) + 2 * log(.8)) / 3, (log(.5) + 2 * log(.2)) / 3])
+    numpy.testing.assert_allclose(hf.video_log_probability(p, 'last'), log([.8, .2]))
+    numpy.testing.assert_allclose(hf.video_log_probability(p, 'max'), log([.8, .5]))
+
+
+def test_a_probability_of_zero_does_not_veto_a_class():
+    p = numpy.array([[0.0, 1.0]] + [[0.9, 0.1]] * 99, numpy.float32)
+    assert hf.video_log_probability(p).argmax() == 0
+
+
+def test_score_by_hand():
+    scores = numpy.log([[.6, .3, .1], [.1, .3, .6], [.2, .3, .5], [.5, .3, .2]])
+    figures = hf.score(scores, [0, 1, 2, 2])
+    assert figures['n'] == 4 and figures['top1'] == 0.5
+    assert figures['top5'] is None  # every answer is among the first five of three classes
+    numpy.testing.assert_allclose(
+        figures['loss'], -numpy.log([.6, .3, .5, .2]).mean())
+
+
+def test_score_top5_and_ties():
+    scores = numpy.tile(numpy.arange(20, 0, -1.0), (3, 1))
+    assert hf.score(scores, [0, 4, 5])['top5'] == pytest.approx(2 / 3)
+    assert hf.score(scores, [0, 9, 10])['top10'] == pytest.approx(2 / 3)
+    assert hf.score(numpy.zeros((2, 12)), [0, 1])['top10'] == 0  # a constant answer is no answer
+    with pytest.raises(UserError, match='not finite'):
+        hf.score([[numpy.nan, 0.0]], [0])
+
+
+def test_result_is_one_line_of_json(tmp_path):
+    for unit in ('frame', 'video'):
+        hf.append_result(tmp_path, 'frames', 1, unit, 3, {'lr': 0.1}, n=5, top1=0.2)
+    lines = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+    assert [line['unit'] for line in lines] == ['frame', 'video']
+    assert {'method', 'split', 'n', 'seed', 'settings', 'command', 'commit'} <= lines[0].keys()
+    with pytest.raises(ValueError):
+        hf.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
+
+
+def test_another_class_list_is_refused_naming_both(tmp_path):
+    path = tmp_path / 'p.hdf5'
+    hf.write_predictions(path, [('v', numpy.ones((2, 2)) / 2)], ['A', 'B'], 'x', 1)
+    with pytest.raises(UserError, match='class 2 is B there, C here'):
+        hf.read_predictions(path, [], ['A', 'C'])
