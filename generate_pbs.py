@@ -264,18 +264,17 @@ def table(parts, states):
 
 
 def last_words(folder, name):
-    """The last line of a part's logs, '' if there is none: why it died, if it did."""
-    for path in (folder / f'{name}.out', folder / f'{name}.log'):
+    """The last line of each of a part's two logs, ours and the scheduler's: why it died."""
+    found = []
+    for path in (folder / f'{name}.log', folder / f'{name}.out'):
         try:
             with open(path, 'rb') as f:
                 f.seek(max(os.path.getsize(path) - 2000, 0))
-                lines = f.read().decode(errors='replace').split('\n')
+                text = f.read().decode(errors='replace')
         except OSError:
             continue
-        for line in reversed(lines):
-            if line.strip():
-                return line.strip()
-    return ''
+        found += text.strip().splitlines()[-1:]
+    return found
 
 
 def job_states(args, folder):
@@ -325,9 +324,9 @@ def main():
     for part in parts:
         for reason in part.failed:
             print(f'{part.name}: failed: {reason}', file=stream)
-        words = last_words(folder, part.name)
-        if part.left and part.name not in alive and words:
-            print(f'{part.name}: {words}', file=stream)
+        if part.left and part.name not in alive:
+            for line in last_words(folder, part.name):
+                print(f'{part.name}: {line}', file=stream)
     if first.status:
         return 0 if not any(part.left for part in parts) else 4
 
