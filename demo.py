@@ -58,8 +58,8 @@ STILLS_IN_PART = 100  # drawn by one task
 # flag: (default, default with --tiny, what it counts)
 CLIPS_NUMBERS = {'--groups': (8, 4, 'places and people of each class'),
                  '--clips-per-group': (4, 2, 'clips of each'),
-                 '--shortest': (40, 12, 'frames of the shortest clip'),
-                 '--longest': (80, 16, 'frames of the longest clip')}
+                 '--shortest': (48, 12, 'frames of the shortest clip'),
+                 '--longest': (72, 16, 'frames of the longest clip')}
 PRETRAIN_NUMBERS = {'--stills': (2500, 100, 'still pictures to draw'),
                     '--epochs': (5, 2, 'passes over them'),
                     '--batch': (32, 32, 'pictures a step')}
@@ -436,7 +436,7 @@ def _progress(work, total, what, out=sys.stdout):
 @contextlib.contextmanager
 def _workers(n):
     """A pool of processes that leave at Ctrl-C without a word and without a part file."""
-    pool = multiprocessing.get_context('spawn').Pool(n, initializer=_quiet_worker)
+    pool = multiprocessing.get_context('spawn').Pool(max(n, 1), initializer=_quiet_worker)
     with pool:  # ends the workers if something goes wrong
         yield pool
         pool.close()
@@ -571,9 +571,11 @@ def _train(model, stills, labels, epochs, batch, rng):
 
 def pretrain(args):
     """Trains the stand-in for ImageNet weights."""
+    if args.batch < 2 or args.batch % 2 or args.stills < args.batch or args.epochs < 1:
+        raise UserError('--batch must be even, --stills at least a batch, --epochs at least 1')
     path = args.root / VGG_MODEL
     what = {'made_by': 'demo.py pretrain', 'seed': args.seed, 'stills': args.stills,
-            'epochs': args.epochs, 'recipe': RECIPE}
+            'epochs': args.epochs, 'batch': args.batch, 'recipe': RECIPE}
     if path.exists():
         card = read_card(path)
         if card.get('made_by') != what['made_by']:

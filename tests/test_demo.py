@@ -116,8 +116,16 @@ def test_interrupted_run_leaves_no_half_file(tmp_path):
     assert run.returncode == 130 and 'Traceback' not in errors
     made = clips_of(tmp_path)
     assert made and len(made) < 96 and not list(tmp_path.rglob('*.part'))
-    assert all(demo._is_whole(path, demo._recipe(0, 40, 80)) for path in made)
+    assert all(demo._is_whole(path, demo._recipe(0, 48, 72)) for path in made)
     assert not (tmp_path / 'ucfTrainTestlist').exists()
+
+
+def test_numbers_that_cannot_work_are_refused(tmp_path):
+    for words in (('clips', '--groups', 1), ('clips', '--shortest', 9, '--longest', 8),
+                  ('pretrain', '--batch', 5), ('pretrain', '--stills', 8)):
+        with pytest.raises(UserError, match='--'):
+            stage(*words, '--root', tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_another_data_set_is_left_alone(tmp_path):
@@ -258,16 +266,17 @@ def test_training_learns():
 
 
 def test_pretrain_writes_a_model_that_the_stages_load(tmp_path, capfd):
-    stage('pretrain', '--tiny', '--root', tmp_path, '--workers', 2)
+    short = ('pretrain', '--tiny', '--stills', 32, '--root', tmp_path, '--workers')
+    stage(*short, 2)
     model, card = load_vgg(tmp_path / 'VGG.model')
     assert 'not an ImageNet network' in card['note']
     stills, _ = demo.make_stills((0, 1, 4, 64))
     assert numpy.isfinite(model(preprocess(stills)).array).all()
     first = (tmp_path / 'VGG.model').read_bytes()
-    stage('pretrain', '--tiny', '--root', tmp_path)
+    stage(*short, 2)
     assert 'is there already' in capfd.readouterr().out
     (tmp_path / 'VGG.model').unlink()
-    stage('pretrain', '--tiny', '--root', tmp_path, '--workers', 1)
+    stage(*short, 1)
     assert (tmp_path / 'VGG.model').read_bytes() == first
 
 
