@@ -15,7 +15,7 @@ mean cannot: its place at the padded border would change. It goes into the model
 and every stage subtracts it. So the model computes what the source computes.
 
 What the source lacks is an error that names it; with --random-rest those layers start
-at random (He), and the card says so. Narrower blocks after those in the source make a
+at random, and the card says so. Narrower blocks after those in the source make a
 quick network for trials: --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
 import hashlib
@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
+import chainer.functions as F
 import numpy
 
 import helperFunctions as hf
@@ -125,6 +126,8 @@ def main():
     source = args.input or ('torch' if form == 'torch' else 'bgr')
     if CONVS[0] not in missing:
         adapt_input(model, *INPUTS[source])
+    if missing:
+        scale_random(model, missing)
     origin = f'{args.source.name}: {", ".join(name for name in CONVS + LINEARS if name in layers)}'
     if missing:
         origin += f'; random (seed {args.seed}): {", ".join(missing)}'
@@ -138,6 +141,29 @@ def main():
         'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
                      'chainer': chainer.__version__}})
     print(f'wrote {out} from {origin}; next: python frameBasedTrain.py --root {args.root}')
+
+
+def scale_random(model, names):
+    """Scales layers that start at random so that what they give has deviation 1.
+
+    The trained layers before them give hundreds, which would throw any usual learning
+    rate off. Mishkin & Matas 2016, "All you need is a good init", on smooth random
+    pictures, as no real one is at hand.
+    """
+    size = model.shape['input_size']
+    coarse = numpy.random.uniform(0, 255, (4, 3, 8, 8)).astype(numpy.float32)
+    with chainer.no_backprop_mode(), chainer.using_config('train', False):
+        h = F.resize_images(coarse, (size, size)) - numpy.array(
+            model.mean, numpy.float32)[:, None, None]
+        for name in CONVS + LINEARS:
+            out = model[name](h)
+            if name in names:
+                scale = float(out.array.std()) or 1.0
+                model[name].W.array /= scale
+                out /= scale  # the bias is still 0
+            h = F.relu(out)
+            if name in CONVS and VGGNet.pooled_after(name):
+                h = F.max_pooling_2d(h, 2, stride=2)
 
 
 def numbers(text):

@@ -61,6 +61,10 @@ def download(url, path, digest=None, tries=5, timeout=30.0, patience=1.0):
         with open(part, 'ab') as f, _only_one(f, part):
             _complete(url, f, part, digest, tries, timeout, patience)
             os.replace(part, path)
+    except UserError:
+        if part.exists() and not part.stat().st_size:
+            part.unlink()
+        raise
     except OSError as error:
         raise UserError(f'{part}: cannot be written: {error.strerror or error}; check space '
                         'and rights there, then run this again') from error

@@ -164,8 +164,7 @@ def test_wrong_digest_leaves_nothing(tmp_path):
     with Server(data=DATA[:-1] + b'!') as server:
         with pytest.raises(UserError, match='not the file that was expected.*sha256'):
             fetch(server, path)
-    assert not path.exists()
-    assert sum(p.stat().st_size for p in tmp_path.iterdir()) == 0
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_file_under_the_name_is_not_overwritten(tmp_path):
