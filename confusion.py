@@ -35,7 +35,8 @@ from engine.files import replacing
 from helperFunctions import (TEST_PREDICTIONS, read_lists, read_predictions, stage_main,
                              stage_parser, video_log_probability)
 
-RNN_PREDICTIONS = 'RNN_testPredictions.hdf5'
+TEST_SUFFIX = '_testPredictions.hdf5'  # behind the name of a run
+RNN_PREDICTIONS = 'RNN' + TEST_SUFFIX
 NUMBERS_UP_TO = 16  # classes: a larger matrix has no room for numbers in its cells
 INK, MUTED, FAINT = '#1f2933', '#6b7785', '#dfe4ea'
 GAINED, LOST = '#2166ac', '#c8553d'  # told apart by colour-blind readers, too
@@ -53,17 +54,23 @@ class Method(NamedTuple):
     said: dict     # clip name -> label, int from 0
 
 
-def read_method(path, lists, split=1):
-    """Reads a prediction file and decides one label a clip.
+def read_clips(path, lists, split=1):
+    """Reads what a prediction file holds of the lists' clips.
 
-    Frames are joined as the file's own `readout` says. A file without any test
-    clip is taken as one of validation clips, which are part of the train list.
+    A file without any test clip is taken as one of validation clips, which are part
+    of the train list.
+
+    Returns:
+        (clips, missing, found, attrs): the clips that it holds; names of the test clips
+        that it lacks; dict clip name -> (frames, classes) float32; the file's attributes.
 
     Raises:
         UserError: the file was made for other classes or another split, holds no
             clip of the lists, or holds something that is not a probability.
     """
-    made_by = 'python rnn.py' if path.name == RNN_PREDICTIONS else 'python save_hdf5.py'
+    run = path.name.removesuffix(TEST_SUFFIX)
+    made_by = ('python save_hdf5.py' if run == path.name else 'python rnn.py'
+               + (f' --name {run}' if path.name != RNN_PREDICTIONS else ''))
     made_by += f' --root {path.parent}'
     found, attrs = read_predictions(path, lists.test, lists.classes, made_by)
     clips = [clip for clip in lists.test if clip.name in found]
@@ -76,14 +83,26 @@ def read_method(path, lists, split=1):
                         f'of split {split}; add --split {attrs["split"]}')
     if not clips:
         raise UserError(f'{path}: holds no clip of split {split}; made by: {made_by}')
-    readout = attrs.get('readout', 'mean')
-    said = {}
     for clip in clips:
         frames = found[clip.name]
         if not len(frames) or not numpy.isfinite(frames).all():
             raise UserError(f'{path}: {clip.name} holds no frame, or a value that is no '
                             f'probability; make it again: {made_by}')
-        said[clip.name] = decide(video_log_probability(frames, readout), clip.label)
+    return clips, missing, found, attrs
+
+
+def read_method(path, lists, split=1):
+    """Reads a prediction file and decides one label a clip: a Method.
+
+    Frames are joined as the file's own `readout` says.
+
+    Raises:
+        UserError: as read_clips.
+    """
+    clips, missing, found, attrs = read_clips(path, lists, split)
+    readout = attrs.get('readout', 'mean')
+    said = {clip.name: decide(video_log_probability(found[clip.name], readout), clip.label)
+            for clip in clips}
     return Method(str(attrs.get('method', path.stem)), path, clips, missing, said)
 
 
@@ -148,7 +167,12 @@ def similar_order(matrix):
 
 
 def draw_confusion(path, matrix, classes, title, order='list'):
-    """Draws the row-normalised matrix as PNG.
+    """Draws the row-normalised matrix as PNG; arguments as confusion_figure."""
+    save(confusion_figure(matrix, classes, title, order), path)
+
+
+def confusion_figure(matrix, classes, title, order='list'):
+    """Draws the row-normalised matrix as a matplotlib Figure.
 
     Classes that are neither shown nor said are left out.
 
@@ -224,7 +248,7 @@ def draw_confusion(path, matrix, classes, title, order='list'):
                 weight='bold', va='center')
     figure.text(0.3 / width, 1 - (0.72 if small else 0.82) / height, note,
                 fontsize=heading * 0.66, color=MUTED, va='center')
-    save(figure, path)
+    return figure
 
 
 def draw_gain(path, labels, matrix_a, matrix_b, classes, names, title):
