@@ -428,7 +428,7 @@ def test_compressed_zip(tmp_path):
 
 @pytest.mark.parametrize('size, stride, offset', [
     ((10 ** 9, 10 ** 9), (0, 0), 0), ((5,), (-1,), 4), ((5,), (1,), -3), ((6,), (1,), 0),
-    ((2, 5), (1, 1), 0)])
+    ((2, 5), (1, 1), 0), ((5,), (2,), 0), ((3,), (1,), 3), ((2, 2), (4, 1), 0)])
 def test_views_that_reach_out_of_their_numbers(tmp_path, size, stride, offset):
     data = (b'\x80\x02}(' + ww.text('features.0.bias')
             + b'ctorch._utils\n_rebuild_tensor_v2\n((' + ww.text('storage')
