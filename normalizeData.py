@@ -41,7 +41,7 @@ class Moments:
     def deviation(self):
         """(width,) standard deviation; 1 where a feature never changes, so it becomes 0."""
         deviation = numpy.sqrt(self.squares / self.n)
-        constant = deviation <= 1e-7 * numpy.maximum(abs(self.mean), 1e-30)
+        constant = deviation <= 1e-12 * abs(self.mean)  # no more than rounding
         return numpy.where(constant, 1.0, deviation)
 
 

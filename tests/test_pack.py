@@ -1,0 +1,133 @@
+"""save_hdf5.py, normalizeData.py and singleFrameAccuracy.py, run as a person runs them."""
+import json
+import shutil
+
+import h5py
+import numpy
+import pytest
+
+import helperFunctions as hf
+from engine import statistics
+from engine.errors import UserError
+from normalizeData import Moments
+from smallSet import stage
+
+
+@pytest.fixture
+def root(undisturbed, tmp_path):
+    return shutil.copytree(undisturbed, tmp_path / 'root', symlinks=True)
+
+
+def test_packed_features_are_the_npy_files(root):
+    lists = hf.read_lists(root)
+    for name, clips in (('train1024.hdf5', lists.train), ('test1024.hdf5', lists.test)):
+        with h5py.File(root / name) as f:
+            assert sorted(statistics.clip_names(f)) == sorted(c.name for c in clips)
+            for clip in clips:
+                numpy.testing.assert_array_equal(
+                    f[clip.name][()], numpy.load(hf.output_path(root, hf.FEATURES, clip)))
+                assert f[clip.name].chunks[1] == f[clip.name].shape[1]
+    with h5py.File(root / 'testPredictions1024.hdf5') as f:
+        clip = lists.test[0]
+        numpy.testing.assert_array_equal(
+            f[clip.name][()], numpy.load(hf.output_path(root, hf.FRAME_PREDICTIONS, clip)))
+
+
+def test_float16(root):
+    assert stage('save_hdf5.py', '--root', root, '--dtype', 'float16').returncode == 0
+    clip = hf.read_lists(root).train[0]
+    with h5py.File(root / 'train1024.hdf5') as f:
+        assert f[clip.name].dtype == numpy.float16
+        numpy.testing.assert_allclose(
+            f[clip.name][()], numpy.load(hf.output_path(root, hf.FEATURES, clip)), rtol=1e-3,
+            atol=1e-3)
+
+
+def test_missing_clips_are_named_with_the_command_that_makes_them(root):
+    lists = hf.read_lists(root)
+    before = (root / 'train1024.hdf5').read_bytes()
+    gone = hf.output_path(root, hf.FEATURES, lists.train[0])
+    gone.unlink()
+    done = stage('save_hdf5.py', '--root', root)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert str(gone) in done.stdout and './saveFeatures.sh' in done.stderr
+    assert (root / 'train1024.hdf5').read_bytes() == before
+    assert stage('save_hdf5.py', '--root', root, '--allow-missing').returncode == 3
+    with h5py.File(root / 'train1024.hdf5') as f:
+        assert statistics.read_names(f, '_missing') == [lists.train[0].name]
+        assert lists.train[0].name not in f
+
+
+@pytest.mark.parametrize('spoil, reason', [
+    (lambda a: a[:-1], 'features, '),
+    (lambda a: a[:, :-1], 'expected (frames,'),
+    (lambda a: a.astype(numpy.float64), 'holds float64'),
+    (lambda a: a * numpy.nan, 'not finite'),
+    (lambda a: a[:0], 'no frame')])
+def test_bad_features_are_not_packed(root, spoil, reason):
+    path = hf.output_path(root, hf.FEATURES, hf.read_lists(root).train[0])
+    numpy.save(path, spoil(numpy.load(path)))
+    done = stage('save_hdf5.py', '--root', root)
+    assert done.returncode == 1 and reason in done.stdout and 'Traceback' not in done.stderr
+
+
+def test_moments_by_numpy_and_with_a_large_offset():
+    rows = numpy.random.RandomState(0).normal(1e6, 1e-2, (1000, 3))
+    rows[:, 2] = 7
+    moments = Moments(3)
+    for piece in numpy.split(rows, [1, 10, 500]):
+        moments.add(piece)
+    numpy.testing.assert_allclose(moments.mean, rows.mean(axis=0), rtol=1e-14)
+    numpy.testing.assert_allclose(moments.deviation()[0], rows[:, 0].std(), rtol=1e-6)
+    assert moments.deviation()[2] == 1  # never changes: 0 after the mean is gone, not NaN
+
+
+def test_statistics_are_those_of_all_training_frames_and_stay_on_a_second_run(root):
+    frames = numpy.concatenate([numpy.load(hf.output_path(root, hf.FEATURES, clip))
+                                for clip in hf.read_lists(root).train]).astype(float)
+    with h5py.File(root / 'train1024.hdf5') as f:
+        mean, std = statistics.read(f)
+        first = f[hf.read_lists(root).train[0].name][()]
+    numpy.testing.assert_allclose(mean, frames.mean(axis=0), rtol=1e-10, atol=1e-10)
+    changing = frames.std(axis=0) > 1e-6
+    numpy.testing.assert_allclose(std[changing], frames.std(axis=0)[changing], rtol=1e-9)
+    before = (root / 'train1024.hdf5').read_bytes()
+    assert stage('normalizeData.py', '--root', root).returncode == 0
+    assert (root / 'train1024.hdf5').read_bytes() == before
+    with h5py.File(root / 'train1024.hdf5') as f:  # the features themselves are untouched
+        numpy.testing.assert_array_equal(f[hf.read_lists(root).train[0].name][()], first)
+
+
+def test_half_written_statistics_are_not_believed(root):
+    with h5py.File(root / 'train1024.hdf5', 'r+') as f:
+        f['_statistics/mean'][0] += 1
+    with h5py.File(root / 'train1024.hdf5') as f:
+        with pytest.raises(UserError, match='normalizeData.py'):
+            statistics.read(f)
+
+
+def test_accuracy_by_hand(root):
+    """Three clips, two right by video; by frame the long one weighs more."""
+    lists = hf.read_lists(root)
+    n = len(lists.classes)
+
+    def sure(label, frames, p=0.9):
+        rows = numpy.full((frames, n), (1 - p) / (n - 1))
+        rows[:, label] = p
+        return rows
+    clips = lists.test[:3]
+    wrong = (clips[2].label + 1) % n
+    hf.write_predictions(root / 'testPredictions1024.hdf5', [
+        (clips[0].name, sure(clips[0].label, 10)), (clips[1].name, sure(clips[1].label, 2)),
+        # more frames wrong, but the right ones are surer: the mean of log softmax decides
+        (clips[2].name, numpy.concatenate([sure(wrong, 3, 0.6), sure(clips[2].label, 1, 0.7)]))],
+        lists.classes, 'frames', 1)
+    done = stage('singleFrameAccuracy.py', '--root', root)
+    assert done.returncode == 0, done.stderr
+    by_frame, by_video = [json.loads(line) for line in
+                          (root / 'results.jsonl').read_text().splitlines()[-2:]]
+    assert (by_frame['unit'], by_frame['n']) == ('frame', 16)
+    assert by_frame['top1'] == pytest.approx(13 / 16)
+    assert (by_video['unit'], by_video['n']) == ('video', 3)
+    assert by_video['top1'] == pytest.approx(2 / 3)
+    assert 'by frame' in done.stdout and 'by video' in done.stdout
