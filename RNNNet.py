@@ -1,4 +1,4 @@
-"""The recurrent network on frame features: any number of LSTM (or GRU) layers and a head.
+"""The recurrent network on frame features, any number of layers and a head, and its loss.
 
     model = RNNNet(1024, 101)                 # the original: one LSTM of 1024 cells
 
@@ -15,9 +15,10 @@ import chainer.links as L
 import numpy
 
 from engine.lstm import GRU, LSTM
-from engine.modelfile import load_weights, read_card
+from engine.modelfile import load_weights, new_network, read_card
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
+LOSSES = ('linear', 'uniform', 'last')
 MADE_BY = 'python rnn.py'
 
 
@@ -28,28 +29,30 @@ class RNNNet(chainer.Chain):
         n_in (int): length D of a feature.
         n_classes (int): classes C.
         cell: 'lstm', 'gru', 'linear' or 'mean'.
-        layers (int): recurrent layers.
-        cells (int): units of each.
+        cells: units of each recurrent layer, from the bottom to the top.
         hidden (int): units of the sigmoid layer behind them; 0 leaves it out.
         batch_norm (bool): batch normalisation where the original has it.
         dropout: ratios (on the input, between layers, on the outputs).
         recurrent_dropout (float): ratio on the way from step to step.
     """
 
-    def __init__(self, n_in, n_classes, cell='lstm', layers=1, cells=1024, hidden=1024,
+    def __init__(self, n_in, n_classes, cell='lstm', cells=(1024,), hidden=1024,
                  batch_norm=True, dropout=(0.5, 0.5, 0.5), recurrent_dropout=0.0):
         super().__init__()
-        self.shape = dict(n_in=n_in, n_classes=n_classes, cell=cell, layers=layers,
-                          cells=cells, hidden=hidden, batch_norm=batch_norm,
-                          dropout=list(dropout), recurrent_dropout=recurrent_dropout)
+        self.shape = dict(n_in=n_in, n_classes=n_classes, cell=cell, cells=list(cells),
+                          hidden=hidden, batch_norm=batch_norm, dropout=list(dropout),
+                          recurrent_dropout=recurrent_dropout)
         self.cell = cell
-        self.drop_in, between, self.drop_out = dropout
+        self.drop_in, self.drop_between, self.drop_out = dropout
         with self.init_scope():
             width = n_in
             if cell in ('lstm', 'gru'):
                 kind = LSTM if cell == 'lstm' else GRU
-                self.recurrent = kind(n_in, cells, layers, between, recurrent_dropout)
-                width = cells
+                self.recurrent = chainer.ChainList()
+                for units in cells:
+                    self.recurrent.append(
+                        kind(width, units, recurrent_dropout=recurrent_dropout))
+                    width = units
                 if batch_norm:
                     self.norm1 = L.BatchNormalization(width)
                 if hidden:
@@ -72,17 +75,27 @@ class RNNNet(chainer.Chain):
         """Begins a new sequence."""
         self._sum, self._steps = None, 0
         if self.cell in ('lstm', 'gru'):
-            self.recurrent.reset_state()
+            for layer in self.recurrent:
+                layer.reset_state()
 
-    def __call__(self, xs, mask=None):
+    def __call__(self, xs):
         """Runs the next T steps; a gradient stays within one call.
 
         Args:
             xs: (T, B, D) float32 array of raw features.
-            mask: None or (T, B), 0 where a step is padding.
 
         Returns:
             Variable (T, B, C), the scores of every step before the softmax.
+        """
+        return F.reshape(self.rows(xs), (*xs.shape[:2], -1))
+
+    def rows(self, xs, mask=None):
+        """As a call, but returns (R, C): a row for each real step, step 0 of all clips first.
+
+        Args:
+            xs: (T, B, D) float32 array of raw features.
+            mask: None, or (T, B) bool NumPy array, False where a step is padding. Padding
+                stands at the end of its sequence.
         """
         steps, batch, _ = xs.shape
         h = (xs - self.mean) * self.scale
@@ -91,12 +104,21 @@ class RNNNet(chainer.Chain):
         if self.drop_in and chainer.config.train:
             h = F.dropout(h, self.drop_in).array
         if self.cell in ('lstm', 'gru'):
-            h = self.recurrent(h, mask=mask)
+            for k, layer in enumerate(self.recurrent):
+                if k and self.drop_between:
+                    h = F.dropout(h, self.drop_between)
+                # No mask is needed here: no real step comes after padding.
+                h = layer(h)
         # From here on every step is treated alike: one row each.
         h = F.reshape(h, (steps * batch, -1))
+        if mask is not None:
+            # Batch normalisation must not count padding, so it goes before the head.
+            real = mask.ravel()
+            order = numpy.concatenate([numpy.flatnonzero(real), numpy.flatnonzero(~real)])
+            h = F.permutate(h, self.xp.asarray(order.astype(numpy.int32)))[:int(real.sum())]
         if self.cell in ('lstm', 'gru'):
             h = self._head(h)
-        return F.reshape(self.out(h), (steps, batch, -1))
+        return self.out(h)
 
     def _head(self, h):
         h = F.dropout(h, self.drop_out) if self.drop_out else h
@@ -118,9 +140,51 @@ class RNNNet(chainer.Chain):
         return total / counts[:, None, None]
 
 
+def step_weights(kind, lengths, steps):
+    """How much the loss of each step counts.
+
+    Args:
+        kind: 'linear' (step j of T counts (j+1)/T, as in the original), 'uniform' or 'last'.
+        lengths: (B,) int, the real steps of each sequence.
+        steps (int): length T of the longest.
+
+    Returns:
+        (T, B) float32, 0 where a step is padding.
+    """
+    number = numpy.arange(1, steps + 1)[:, None]
+    if kind == 'linear':
+        weights = number / lengths
+    elif kind == 'uniform':
+        weights = numpy.ones((steps, len(lengths)))
+    else:
+        weights = number == lengths
+    return numpy.where(number <= lengths, weights, 0).astype(numpy.float32)
+
+
+def sequence_loss(model, xs, labels, weights, mask=None):
+    """Runs the next steps: cross entropy of each real step times its weight, summed over
+    steps and averaged over the batch.
+
+    Args:
+        model (RNNNet): its state goes on from the last call.
+        xs: (T, B, D) float32; labels: (B,) int32; weights: (T, B) float32; mask: as in
+            RNNNet.rows. All but xs are NumPy arrays.
+
+    Returns:
+        (Variable of the loss, number of real steps whose best class is the right one).
+    """
+    steps, batch, _ = xs.shape
+    real = slice(None) if mask is None else mask.ravel()
+    wanted = model.xp.asarray(numpy.tile(labels, steps)[real])
+    scores = model.rows(xs, mask)
+    losses = F.softmax_cross_entropy(scores, wanted, reduce='no')
+    loss = F.sum(losses * model.xp.asarray(weights.ravel()[real])) / batch
+    return loss, int((scores.array.argmax(axis=1) == wanted).sum())
+
+
 def load_rnn(path, made_by=MADE_BY):
     """Returns (RNNNet, card) from RNN.model."""
     card = read_card(path, made_by)
-    model = RNNNet(**card['shape'])
+    model = new_network(RNNNet, card, path, made_by)
     load_weights(path, model, made_by=made_by)
     return model, card

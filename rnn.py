@@ -7,29 +7,34 @@ Writes  ROOT/RNN.model, ROOT/RNN_testPredictions.hdf5, ROOT/RNN_validationPredic
     python rnn.py                                    # the original: one LSTM of 1024 cells
     python rnn.py --name deep --layers 5 --cells 512 --optimizer adam --lr 0.0005
     python rnn.py --name linear --cell linear        # a baseline that sees no order
+    python rnn.py --name deep --test-only --inference segments:4 --test-steps 60
 
 The groups that the frame network did not see validate; the weights of the epoch with the
 lowest validation loss are kept. The test list is read once, after that. Run again to resume.
+--test-only looks at the clips in another way with a model that is there; its predictions get
+a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
 """
+import json
 import os
 import platform
-import time
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
-import chainer.functions as F
 import numpy
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, WeightDecay
 
 import helperFunctions as hf
-from RNNNet import CELLS, RNNNet
+from RNNNet import CELLS, LOSSES, RNNNet, load_rnn, sequence_loss, step_weights
 from engine import statistics
+from engine.adam import Adam
 from engine.errors import UserError
+from engine.inference import predict, technique
 from engine.modelfile import load_weights, save_model
-from engine.sequences import FeatureStore, SequenceBatches, by_length, reverse_append
-from engine.training import Training, Updater, reseed
+from engine.sequences import FeatureStore, SequenceBatches
+from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, reseed
 
-LOSS_WEIGHTS = ('linear', 'uniform', 'last')
+# What decides how a trained model is tested; all other settings belong to its training.
+TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 
 
 def get_parser():
@@ -38,54 +43,94 @@ def get_parser():
                         help='names the model and all its files (default: RNN)')
     group = parser.add_argument_group('model')
     group.add_argument('--cell', choices=CELLS, default='lstm',
-                       help='lstm, gru, or a baseline without order: linear, mean of frames')
-    group.add_argument('--layers', type=int, default=1, help='recurrent layers (default: 1)')
-    group.add_argument('--cells', type=int, default=1024, help='units a layer (default: 1024)')
-    group.add_argument('--hidden', type=int, default=1024,
-                       help='sigmoid layer behind them, 0 for none (default: 1024)')
+                       help='lstm; gru, with a quarter fewer weights; linear, a classifier of '
+                            'each frame, and mean, one of the mean so far: baselines that see no '
+                            'order (default: lstm)')
+    group.add_argument('--layers', type=int, metavar='N',
+                       help='recurrent layers; more learn the training clips by heart sooner and '
+                            'want more data or dropout (default: one for each of --cells)')
+    group.add_argument('--cells', type=int, nargs='+', default=[1024], metavar='N',
+                       help='units of a layer, one number or one a layer; time and weights grow '
+                            'with the square (default: 1024)')
+    group.add_argument('--hidden', type=int, default=1024, metavar='N',
+                       help='units of the sigmoid layer behind them, 0 for none; fewer weights '
+                            'overfit less (default: 1024)')
     group.add_argument('--no-batch-norm', dest='batch_norm', action='store_false',
-                       help='leave out batch normalisation')
+                       help='leave out batch normalisation, which allows higher rates but is '
+                            'rough with small batches')
     group.add_argument('--dropout', type=float, nargs='+', default=[0.5], metavar='RATIO',
-                       help='one ratio, or three: input, between layers, output (default: 0.5)')
+                       help='share of numbers set to 0 in training, one ratio or three: input, '
+                            'between layers, output; more overfits less and learns slower '
+                            '(default: 0.5)')
     group.add_argument('--recurrent-dropout', type=float, default=0.0, metavar='RATIO',
-                       help='on the way from step to step (default: 0)')
+                       help='the same on the way from step to step, one choice a sequence: '
+                            'weakens what is remembered by heart (default: 0)')
     group = parser.add_argument_group('sequences')
-    group.add_argument('--steps', type=int, default=120,
-                       help='frames of a training sequence (default: 120)')
-    group.add_argument('--window', type=int, default=30,
-                       help='steps that a gradient reaches back (default: 30)')
+    group.add_argument('--steps', type=int, default=120, metavar='N',
+                       help='frames of a training sequence: a random segment of a long clip, a '
+                            'short clip with its reverse appended (default: 120)')
+    group.add_argument('--variable-length', action='store_true',
+                       help='take clips shorter than --steps as they are; padding is masked')
+    group.add_argument('--window', type=int, default=30, metavar='N',
+                       help='steps between two updates, and that a gradient reaches back; longer '
+                            'links events further apart, with fewer updates and more memory '
+                            '(default: 30)')
     group.add_argument('--no-reverse', dest='reverse', action='store_false',
-                       help='never run a sequence backward (where direction tells the class)')
-    group.add_argument('--stride', type=int, default=1,
-                       help='every k-th frame, k random up to this (default: 1)')
-    group.add_argument('--noise', type=float, default=0.0,
-                       help="noise on the features, in each one's deviations (default: 0)")
+                       help='never run a sequence backward; backward runs are new examples, '
+                            'harmful where direction tells the class')
+    group.add_argument('--stride', type=int, default=1, metavar='K',
+                       help='every k-th frame, k random up to this: other speeds, and more of '
+                            'the clip in as many steps (default: 1)')
+    group.add_argument('--noise', type=float, default=0.0, metavar='SHARE',
+                       help="noise on the features, in each one's deviations, so that none is "
+                            'learned to the last digit (default: 0)')
     group.add_argument('--drop-frames', type=float, default=0.0, metavar='SHARE',
-                       help='steps that repeat the one before (default: 0)')
+                       help='steps that repeat the one before: an uneven pace (default: 0)')
     group = parser.add_argument_group('optimisation')
-    group.add_argument('--epochs', type=int, default=25, help='default: 25')
-    group.add_argument('--batch', type=int, default=384, help='sequences a batch (default: 384)')
-    group.add_argument('--optimizer', choices=('momentum', 'adam'), default='momentum')
-    group.add_argument('--lr', type=float, default=0.0005, help='learning rate (default: 0.0005)')
+    group.add_argument('--epochs', type=int, default=25, help='at most (default: 25)')
+    group.add_argument('--batch', type=int, default=384, metavar='N',
+                       help='sequences an update; smaller is noisier, with more updates an epoch '
+                            '(default: 384)')
+    group.add_argument('--optimizer', choices=('momentum', 'adam'), default='momentum',
+                       help='adam fits the rate to each weight: quicker, with less care about '
+                            '--lr (default: momentum, of 0.9)')
+    group.add_argument('--lr', type=float, default=0.0005, metavar='RATE',
+                       help='learning rate; too high and the loss jumps or is no number, too low '
+                            'and it hardly falls (default: 0.0005)')
+    group.add_argument('--schedule', choices=SCHEDULES, default='constant',
+                       help='step: a tenth every --lr-drop epochs; linear, cosine: down to 0 over '
+                            'all epochs; a lower rate at the end settles (default: constant)')
     group.add_argument('--lr-drop', type=int, default=0, metavar='EPOCHS',
-                       help='divide the rate by 10 every so many epochs (default: never)')
-    group.add_argument('--weight-decay', type=float, default=0.0, help='default: 0')
-    group.add_argument('--clip', type=float, default=5.0,
-                       help='largest norm of the gradient, 0 for no limit (default: 5)')
-    group.add_argument('--clip-value', type=float, default=0.0,
-                       help='largest single number in the gradient, 0 for no limit (default: 0)')
-    group.add_argument('--loss', choices=LOSS_WEIGHTS, default='linear', dest='loss_weights',
-                       help='weight of step j: (j+1)/T as in the original, uniform, or the last '
-                            'step alone (default: linear)')
+                       help='for --schedule step')
+    group.add_argument('--weight-decay', type=float, default=0.0, metavar='RATE',
+                       help='pulls all weights to 0: smoother, overfits less (default: 0)')
+    group.add_argument('--clip', type=float, default=5.0, metavar='NORM',
+                       help='a longer gradient is shortened to this, so that one odd batch cannot '
+                            'undo the rest; 0 for no limit (default: 5)')
+    group.add_argument('--clip-value', type=float, default=0.0, metavar='LIMIT',
+                       help='the same for each number in the gradient, which bends its direction '
+                            '(default: 0, no limit)')
+    group.add_argument('--loss', choices=LOSSES, default='linear', dest='loss_weights',
+                       help='what step j of T counts: (j+1)/T, as much is unknown early on; '
+                            'uniform, so that early guesses matter as much; or the last alone '
+                            '(default: linear)')
     group.add_argument('--patience', type=int, default=0, metavar='EPOCHS',
                        help='stop when the validation loss has not fallen for so many epochs '
                             '(default: 0, never)')
-    group = parser.add_argument_group('test')
+    group = parser.add_argument_group('test (and validation)')
+    group.add_argument('--test-only', action='store_true',
+                       help='test NAME.model with these flags; nothing is trained')
+    group.add_argument('--inference', type=technique, default='first', metavar='HOW',
+                       help='full: each clip as it is; first, middle, random: one segment; '
+                            'segments:N: N of them from end to end, averaged (default: first)')
     group.add_argument('--test-steps', type=int, default=180, metavar='N',
-                       help='frames of a test sequence, from the start, short clips '
-                            'reverse-appended; 0 takes each clip as it is (default: 180)')
+                       help='frames of a segment, short clips with their reverse appended; 0 '
+                            'takes each clip as it is (default: 180)')
+    group.add_argument('--reverse-too', action='store_true',
+                       help='average in each sequence run backward')
     group.add_argument('--readout', choices=hf.READOUTS, default='linear',
-                       help='how the steps make one prediction (default: linear)')
+                       help='how the steps make one prediction: mean of log probability, the '
+                            'same weighted (j+1)/T, last step, or maximum (default: linear)')
     group = parser.add_argument_group('bookkeeping')
     group.add_argument('--memory', type=float, default=4.0, metavar='GIB',
                        help='features up to this size are held in memory (default: 4)')
@@ -95,28 +140,39 @@ def get_parser():
     return parser
 
 
-def step_weights(kind, steps):
-    """(steps,) float32: how much each step's loss counts."""
-    if kind == 'linear':
-        return (numpy.arange(1, steps + 1) / steps).astype(numpy.float32)
-    if kind == 'uniform':
-        return numpy.ones(steps, numpy.float32)
-    weights = numpy.zeros(steps, numpy.float32)
-    weights[-1] = 1
-    return weights
+def parse(parser, argv=None):
+    """Parses flags and checks what argparse cannot; --layers and --cells come out as one."""
+    args = hf.parse_stage(parser, argv, epochs=2, batch=8, steps=16, window=8, cells=[16],
+                          hidden=16, test_steps=16)
+    args.layers = len(args.cells) if args.layers is None else args.layers
+    if args.layers < 1 or len(args.cells) not in (1, args.layers):
+        raise UserError(f'--layers {args.layers} --cells {" ".join(map(str, args.cells))}: one '
+                        'number of cells, or one for each of the layers')
+    args.cells = args.cells * (args.layers // len(args.cells))
+    if len(args.dropout) not in (1, 3) or not all(
+            0 <= ratio < 1 for ratio in [*args.dropout, args.recurrent_dropout,
+                                         args.drop_frames]):
+        raise UserError('--dropout takes one ratio or three; all such ratios are from 0 to '
+                        'below 1')
+    for flag in ('steps', 'window', 'stride', 'epochs', 'batch'):
+        if getattr(args, flag) < 1:
+            raise UserError(f'--{flag}: at least 1')
+    if min(args.cells) < 1 or args.hidden < 0 or args.test_steps < 0:
+        raise UserError('--cells: at least 1; --hidden, --test-steps: at least 0')
+    if (args.schedule == 'step') != (args.lr_drop > 0):
+        raise UserError('--schedule step and --lr-drop EPOCHS belong together')
+    if args.inference.startswith('segments') and not args.test_steps:
+        raise UserError(f'--inference {args.inference} wants the length of a segment: '
+                        '--test-steps')
+    if os.path.basename(args.name) != args.name or not args.name:
+        raise UserError(f'--name {args.name}: a name, not a path')
+    return args
 
 
-def weighted_loss(scores, labels, weights):
-    """Sum over steps of weight times mean cross entropy over the batch.
-
-    Args:
-        scores: Variable (T, B, C); labels: (B,) int32; weights: (T,) float32.
-    """
-    steps, batch, n_classes = scores.shape
-    losses = F.softmax_cross_entropy(F.reshape(scores, (steps * batch, n_classes)),
-                                     chainer.backend.get_array_module(labels).tile(labels, steps),
-                                     reduce='no')
-    return F.sum(F.reshape(losses, (steps, batch)) * weights[:, None]) / batch
+def settings_of(args):
+    """What decides a result, as JSON values."""
+    return {key: value for key, value in hf.settings_of(args).items()
+            if key not in ('memory', 'test_only')}
 
 
 class WindowUpdater(Updater):
@@ -127,67 +183,33 @@ class WindowUpdater(Updater):
         self.model, self.window, self.loss_weights = model, window, loss_weights
 
     def step(self, batch, optimizer):
-        xs, labels = batch
-        weights = self.device.send(step_weights(self.loss_weights, len(xs)))
+        xs, labels, lengths = batch
+        steps = len(xs)
+        weights = step_weights(self.loss_weights, lengths, steps)
+        mask = numpy.arange(steps)[:, None] < lengths
+        padded = not mask.all()
         total = right = 0.0
         self.model.reset_state()
-        for start in range(0, len(xs), self.window):
-            window = slice(start, start + self.window)
-            scores = self.model(xs[window])
-            loss = weighted_loss(scores, labels, weights[window])
+        for start in range(0, steps, self.window):
+            now = slice(start, start + self.window)
+            loss, hits = sequence_loss(self.model, xs[now], labels, weights[now],
+                                       mask[now] if padded else None)
             if not self.finite(loss):
                 return
             total += float(loss.array)
-            right += float((scores.array.argmax(axis=2) == labels).sum())
-            if not float(weights[window].sum()):
+            right += hits
+            if not weights[now].any():
                 continue  # nothing of this window counts; only the state goes on
             optimizer.target.cleargrads()
             loss.backward()
-            del loss, scores
+            del loss  # the graph must not outlive the window
             optimizer.update()
-        chainer.report({'loss': total / float(weights.sum()),
-                        'accuracy': right / xs.shape[0] / xs.shape[1]}, optimizer.target)
-
-
-def predict(model, store, device, steps, batch_size):
-    """Yields (clip name, (T, C) softmax of every step), in the order of the clips' lengths."""
-    wanted = [reverse_append(n, steps)[:steps or n] for n in store.lengths]
-    with chainer.using_config('train', False), chainer.no_backprop_mode():
-        for members in by_length(wanted, batch_size):
-            xs = device.send(numpy.stack([store.rows(i, wanted[i]) for i in members], axis=1))
-            model.reset_state()
-            probabilities = F.softmax(model(xs), axis=2).array
-            for column, i in enumerate(members):
-                yield store.clips[i].name, chainer.get_device('@numpy').send(probabilities[:, column])
-
-
-class Best:
-    """Keeps the weights of the epoch with the lowest validation loss; says when to stop."""
-
-    def __init__(self, path, model, patience):
-        self.path, self.model, self.patience = path, model, patience
-        self.loss, self.age = float('inf'), 0
-
-    def add(self, loss):
-        """Takes in one epoch's validation loss."""
-        self.age += 1
-        if loss < self.loss:
-            self.loss, self.age = loss, 0
-            save_model(self.path, self.model, {}, form='npz')
-
-    def should_stop(self):
-        return bool(self.patience) and self.age >= self.patience
-
-    def __call__(self, trainer):
-        """Nothing to do: an extension only so that the snapshot holds it."""
-
-    def serialize(self, serializer):
-        self.loss = float(serializer('loss', self.loss))
-        self.age = int(serializer('age', self.age))
+        chainer.report({'loss': total * len(labels) / float(weights.sum()),
+                        'accuracy': right / float(mask.sum())}, optimizer.target)
 
 
 def make_optimizer(args, model):
-    optimizer = (chainer.optimizers.Adam(args.lr) if args.optimizer == 'adam'
+    optimizer = (Adam(args.lr) if args.optimizer == 'adam'
                  else chainer.optimizers.MomentumSGD(args.lr, 0.9))
     optimizer.setup(model)
     if args.weight_decay:
@@ -200,8 +222,7 @@ def make_optimizer(args, model):
 
 
 def train(args, device, lists):
-    """Trains and saves the model; returns (model, last line of the log, seconds)."""
-    started = time.time()
+    """Trains, and saves the model of the best epoch with its figures on its card."""
     with hf.open_hdf5(args.root / hf.TRAIN_HDF5, 'python save_hdf5.py') as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
         mean, std = statistics.read(f)
@@ -210,104 +231,138 @@ def train(args, device, lists):
                                 args.memory)
         validation = FeatureStore(f, [c for c in lists.train if c.name in held_out],
                                   args.memory)
+        features = str(f.attrs.get('model_sha256'))
         print(f'{len(training)} clips to train, {len(validation)} to validate, '
               f'{len(lists.classes)} classes, features '
               f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
         reseed(device, args.seed)
         dropout = args.dropout * 3 if len(args.dropout) == 1 else args.dropout
-        model = RNNNet(training.n_features, len(lists.classes), args.cell, args.layers,
-                       args.cells, args.hidden, args.batch_norm, dropout,
-                       args.recurrent_dropout)
+        model = RNNNet(training.n_features, len(lists.classes), args.cell, args.cells,
+                       args.hidden, args.batch_norm, dropout, args.recurrent_dropout)
         model.set_statistics(mean, std)
         model.to_device(device)
         folder = args.root / f'{args.name}.training'
         best = Best(folder / 'best.npz', model, args.patience)
 
         def validate():
-            log_probabilities, labels = [], []
-            label_of = {clip.name: clip.label for clip in validation.clips}
-            for name, steps in predict(model, validation, device, args.steps, args.batch):
-                log_probabilities.append(hf.video_log_probability(steps, args.readout))
-                labels.append(label_of[name])
-            figures = hf.score(log_probabilities, labels)
+            figures = score(look_at(args, model, validation, device, args.seed),
+                            validation.clips, args.readout)
             best.add(figures['loss'])
             return {'loss': figures['loss'], 'accuracy': figures['top1']}
 
         batches = SequenceBatches(training, args.batch, args.steps, args.seed, args.reverse,
-                                  args.stride, args.noise, args.drop_frames, std)
+                                  args.stride, args.noise, args.drop_frames, std,
+                                  args.variable_length)
+        settings = dict(settings_of(args), seed=args.seed, split=args.split, features=features)
+        if args.schedule in ('linear', 'cosine'):
+            settings['schedule'] += f' over {args.epochs} epochs'
         run = Training(
             WindowUpdater(model, args.window, args.loss_weights, batches,
                           make_optimizer(args, model), seed=args.seed, device=device,
-                          converter=lambda batch, device: tuple(map(device.send, batch))),
-            args.epochs, folder,
-            dict(hf.settings_of(args), seed=args.seed, split=args.split,
-                 features=str(f.attrs['model_sha256'])),
-            validate if len(validation) else None, best.should_stop, best,
-            restart=args.restart)
-        if args.lr_drop:
-            run.trainer.extend(chainer.training.extensions.ExponentialShift(
-                'alpha' if args.optimizer == 'adam' else 'lr', 0.1),
-                trigger=(args.lr_drop, 'epoch'))
+                          rate=lambda done: args.lr * rate_factor(
+                              args.schedule, done, args.epochs, args.lr_drop),
+                          converter=lambda batch, device: (device.send(batch[0]), *batch[1:])),
+            args.epochs, folder, settings, validate if len(validation) else None,
+            best.should_stop, best, restart=args.restart)
         run.run()
+        log, kept = run.log(), run.log()[-1]
         if len(validation):
             load_weights(best.path, model)
+            kept = min(log, key=lambda line: line['validation/main/loss'])
         model.reset_state()
-        log = run.log()[-1]
-        hf.write_predictions(args.root / f'{args.name}_validationPredictions.hdf5',
-                             predict(model, validation, device, args.test_steps, args.batch),
-                             lists.classes, method_of(args), args.split, args.readout)
     model.to_device('@numpy')
+    figures = {name: kept[key] for name, key in (
+        ('train_loss', 'main/loss'), ('train_accuracy', 'main/accuracy'),
+        ('epoch', 'epoch')) if key in kept}
+    figures.update(epochs=log[-1]['epoch'], seconds=round(log[-1]['elapsed_time'], 1))
     save_model(args.root / f'{args.name}.model', model, {
         'kind': 'rnn', 'shape': model.shape, 'classes': lists.classes, 'split': args.split,
-        'seed': args.seed, 'settings': hf.settings_of(args), 'commit': hf.commit(),
-        'validation_loss': best.loss if len(validation) else None,
+        'seed': args.seed, 'settings': settings_of(args), 'method': method_of(args),
+        'features': features, 'training': figures, 'commit': hf.commit(),
         'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
                      'chainer': chainer.__version__}})
-    model.to_device(device)
-    return model, log, time.time() - started
 
 
 def method_of(args):
-    """'LSTM 2x1024', 'linear'."""
-    if args.cell in ('lstm', 'gru'):
-        return f'{args.cell.upper()} {args.layers}x{args.cells}'
-    return args.cell
+    """'LSTM 2x1024', 'GRU 512-256', 'linear'."""
+    if args.cell not in ('lstm', 'gru'):
+        return args.cell
+    units = (f'{args.layers}x{args.cells[0]}' if len(set(args.cells)) == 1
+             else '-'.join(map(str, args.cells)))
+    return f'{args.cell.upper()} {units}'
+
+
+def look_at(args, model, store, device, seed):
+    """Returns what `predict` gives: all clips of a store as these flags show them."""
+    return predict(model, store, device, args.batch, technique=args.inference,
+                   steps=args.test_steps, reverse_too=args.reverse_too, seed=seed)
+
+
+def score(predictions, clips, readout):
+    """Scores (clip name, (T, C)) pairs, as helperFunctions.score; `clips` give the labels."""
+    labels = {clip.name: clip.label for clip in clips}
+    pairs = [(hf.video_log_probability(steps, readout), labels[name])
+             for name, steps in predictions]
+    return hf.score(*zip(*pairs))
+
+
+def test(args, device, lists):
+    """Predicts the validation and the test clips with NAME.model, and appends the result."""
+    path = args.root / f'{args.name}.model'
+    model, card = load_rnn(path, f'python rnn.py --root {args.root} --name {args.name}')
+    hf.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
+    if card['split'] != args.split:
+        raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
+    model.to_device(device)
+    name = args.name
+    if args.test_only:
+        length = f'x{args.test_steps}' if ':' in args.inference else str(args.test_steps or '')
+        name += ('-' + args.inference.replace(':', '') + length * (args.inference != 'full')
+                 + '-reversed' * args.reverse_too + f'-{args.readout}')
+    found = {}
+    for kind, source in (('validation', hf.TRAIN_HDF5), ('test', hf.TEST_HDF5)):
+        out = args.root / f'{name}_{kind}Predictions.hdf5'
+        with hf.open_hdf5(args.root / source, 'python save_hdf5.py') as f:
+            hf.check_classes(f.filename, f.attrs, lists.classes)
+            held_out = set(statistics.read_names(f, '_held_out'))
+            clips = (lists.test if kind == 'test' else
+                     [clip for clip in lists.train if clip.name in held_out])
+            store = FeatureStore(f, clips, args.memory)
+            if str(f.attrs.get('model_sha256')) != card['features']:
+                raise UserError(f'{f.filename}: features of another {hf.FRAME_MODEL} than {path} '
+                                'was trained on; train it again: python rnn.py '
+                                f'--name {args.name} --restart')
+            if len(store) < len(clips):
+                print(f'{len(clips) - len(store)} {kind} clips have no features and are not '
+                      'counted')
+            if not len(store):
+                continue
+            hf.write_predictions(out, look_at(args, model, store, device, card['seed']),
+                                 lists.classes, card['method'], args.split, args.readout)
+        # From the file, so that the figures are what anyone finds in it.
+        found[kind] = score(hf.read_predictions(out, clips)[0].items(), clips, args.readout)
+    if 'test' not in found:
+        raise UserError(f'{args.root / hf.TEST_HDF5}: holds no test clip of split {args.split}; '
+                        f'made by: python save_hdf5.py --split {args.split}')
+    settings = {**card['settings'],
+                **{key: value for key, value in settings_of(args).items() if key in TEST_FLAGS}}
+    figures = {f'validation_{key}': found['validation'][name] for key, name in (
+        ('loss', 'loss'), ('accuracy', 'top1'))} if 'validation' in found else {}
+    hf.append_result(args.root, card['method'], args.split, 'video', card['seed'], settings,
+                     predictions=out.name, **card['training'], **figures, **found['test'])
+    print(f'{card["method"]} by video:  {hf.in_words(found["test"])}')
+    print(f'wrote {out}; next: python results.py, python confusion.py')
 
 
 def main():
-    args = hf.parse_stage(get_parser(), epochs=2, batch=8, steps=16, window=8, cells=16,
-                          hidden=16, test_steps=16)
-    if len(args.dropout) not in (1, 3):
-        raise UserError('--dropout: one ratio, or three')
-    if not args.layers >= 1:
-        raise UserError('--layers: at least 1')
-    if os.path.basename(args.name) != args.name:
-        raise UserError(f'--name {args.name}: a name, not a path')
+    args = parse(get_parser())
     hf.print_settings(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split)
-    model, log, seconds = train(args, device, lists)
-
+    if not args.test_only:
+        train(args, device, lists)
     # The only place that reads the test clips, after all choices are made.
-    out = args.root / f'{args.name}_testPredictions.hdf5'
-    with hf.open_hdf5(args.root / hf.TEST_HDF5, 'python save_hdf5.py') as f:
-        hf.check_classes(f.filename, f.attrs, lists.classes)
-        test = FeatureStore(f, lists.test, args.memory)
-        if len(test) < len(lists.test):
-            print(f'{len(lists.test) - len(test)} test clips have no features and are not '
-                  'counted')
-        hf.write_predictions(out, predict(model, test, device, args.test_steps, args.batch),
-                             lists.classes, method_of(args), args.split, args.readout)
-    predictions, attrs = hf.read_predictions(out, lists.test, lists.classes)
-    clips = [clip for clip in lists.test if clip.name in predictions]
-    figures = hf.score([hf.video_log_probability(predictions[clip.name], attrs['readout'])
-                        for clip in clips], [clip.label for clip in clips])
-    hf.append_result(args.root, method_of(args), args.split, 'video', args.seed,
-                     hf.settings_of(args), predictions=out.name, seconds=round(seconds, 1),
-                     train_loss=log.get('main/loss'), train_accuracy=log.get('main/accuracy'),
-                     **figures)
-    print(f'{method_of(args)} by video:  {hf.in_words(figures)}')
-    print(f'wrote {args.root / args.name}.model, {out}; next: python confusion.py')
+    test(args, device, lists)
 
 
 if __name__ == '__main__':

@@ -100,6 +100,8 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
                 reader = (chainer.serializers.HDF5Deserializer(source, strict=False)
                           if kind == 'hdf5' else
                           chainer.serializers.NpzDeserializer(source, strict=False))
+                # the chain's own arrays (a mean, say), which are no child's
+                chainer.Link.serialize(chain, reader)
                 for child in chain.children():
                     if child.name not in skip:
                         child.serialize(reader[child.name])

@@ -30,11 +30,15 @@ class FeatureStore:
     """
 
     def __init__(self, f, clips, memory=4.0):
+        self.path = f.filename
         self.clips = [clip for clip in clips if clip.name in f]
         self.sets = [f[clip.name] for clip in self.clips]
         self.lengths = numpy.array([len(d) for d in self.sets], int)
         self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
         width = f.attrs.get('n_features')
+        if width is None:
+            raise UserError(f'{f.filename}: does not say how long a feature is; make it again: '
+                            'python save_hdf5.py')
         for clip, data in zip(self.clips, self.sets):
             if data.ndim != 2 or data.shape[1] != width:
                 raise UserError(f'{f.filename}: {clip.name} has shape {data.shape}, expected '
@@ -60,13 +64,14 @@ class FeatureStore:
         low, high = int(wanted.min()), int(wanted.max()) + 1
         rows = self.sets[index][low:high][wanted - low].astype(numpy.float32, copy=False)
         if not numpy.isfinite(rows).all():
-            raise UserError(f'{self.clips[index].name}: a feature is not finite; extract the '
-                            'clip again: ./saveFeatures.sh, then python save_hdf5.py')
+            raise UserError(f'{self.path}: {self.clips[index].name} holds a feature that is not '
+                            'finite; remove its .npy file and make it again: ./saveFeatures.sh, '
+                            'python save_hdf5.py')
         return rows
 
 
 class SequenceBatches(NumberedBatches):
-    """Random segments, (steps, n, D) float32 with labels (n,) int32.
+    """Random segments, (steps, n, D) float32 with labels (n,) int32 and lengths (n,) int.
 
     Args:
         store (FeatureStore): where the features are.
@@ -79,15 +84,18 @@ class SequenceBatches(NumberedBatches):
         noise (float): deviation of Gaussian noise, in deviations of each feature.
         drop_frames (float): chance of a step to repeat the step before it.
         scale: (D,) deviation of the features, for the noise.
+        variable_length (bool): takes a clip shorter than `steps` as it is, without
+            reverse-append; zeros fill a batch up to its longest sequence.
     """
 
     def __init__(self, store, batch_size, steps, seed, reverse=True, stride=1, noise=0.0,
-                 drop_frames=0.0, scale=1.0):
+                 drop_frames=0.0, scale=1.0, variable_length=False):
         if not len(store):
             raise UserError('no training clip has features; made by: python save_hdf5.py')
         self.store, self.batch_size, self.steps, self.seed = store, batch_size, steps, seed
         self.reverse, self.stride, self.noise = reverse, stride, noise
         self.drop_frames, self.scale = drop_frames, scale
+        self.variable_length = variable_length
         # One thread reads the next batch while the network works on this one.
         self._pool = ThreadPoolExecutor(1)
         self._ahead = {}
@@ -96,36 +104,41 @@ class SequenceBatches(NumberedBatches):
     def _indices(self, random, n):
         """Which frames of a clip of n make up its sequence."""
         stride = random.randint(1, self.stride + 1)
-        span = (self.steps - 1) * stride + 1
+        steps = min(self.steps, -(-n // stride)) if self.variable_length else self.steps
+        span = (steps - 1) * stride + 1
         frames = reverse_append(n, span)
         start = random.randint(len(frames) - span + 1)
         chosen = frames[start:start + span:stride]
         if self.reverse and random.randint(2):
             chosen = chosen[::-1]
         if self.drop_frames:
-            kept = random.rand(self.steps) >= self.drop_frames
+            kept = random.rand(steps) >= self.drop_frames
             kept[0] = True
             chosen = chosen[numpy.maximum.accumulate(
-                numpy.where(kept, numpy.arange(self.steps), 0))]
+                numpy.where(kept, numpy.arange(steps), 0))]
         return chosen
 
     def _make(self, number):
         epoch, place = divmod(number, self.batches_per_epoch)
         order = numpy.random.RandomState([self.seed, 4, epoch]).permutation(len(self.store))
         members = order[place * self.batch_size:(place + 1) * self.batch_size]
-        batch = numpy.empty((self.steps, len(members), self.store.n_features), numpy.float32)
-        for column, index in enumerate(members):
+        columns = []
+        for index in members:
             random = numpy.random.RandomState([self.seed, 5, epoch, index])
             rows = self.store.rows(
                 index, self._indices(random, int(self.store.lengths[index])))
             if self.noise:
                 rows = rows + (self.noise * self.scale
                                * random.standard_normal(rows.shape)).astype(numpy.float32)
-            batch[:, column] = rows
-        return batch, self.store.labels[members]
+            columns.append(rows)
+        lengths = numpy.array([len(rows) for rows in columns])
+        batch = numpy.zeros((lengths.max(), len(members), self.store.n_features), numpy.float32)
+        for column, rows in enumerate(columns):
+            batch[:len(rows), column] = rows
+        return batch, self.store.labels[members], lengths
 
     def make(self, number):
-        """Returns ((steps, n, D) float32, (n,) int32)."""
+        """Returns ((steps, n, D) float32, (n,) int32, (n,) int)."""
         job = self._ahead.pop(number, None) or self._pool.submit(self._make, number)
         self._ahead = {number + 1: self._pool.submit(self._make, number + 1)}
         return job.result()
@@ -134,19 +147,18 @@ class SequenceBatches(NumberedBatches):
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def by_length(wanted, batch_size):
-    """Groups sequences of equal length: yields lists of their places in `wanted`.
+def by_length(lengths, batch_size):
+    """Groups sequences of about equal length: yields arrays of their places in `lengths`.
 
-    No frame of padding is ever needed, so a clip's score does not depend on the
-    clips beside it.
+    The longest of a group is at most a quarter longer than the shortest, so that little
+    is wasted on padding.
     """
-    lengths = numpy.array([len(indices) for indices in wanted])
+    lengths = numpy.asarray(lengths)
     order = numpy.argsort(lengths, kind='stable')
     start = 0
     while start < len(order):
-        end = start
-        while (end < len(order) and end - start < batch_size
-               and lengths[order[end]] == lengths[order[start]]):
-            end += 1
+        longest = lengths[order[start]] * 5 // 4
+        end = start + int(numpy.searchsorted(lengths[order[start:start + batch_size]], longest,
+                                             side='right'))
         yield order[start:end]
         start = end

@@ -5,6 +5,7 @@ need not hold any random state and a resumed run repeats the uninterrupted one b
 for bit (on the CPU).
 """
 import json
+import math
 import os
 import signal
 import sys
@@ -18,10 +19,12 @@ from chainer.training import extensions
 
 from engine.errors import UserError
 from engine.files import replacing
+from engine.modelfile import save_model
 
 matplotlib.use('Agg')
 
 SNAPSHOT = 'snapshot.npz'
+SCHEDULES = ('constant', 'step', 'linear', 'cosine')
 
 
 def reseed(device, *numbers):
@@ -32,22 +35,43 @@ def reseed(device, *numbers):
         device.xp.random.seed(int(seed))
 
 
+def rate_factor(schedule, progress, epochs, drop=0):
+    """What share of the learning rate is used after `progress` epochs (a fraction, too).
+
+    'step' divides it by 10 every `drop` epochs; 'linear' and 'cosine' let it fall to 0 over
+    all `epochs`, the latter slowly at first and at last.
+    """
+    if schedule == 'step':
+        return 0.1 ** int(progress / drop)
+    share = min(progress / epochs, 1)
+    if schedule == 'linear':
+        return 1 - share
+    return (1 + math.cos(math.pi * share)) / 2 if schedule == 'cosine' else 1.0
+
+
 class Updater(training.updaters.StandardUpdater):
     """StandardUpdater that seeds each iteration and refuses a loss that is not finite.
 
     Args:
         compute_loss: function of the converted batch, returns the loss Variable.
         seed (int): start of all random choices of the run.
+        rate: function of the epochs done (a fraction, too) that returns the learning rate;
+            None leaves the optimizer's.
         The others as StandardUpdater.
     """
 
-    def __init__(self, iterator, optimizer, compute_loss, seed, **kwargs):
+    def __init__(self, iterator, optimizer, compute_loss, seed, rate=None, **kwargs):
         super().__init__(iterator, optimizer, loss_func=compute_loss, **kwargs)
-        self.seed = seed
+        self.seed, self.rate = seed, rate
         self.failure = None
 
     def update_core(self):
         reseed(self.device, self.seed, self.iteration)
+        if self.rate is not None:
+            # Set anew each time, so that a resumed run needs no record of it.
+            optimizer = self.get_optimizer('main')
+            done = self.iteration / self.get_iterator('main').batches_per_epoch
+            setattr(optimizer, 'alpha' if hasattr(optimizer, 'alpha') else 'lr', self.rate(done))
         self.step(self.converter(self.get_iterator('main').next(), self.device),
                   self.get_optimizer('main'))
 
@@ -64,9 +88,46 @@ class Updater(training.updaters.StandardUpdater):
         """Whether the loss is a number; if not, the run ends with the weights as they were."""
         value = float(loss.array)
         if not numpy.isfinite(value):
-            self.failure = (f'the loss became {value} at iteration {self.iteration + 1}; '
-                            'lower --lr or --clip, or look for bad features')
+            self.failure = f'the loss became {value} at iteration {self.iteration + 1}'
         return self.failure is None
+
+    def check_weights(self):
+        """Ends the run where an update has made a weight that is not a number."""
+        for name, param in self.get_optimizer('main').target.namedparams():
+            if self.failure is None and not bool(self.device.xp.isfinite(param.array).all()):
+                self.failure = (f'the weights {name} are no longer finite at iteration '
+                                f'{self.iteration}')
+
+
+class Best:
+    """Keeps the weights of the epoch with the lowest validation loss; says when to stop.
+
+    Args:
+        path: file of the weights.
+        model: chainer.Link whose weights they are.
+        patience (int): epochs without a lower loss after which to stop; 0 for never.
+    """
+
+    def __init__(self, path, model, patience):
+        self.path, self.model, self.patience = path, model, patience
+        self.loss, self.age = float('inf'), 0
+
+    def add(self, loss):
+        """Takes in one epoch's validation loss."""
+        self.age += 1
+        if loss < self.loss:
+            self.loss, self.age = loss, 0
+            save_model(self.path, self.model, {}, form='npz')
+
+    def should_stop(self):
+        return bool(self.patience) and self.age >= self.patience
+
+    def __call__(self, trainer):
+        """Nothing to do: an extension only so that the snapshot holds it."""
+
+    def serialize(self, serializer):
+        self.loss = float(serializer('loss', self.loss))
+        self.age = int(serializer('age', self.age))
 
 
 class _PlainLog:
@@ -127,10 +188,13 @@ class Training:
     def _extend(self, validate, state):
         trainer = self.trainer
         epoch = (1, 'epoch')
+        trainer.extend(lambda _: self.updater.check_weights(), name='check_weights',
+                       trigger=epoch, priority=training.PRIORITY_WRITER + 1)
         if validate is not None:
             def report(trainer):
-                chainer.report({f'validation/main/{key}': value
-                                for key, value in validate().items()})
+                if self.updater.failure is None:
+                    chainer.report({f'validation/main/{key}': value
+                                    for key, value in validate().items()})
             trainer.extend(report, name='validate', trigger=epoch,
                            priority=training.PRIORITY_WRITER)
         if state is not None:
@@ -154,6 +218,7 @@ class Training:
                 or self.updater.epoch >= self.epochs)
 
     def _snapshot(self):
+        self.updater.check_weights()
         if self.updater.failure is not None:
             return
         serializer = chainer.serializers.DictionarySerializer()
@@ -189,11 +254,14 @@ class Training:
             self.trainer.run(show_loop_exception_msg=False)
         finally:
             signal.signal(signal.SIGTERM, old)
-        if self.updater.failure is not None:
-            raise UserError(self.updater.failure + '; the last good snapshot is '
-                            f'{self.snapshot_path}')
         if self.terminated:
             self._snapshot()
+        if self.updater.failure is not None:
+            kept = (f'the last good snapshot is kept ({self.snapshot_path})'
+                    if os.path.exists(self.snapshot_path) else 'no epoch was finished')
+            raise UserError(f'{self.updater.failure}; {kept}; lower --lr, then begin anew with '
+                            '--restart')
+        if self.terminated:
             raise UserError(f'stopped by SIGTERM after iteration {self.updater.iteration}; '
                             'the same command goes on from there')
 
