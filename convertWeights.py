@@ -9,6 +9,7 @@ SOURCE is one of these, told by its content; no code in it is ever run:
     .caffemodel         the authors' own; .onnx: an export of any of these
     .npz                Chainer's (conv1_1/W), or Keras's arrays as NAME__kernel and
                         NAME__bias (or NAME_W, NAME_b), NAME = block1_conv1 or conv1_1 ... fc8
+                        (TensorFlow's vgg16_weights.npz was turned to RGB: --input rgb)
 
 Batch normalisation and the source's own scaling of its input go into the weights. The
 mean cannot: its place at the padded border would change. It goes into the model's card,
