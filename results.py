@@ -8,9 +8,12 @@
     python results.py --root ROOT --markdown results.md --csv results.csv
 
 Accuracies are in percent; '-' stands where a figure says nothing (top 10 of 6
-classes) or was not measured. Under a run stand the settings in which the runs
-of its method differ. Frame, segment and video accuracy measure different
-things: compare lines of one unit and one split only.
+classes) or was not measured. `train` is the accuracy by step in training, with
+dropout, of the epoch whose weights were kept, `val` that on the validation
+clips. Under a run stand the settings in which the runs of its method differ.
+Frame, segment and video accuracy measure different things: compare lines of
+one unit and one split only. The losses, epochs and the way each run looked at
+the test clips (inference) have columns in the Markdown and CSV files.
 
 --interval and --compare need the run's prediction file: the field `predictions`
 of its line, a path from its root. The interval is a percentile bootstrap
@@ -39,7 +42,13 @@ from helperFunctions import (TOP_K, read_lists, read_predictions, score, stage_m
 RESULTS = 'results.jsonl'
 WIDTH = 80
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
-LEFT = ('method', 'unit', 'top-1 95 %')  # columns of words; the others hold figures
+LEFT = ('method', 'unit', 'top-1 95 %', 'inference')  # columns of words; the others hold figures
+FILES_ONLY = ('train loss', 'val loss', 'epochs', 'inference')  # no room for them in WIDTH
+EXPENDABLE = ('train', 'val', 'seconds')  # left out of the text where it would be too wide
+TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
+AVERAGED = ([f'top{k}' for k in TOP_K]
+            + ['loss', 'seconds', 'epochs', 'train_loss', 'train_accuracy', 'validation_loss',
+               'validation_accuracy'])
 
 
 def read_results(path):
@@ -102,7 +111,7 @@ def mean_over_seeds(results):
     for by_seed in groups.values():
         runs = list(by_seed.values())
         one = {**runs[-1], 'seed': ','.join(str(seed) for seed in by_seed), 'runs': len(runs)}
-        for key in [f'top{k}' for k in TOP_K] + ['loss', 'seconds']:
+        for key in AVERAGED:
             values = [run[key] for run in runs if is_number(run.get(key))]
             deviation = statistics.stdev(values) if len(values) > 1 else None
             one[key] = (statistics.fmean(values), deviation) if values else None
@@ -120,12 +129,27 @@ def differing_settings(results):
     for result in results:
         by_method.setdefault(result['method'], []).append(result['settings'])
     differing = {}
+    inferences = {method: {inference(run) for run in runs} for method, runs in by_method.items()}
     for method, runs in by_method.items():
         differing[method] = [
             key for key in sorted(set().union(*runs))
-            if len({json.dumps(run.get(key), sort_keys=True) for run in runs}) > 1]
-    return [{key: result['settings'][key] for key in differing[result['method']]
-             if key in result['settings']} for result in results]
+            if key not in TEST_FLAGS and len({json.dumps(run.get(key), sort_keys=True) for run in runs}) > 1]
+    shown = [{key: result['settings'][key] for key in differing[result['method']]
+              if key in result['settings']} for result in results]
+    for result, settings in zip(results, shown):
+        if len(inferences[result['method']]) > 1:
+            settings['inference'] = inference(result['settings'])
+    return shown
+
+
+def inference(settings):
+    """How a run looked at the test clips: 'segments:3 of 60, reversed too, mean'; '-' if unsaid."""
+    if 'inference' not in settings:
+        return '-'
+    whole = settings['inference'] == 'full' or not settings.get('test_steps')
+    return ', '.join(['full' if whole else f'{settings["inference"]} of {settings["test_steps"]}']
+                     + ['reversed too'] * bool(settings.get('reverse_too'))
+                     + [str(settings.get('readout', '-'))])
 
 
 # ------------------------------------------------------- what the clips say
@@ -251,10 +275,16 @@ def table(results, intervals=None):
         row.update((f'top{k}', figure(result.get(f'top{k}'), 100)) for k in TOP_K)
         if intervals:
             row['top-1 95 %'] = intervals[number - 1]
+        row['train'] = figure(result.get('train_accuracy'), 100)
+        row['val'] = figure(result.get('validation_accuracy'), 100)
+        row['train loss'] = figure(result.get('train_loss'), digits=3)
+        row['val loss'] = figure(result.get('validation_loss'), digits=3)
         row['seed'] = str(result.get('seed', '-'))
+        row['epochs'] = figure(result.get('epochs'), digits=0)
         row['seconds'] = figure(result.get('seconds'), digits=0)
+        row['inference'] = inference(result['settings'])
         rows.append(row)
-    optional = [key for key in ('seconds', 'top-1 95 %')
+    optional = [key for key in (*FILES_ONLY, *EXPENDABLE, 'top-1 95 %')
                 if all(row.get(key, '-') == '-' for row in rows)]
     header = [key for key in rows[0] if key not in optional]
     return header, [[row[key] for key in header] for row in rows]
@@ -262,6 +292,13 @@ def table(results, intervals=None):
 
 def as_text(header, rows, settings):
     """The table in WIDTH columns; settings stand under their row, long names are cut."""
+    columns = {name: column for name, *column in zip(header, *rows) if name not in FILES_ONLY}
+    for name in EXPENDABLE:
+        least = sum(8 if key == 'method' else max(map(len, (key, *column)))
+                    for key, column in columns.items()) + len(columns) - 1
+        if least > WIDTH:
+            columns.pop(name, None)
+    header, rows = list(columns), list(zip(*columns.values()))
     widths = [max(map(len, column)) for column in zip(header, *rows)]
     method = header.index('method')
     gap = '  ' if sum(widths) + 2 * (len(widths) - 1) <= WIDTH else ' '
@@ -285,11 +322,21 @@ def as_text(header, rows, settings):
 
 
 def in_words(settings):
-    return ' '.join(f'{key}={value if isinstance(value, str) else json.dumps(value)}'
-                    for key, value in settings.items())
+    def word(value):
+        if isinstance(value, list):
+            return ','.join(map(word, value))
+        return value if isinstance(value, str) else json.dumps(value)
+    return ' '.join(f'{key}={word(value)}' for key, value in settings.items())
+
+
+def without_inference(settings):
+    """The settings for a file, which has a column for the inference."""
+    return [{key: value for key, value in one.items() if key != 'inference'} for one in settings]
 
 
 def as_markdown(header, rows, settings):
+    settings = without_inference(settings)
+
     def line(cells):
         return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
     rule = ['---' if name in LEFT + ('settings',) else '---:' for name in header + ['settings']]
@@ -299,6 +346,7 @@ def as_markdown(header, rows, settings):
 
 
 def as_csv(header, rows, settings):
+    settings = without_inference(settings)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(header + ['settings'])
@@ -365,6 +413,9 @@ def main():
 
     header, rows = table(results, intervals)
     settings = differing_settings(results)
+    if len(args.root or ()) > 1:
+        settings = [{'root': str(result['root']), **differing}
+                    for result, differing in zip(results, settings)]
     print(as_text(header, rows, settings))
     if args.mean:
         print('mean ± deviation over the seeds named (n-1 beneath the deviation)')

@@ -1,0 +1,179 @@
+"""Combines prediction files of any methods: their average in log probability.
+
+    python combine.py --root ROOT testPredictions1024.hdf5 RNN_testPredictions.hdf5
+    python combine.py --root ROOT FILE FILE FILE --weights 1 2 0.5
+    python combine.py --root ROOT FILE FILE --choose        # weights by validation clips
+    python confusion.py --root ROOT RNN_testPredictions.hdf5 combined_testPredictions.hdf5
+
+Each file makes one prediction a clip by its own read-out, as the stage that wrote it; a FILE
+is looked for as given, then in ROOT. The file of validation clips beside NAME_testPredictions
+.hdf5 is NAME_validationPredictions.hdf5, beside testPredictions1024.hdf5 it is
+validationPredictions1024.hdf5. --choose tries all weights on a grid of tenths (fifths for more
+than six files) and takes those with the most validation clips right, and among equals those
+with the lowest loss. The test clips have no say in it.
+
+Writes  ROOT/combined_testPredictions.hdf5, ROOT/combined_validationPredictions.hdf5 (--name),
+        a line in ROOT/results.jsonl
+"""
+import itertools
+import os
+from pathlib import Path
+
+import numpy
+
+import helperFunctions as hf
+from engine.errors import UserError
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    parser.add_argument('files', nargs='+', metavar='FILE',
+                        help='prediction files of test clips, two or more')
+    group = parser.add_argument_group('weights (default: all files count alike)')
+    group.add_argument('--weights', type=float, nargs='+', metavar='W',
+                       help='how much each file counts; only their ratios matter')
+    group.add_argument('--choose', action='store_true',
+                       help='the weights that are best on the validation clips')
+    parser.add_argument('--name', default='combined',
+                        help='names the files that are written (default: combined)')
+    return parser
+
+
+def find(name, root):
+    """The file as given, or else in ROOT."""
+    return Path(name) if os.path.exists(name) else root / name
+
+
+def validation_file(path):
+    """The file of validation predictions that belongs to one of test predictions."""
+    if 'testPredictions' not in path.name:
+        raise UserError(f'{path}: not named ...testPredictions..., so its validation file cannot '
+                        'be found; rename it, or give --weights')
+    return path.with_name(path.name.replace('testPredictions', 'validationPredictions'))
+
+
+def read(paths, clips, lists, split):
+    """Reads the clips that all files hold.
+
+    Returns:
+        (clips, (files, n, C) log probabilities, methods).
+    """
+    tables, methods = [], []
+    for path in paths:
+        found, attrs = hf.read_predictions(path, clips, lists.classes)
+        if int(attrs.get('split', split)) != split:
+            raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
+                            f'{attrs["split"]}')
+        tables.append({name: hf.video_log_probability(steps, attrs.get('readout', 'mean'))
+                       for name, steps in found.items()})
+        methods.append(str(attrs.get('method', path.stem)))
+    shared = [clip for clip in clips if all(clip.name in table for table in tables)]
+    if not shared:
+        raise UserError(f'{", ".join(map(str, paths))}: no clip of split {split} is in all of '
+                        'them; make them from the same lists')
+    for path, table in zip(paths, tables):
+        if len(table) > len(shared):
+            print(f'{path}: {len(table) - len(shared)} clips are not in every file and are left '
+                  'out')
+    logs = numpy.array([[table[clip.name] for clip in shared] for table in tables])
+    if not numpy.isfinite(logs).all():
+        bad = paths[int(numpy.argwhere(~numpy.isfinite(logs))[0][0])]
+        raise UserError(f'{bad}: holds a number that is not finite; make it again')
+    return shared, logs, methods
+
+
+def combine(logs, weights):
+    """Weighted average of log probabilities, normalised.
+
+    Args:
+        logs: (files, n, C); weights: (files,), of which only the ratios matter.
+
+    Returns:
+        (n, C) float64 log probabilities.
+    """
+    weights = numpy.asarray(weights, float)
+    average = numpy.tensordot(weights / weights.sum(), logs, axes=1)
+    average -= average.max(axis=1, keepdims=True)
+    return average - numpy.log(numpy.exp(average).sum(axis=1, keepdims=True))
+
+
+def grid(n, parts):
+    """All ways to deal `parts` equal parts to n files: yields tuples of n whole numbers."""
+    for bars in itertools.combinations(range(parts + n - 1), n - 1):
+        edges = (-1, *bars, parts + n - 1)
+        yield tuple(right - left - 1 for left, right in zip(edges, edges[1:]))
+
+
+def choose(logs, labels):
+    """Returns the weights, a tuple, that are best on validation clips (see above)."""
+    n = len(logs)
+    parts = 10 if n <= 6 else 5
+
+    def badness(weights):
+        figures = hf.score(combine(logs, weights), labels)
+        return -figures['top1'], figures['loss']
+    best = min(grid(n, parts), key=badness)
+    return tuple(part / parts for part in best)
+
+
+def save(path, clips, logs, classes, method, split):
+    """Writes combined predictions, one row a clip; returns the figures that the file gives."""
+    hf.write_predictions(path, ((clip.name, numpy.exp(row)[None])
+                                for clip, row in zip(clips, logs)), classes, method, split)
+    found, _ = hf.read_predictions(path, clips)
+    return hf.score([hf.video_log_probability(found[clip.name]) for clip in clips],
+                    [clip.label for clip in clips])
+
+
+def check(args):
+    if len(args.files) < 2:
+        raise UserError('combine.py: two files or more, please')
+    if args.weights and args.choose:
+        raise UserError('--weights and --choose: one of the two')
+    if args.weights and (len(args.weights) != len(args.files) or min(args.weights) < 0
+                         or not 0 < sum(args.weights) < float('inf')):
+        raise UserError(f'--weights: {len(args.files)} numbers, one a file, none below 0 and not '
+                        'all 0')
+    if os.path.basename(args.name) != args.name or not args.name:
+        raise UserError(f'--name {args.name}: a name, not a path')
+
+
+def main():
+    args = hf.parse_stage(get_parser())
+    check(args)
+    lists = hf.read_lists(args.root, args.split)
+    paths = [find(name, args.root) for name in args.files]
+    weights = args.weights or [1.0] * len(paths)
+    validation = None
+    if args.choose or all('testPredictions' in path.name and validation_file(path).exists()
+                          for path in paths):
+        validation = read([validation_file(path) for path in paths], lists.train, lists,
+                          args.split)
+    if args.choose:
+        clips, logs, _ = validation
+        weights = choose(logs, [clip.label for clip in clips])
+    weights = [float(weight / sum(weights)) for weight in weights]
+
+    # The only place that reads the test clips, after the weights are settled.
+    clips, logs, methods = read(paths, lists.test, lists, args.split)
+    method = ' + '.join(methods)
+    for path, weight, of_file in zip(paths, weights, logs):
+        alone = hf.score(of_file, [clip.label for clip in clips])
+        print(f'{weight:.3f}  {path.name}:  {hf.in_words(alone)}')
+    figures = {}
+    if validation:
+        held_out, of_held_out, _ = validation
+        found = save(args.root / f'{args.name}_validationPredictions.hdf5', held_out,
+                     combine(of_held_out, weights), lists.classes, method, args.split)
+        figures = {'validation_loss': found['loss'], 'validation_accuracy': found['top1']}
+    out = args.root / f'{args.name}_testPredictions.hdf5'
+    figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
+    hf.append_result(args.root, method, args.split, 'video', args.seed, {
+        'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},
+        predictions=out.name, **figures)
+    print(f'{method} by video:  {hf.in_words(figures)}')
+    print(f'wrote {out}; next: python confusion.py {args.files[0]} {out.name}')
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
