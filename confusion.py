@@ -166,6 +166,14 @@ def similar_order(matrix):
     return leaves_list(optimal_leaf_ordering(linkage(distance, 'average'), distance))
 
 
+def labels_to_draw(matrix, order='list'):
+    """Labels of the classes that are shown or said, in the order asked for."""
+    met = numpy.flatnonzero(matrix.sum(axis=1) + matrix.sum(axis=0))
+    if order == 'similar' and len(met) > 2:
+        met = met[similar_order(matrix[numpy.ix_(met, met)])]
+    return met
+
+
 def draw_confusion(path, matrix, classes, title, order='list'):
     """Draws the row-normalised matrix as PNG; arguments as confusion_figure."""
     save(confusion_figure(matrix, classes, title, order), path)
@@ -174,17 +182,13 @@ def draw_confusion(path, matrix, classes, title, order='list'):
 def confusion_figure(matrix, classes, title, order='list'):
     """Draws the row-normalised matrix as a matplotlib Figure.
 
-    Classes that are neither shown nor said are left out.
-
     Args:
         matrix: (n_classes, n_classes) int, rows the true class.
-        order: 'list' (as in classInd.txt) or 'similar'.
+        order: 'list' (as in classInd.txt), 'similar', or the labels to draw in their order.
+            Only the last draws classes that are neither shown nor said.
     """
-    met = numpy.flatnonzero(matrix.sum(axis=1) + matrix.sum(axis=0))
-    matrix, classes = matrix[numpy.ix_(met, met)], [classes[i] for i in met]
-    if order == 'similar' and len(classes) > 2:
-        labels = similar_order(matrix)
-        matrix, classes = matrix[numpy.ix_(labels, labels)], [classes[i] for i in labels]
+    labels = labels_to_draw(matrix, order) if isinstance(order, str) else order
+    matrix, classes = matrix[numpy.ix_(labels, labels)], [classes[i] for i in labels]
     n, size = matrix.sum(axis=1), len(classes)
     share = matrix / numpy.maximum(n, 1)[:, None]
     small = size <= NUMBERS_UP_TO

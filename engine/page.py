@@ -56,17 +56,21 @@ nav a { display: inline-block; padding: .3rem 0; }
 table { border-collapse: collapse; font-size: .92rem; line-height: 1.35;
   font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: 0 0 .5rem; font-size: .9rem; }
+caption span { display: inline-block; position: sticky; left: 0;
+  max-width: min(68ch, calc(100vw - 2rem)); }
 th, td { padding: .38rem .7rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { padding-left: 0; }
 thead th { color: var(--muted); font-weight: 600; vertical-align: bottom;
   border-bottom: 2px solid var(--rule); white-space: normal; }
-tbody th { font-weight: 500; }
+th.tight { white-space: nowrap; }
+tbody th { font-weight: 500; position: sticky; left: 0; background: var(--paper); }
+@media (max-width: 40rem) { tbody th { white-space: normal; max-width: 9rem; } }
 .word { text-align: left; }
 td.long { white-space: normal; min-width: 16rem; max-width: 30rem; color: var(--muted);
   font-size: .85rem; overflow-wrap: anywhere; }
-.bar { display: inline-block; vertical-align: middle; position: relative; width: 7rem;
-  height: .7rem; margin-left: .6rem; background: linear-gradient(var(--muted), var(--muted))
+.bar { display: inline-block; vertical-align: middle; position: relative; width: 4.5rem;
+  height: .7rem; margin-right: .5rem; background: linear-gradient(var(--muted), var(--muted))
   center / 1px 100% no-repeat; }
 .bar i { position: absolute; top: 0; height: 100%; }
 .up i { left: 50%; background: var(--gain); }
@@ -74,11 +78,12 @@ td.long { white-space: normal; min-width: 16rem; max-width: 30rem; color: var(--
 .grid { display: grid; gap: 1.5rem 2rem; margin: 0 0 1.25rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 21rem), 1fr)); }
 .grid.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr)); }
+.grid.charts { grid-template-columns: repeat(auto-fit, minmax(min(100%, 21rem), 31rem)); }
 .grid > * { min-width: 0; }
 figure { margin: 0; }
 figcaption { font-size: .875rem; line-height: 1.45; margin-top: .35rem; }
 figcaption strong { color: var(--ink); }
-svg.chart { display: block; width: 100%; max-width: 34rem; height: auto; overflow: visible; }
+svg.chart { display: block; width: 100%; max-width: 31rem; height: auto; overflow: visible; }
 svg text { font-size: 12.5px; fill: var(--muted); font-variant-numeric: tabular-nums; }
 svg text.name { fill: var(--ink); font-weight: 600; font-size: 13px; }
 svg .rule { stroke: var(--rule); } svg .axis { stroke: var(--muted); }
@@ -92,6 +97,7 @@ svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .zoom { margin-right: .4rem; }
 .zoom:checked ~ .scroll img { max-width: none; }
 .grid > figure:has(.zoom:checked) { grid-column: 1 / -1; }
+.clip figcaption span { display: block; }
 .clip img { display: block; width: 100%; height: auto; background: var(--tint); }
 details { margin: 0 0 1rem; } summary { cursor: pointer; padding: .3rem 0; color: var(--link); }
 @media print { body > * { max-width: none; } figure, tr { break-inside: avoid; } }
@@ -143,12 +149,13 @@ def table(caption, header, rows, words=(), long=(), heads=0):
         if i == heads:
             return element('th', value, scope='row', class_=kind)
         return element('td', value, class_=kind)
-    titles = [element('th', name, scope='col', class_='word' if name in words or name in long
-                      or i == heads else None) for i, name in enumerate(header)]
+    titles = [element('th', name, scope='col', class_=' '.join(
+        ['word'] * (name in words or name in long or i == heads)
+        + ['tight'] * (len(name) <= 10)) or None) for i, name in enumerate(header)]
     lines = [element('tr', *(cell(i, value) for i, value in enumerate(row))) for row in rows]
     # tabindex: a keyboard must reach what has to be scrolled.
     return element('div', element(
-        'table', element('caption', caption), element('thead', element('tr', *titles)),
+        'table', element('caption', element('span', caption)), element('thead', element('tr', *titles)),
         element('tbody', join(lines, '\n'))), class_='scroll', tabindex=0, role='region',
         aria_label=caption)
 
@@ -174,7 +181,7 @@ def ticks(largest, about=4):
     if not largest > 0:
         largest = 1.0
     step = 10 ** math.floor(math.log10(largest / about))
-    step *= next(factor for factor in (1, 2, 5, 10) if factor * step * about >= largest * 0.999)
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if factor * step * about >= largest * 0.999)
     return [round(i * step, 10) for i in range(math.ceil(largest / step - 1e-9) + 1)]
 
 
