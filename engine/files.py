@@ -26,7 +26,6 @@ def replacing(path):
     """
     path = os.fspath(path)
     folder, name = os.path.split(path)
-    temporary = None
     try:
         os.makedirs(folder or '.', exist_ok=True)
         # The name starts with a dot and ends in .part, so that nothing takes it
@@ -35,16 +34,23 @@ def replacing(path):
                                              dir=folder or '.')
         os.close(handle)
         os.chmod(temporary, 0o666 & ~UMASK)
+    except OSError as error:
+        raise _cannot_be_written(path, error) from error
+    try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename not in (None, path, temporary, folder):
+        if error.filename not in (None, path, temporary):
             raise
-        raise UserError(f'{path}: cannot be written: {error.strerror or error}; '
-                        'check space and rights there, then run the command again') from error
+        raise _cannot_be_written(path, error) from error
     finally:
-        with contextlib.suppress(OSError, TypeError):
+        with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def _cannot_be_written(path, error):
+    return UserError(f'{path}: cannot be written: {error.strerror or error}; '
+                     'check space and rights there, then run the command again')
 
 
 def remove_leftovers(paths, older_than=900.0):

@@ -99,7 +99,8 @@ class OneNodeSlurm:
     def __exit__(self, *_):
         if self.daemons:
             self.ask('scancel', '--full', '--state=PENDING,RUNNING,SUSPENDED')
-            end = time.monotonic() + 5
+            # slurmd sends the SIGKILL that follows SIGTERM, so it must not end before
+            end = time.monotonic() + 30
             while self.ask('squeue', '-h').stdout and time.monotonic() < end:
                 time.sleep(0.1)
         for daemon in reversed(self.daemons):

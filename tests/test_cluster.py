@@ -227,7 +227,7 @@ def test_killed_jobs_are_resubmitted_and_end_in_the_same_bytes(slurm, undisturbe
     launcher = tmp_path / 'launcher'
     launcher.write_text(LAUNCHER)
     launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
-    done = submit(root, '--then-pack', '--ppn', '1', '--walltime', '00:01:00', '--margin', '1',
+    done = submit(root, '--then-pack', '--ppn', '1', '--walltime', '00:10:00', '--margin', '1',
                   '--launcher', shlex.quote(str(launcher)), env=slurm.env)
     assert done.returncode == 0, done.stderr
     jobs = generate_pbs.submitted_jobs(root / 'jobs')
@@ -244,7 +244,9 @@ def test_killed_jobs_are_resubmitted_and_end_in_the_same_bytes(slurm, undisturbe
     assert lines[3].endswith(f'{jobs["part03"]} running')
     assert lines[5].endswith(f'{jobs["part05"]} ended')
     assert 'part05: stopped (SIGTERM); the same command goes on' in lines
-    wait_for(lambda: job_state(slurm, jobs['part03']) != 'RUNNING', 120)
+    # The walltime ends now, not in ten minutes; Slurm looks every half minute.
+    slurm.ask('scontrol', 'update', f'jobid={jobs["part03"]}', 'EndTime=now')
+    wait_for(lambda: job_state(slurm, jobs['part03']) != 'RUNNING')
     assert job_state(slurm, jobs['part03']) == 'TIMEOUT'
     assert job_state(slurm, jobs['pack']) == 'PENDING'
     assert not (root / hf.TRAIN_HDF5).exists()
