@@ -1,0 +1,260 @@
+"""Runs many settings of rnn.py: one run a line of a text file, those not yet in the results.
+
+    python sweep.py runs.txt --root ROOT --parallel 2
+    python sweep.py runs.txt --root ROOT --seeds 0 1 2       # each line with three seeds
+    python sweep.py runs.txt --root ROOT --jobs --scheduler slurm --account ABC | sh
+    python results.py --root ROOT --mean --markdown sweep.md
+
+A line holds flags of rnn.py; what stands behind a # is a remark:
+
+    # 1 and 2 layers, with and without dropout
+    --layers 1 --dropout 0
+    --layers 1 --dropout 0.5
+    --layers 2 --dropout 0.5 --name deep
+
+A run without --name is named by its flags (layers1-dropout0.5). Needs what rnn.py needs;
+writes what rnn.py writes, and its output to ROOT/sweep/NAME.log. A run is done when
+ROOT/results.jsonl has a line with its settings, seed and split, whoever made it. Start the same
+command again after a stop: a run goes on from its last epoch.
+
+--jobs runs nothing: it writes a batch job for each run that is left and prints the commands that
+submit them. Flags it does not know, and ROOT/cluster.toml, are then those of generate_pbs.py.
+"""
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import generate_pbs
+import helperFunctions as hf
+import rnn
+from engine.errors import UserError
+from engine.files import replacing
+
+FOLDER = 'sweep'
+UNNAMED = '(unnamed)'
+THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
+
+
+class Run(NamedTuple):
+    """One run: its name, the flags for rnn.py, and what makes it the same as a result."""
+
+    name: str
+    flags: tuple
+    key: str
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    parser.add_argument('runs', type=Path, metavar='FILE', help='text file, one run a line')
+    group = parser.add_argument_group('which runs')
+    group.add_argument('--seeds', type=int, nargs='+', metavar='N',
+                       help='each line once with each of these seeds (default: --seed)')
+    group.add_argument('--list', action='store_true', help='only say which are done and left')
+    group = parser.add_argument_group('how')
+    group.add_argument('--parallel', type=int, default=1, metavar='N',
+                       help='runs at once; they share the cores (default: 1)')
+    group.add_argument('--device', default='-1', metavar='N',
+                       help='GPU number, or -1 for the CPU (default: -1)')
+    group.add_argument('--jobs', action='store_true',
+                       help='write batch jobs, print the commands that submit them')
+    return parser
+
+
+def key_of(settings, seed, split):
+    """Equal for two runs with the same settings, seed and split."""
+    return json.dumps([settings, seed, split], sort_keys=True)
+
+
+def read_runs(path, args):
+    """Reads the file; returns a list of Run, each line once for each seed.
+
+    Raises:
+        UserError: naming file and line: flags that rnn.py does not take, two runs of one name.
+    """
+    try:
+        lines = path.read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'{path}: {getattr(error, "strerror", None) or "not a text"}') from None
+    runs, lines_of = [], {}
+    for number, line in enumerate(lines, 1):
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError as error:
+            raise UserError(f'{path}:{number}: {error}') from None
+        for seed in (args.seeds or [args.seed]) if words else []:
+            run = _run(words, seed, args, f'{path}:{number}')
+            if run.name in lines_of:
+                raise UserError(f'{path}:{number}: {run.name} is also the name of line '
+                                f'{lines_of[run.name]}; give one of them a --name of its own')
+            lines_of[run.name] = number
+            runs.append(run)
+    if not runs:
+        raise UserError(f'{path}: names no run')
+    return runs
+
+
+def _run(words, seed, args, where):
+    """The Run of one line of the file, split into words."""
+    def refuse(message):
+        raise UserError(f'{where}: {message}')
+    parser = rnn.get_parser()
+    parser.error = lambda message: refuse(f'{message}; see python rnn.py --help')
+    parser.set_defaults(name=UNNAMED, seed=None)
+    try:
+        given = rnn.parse(parser, words)
+    except UserError as error:
+        refuse(str(error).removeprefix(f'{where}: '))
+    if given.root != Path('.') or given.split != 1 or given.restart or given.test_only:
+        refuse('--root, --split, --restart and --test-only are not for a line')
+    if given.seed is not None and args.seeds:
+        refuse('--seed stands here and --seeds in the command')
+    name = given.name
+    if name == UNNAMED:
+        # --cells 64 32 --dropout 0.5 -> cells64,32-dropout0.5
+        text = re.sub(r'(?<=\d) (?=[\d.])', ',', ' '.join(words).replace(' --', '-'))
+        name = re.sub(r'[^\w.,-]', '', text).lstrip('-')[:100]
+    if args.seeds:
+        name += f'-seed{seed}'
+    elif given.seed is not None:
+        seed = given.seed
+    flags = (*words, *['--tiny'] * args.tiny, '--split', str(args.split), '--seed', str(seed),
+             '--name', name, '--device', args.device)
+    parsed = rnn.parse(rnn.get_parser(), flags)
+    return Run(name, flags, key_of(rnn.settings_of(parsed), parsed.seed, parsed.split))
+
+
+def finished(root):
+    """The keys of the runs in ROOT/results.jsonl."""
+    try:
+        lines = (root / 'results.jsonl').read_text(encoding='utf-8').splitlines()
+    except FileNotFoundError:
+        return set()
+    keys = set()
+    for line in lines:
+        try:
+            result = json.loads(line)
+            keys.add(key_of(result['settings'], result['seed'], result['split']))
+        except (ValueError, KeyError, TypeError):
+            continue  # a line cut off by a full disk is no result
+    return keys
+
+
+def command(run, root, python=sys.executable):
+    return [python, str(hf.HERE / 'rnn.py'), '--root', str(root), *run.flags]
+
+
+def last_line(path):
+    try:
+        lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
+    except OSError:
+        return ''
+    return next((line.strip() for line in reversed(lines) if line.strip()), '')
+
+
+def run_here(runs, root, parallel):
+    """Runs them, `parallel` at once; returns those that failed.
+
+    A stop (Ctrl-C, SIGTERM) is passed on, so that each run keeps what it has.
+    """
+    folder = root / FOLDER
+    folder.mkdir(exist_ok=True)
+    environment = dict(os.environ)
+    if parallel > 1:
+        # Several runs that each take all cores would stand in one another's way.
+        threads = max(1, len(os.sched_getaffinity(0)) // parallel)
+        environment.update({name: str(threads) for name in THREADS})
+    waiting, running, failed = list(runs), {}, []
+
+    def stop(*_):
+        raise KeyboardInterrupt
+    old = signal.signal(signal.SIGTERM, stop)
+    try:
+        while waiting or running:
+            while waiting and len(running) < parallel:
+                run = waiting.pop(0)
+                log = folder / f'{run.name}.log'
+                with open(log, 'ab') as output:
+                    running[run] = subprocess.Popen(
+                        command(run, root), stdin=subprocess.DEVNULL, stdout=output,
+                        stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+                print(f'{run.name}: started, {len(waiting)} waiting; see {log}', flush=True)
+            time.sleep(0.1)
+            for run, process in list(running.items()):
+                if process.poll() is None:
+                    continue
+                del running[run]
+                words = last_line(folder / f'{run.name}.log')
+                if process.returncode:
+                    failed.append(run)
+                    print(f'{run.name}: failed: {words}', flush=True)
+                else:
+                    print(f'{run.name}: done', flush=True)
+    finally:
+        signal.signal(signal.SIGTERM, old)
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.wait()
+    return failed
+
+
+def write_jobs(runs, root, words):
+    """Writes ROOT/sweep/NAME.pbs for each run and prints the commands that submit them."""
+    root = root.resolve()
+    folder = root / FOLDER
+    settings = root / generate_pbs.SETTINGS
+    flags = generate_pbs.settings_flags(settings) if settings.exists() else []
+    parser = generate_pbs.get_parser()
+    # The file may hold flags for the parts of stage 2, too; the command line may not.
+    args, _ = parser.parse_known_args([*flags, *words, '--name', 'rnn-'])
+    _, unknown = parser.parse_known_args(words)
+    if unknown:
+        raise UserError(f'{" ".join(unknown)}: neither a flag of sweep.py nor of generate_pbs.py')
+    submit = 'sbatch' if args.scheduler == 'slurm' else 'qsub'
+    folder.mkdir(exist_ok=True)
+    for run in runs:
+        text = generate_pbs.job_text(args, run.name, folder,
+                                     [command(run, root, args.python)])
+        # Torque takes a name of 15 characters.
+        text = text.replace(f'#PBS -N rnn-{run.name}\n', f'#PBS -N {f"rnn-{run.name}"[:15]}\n')
+        path = folder / f'{run.name}.pbs'
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            f.write(text)
+        print(f'cd {shlex.quote(str(folder))} && {submit} {shlex.quote(path.name)}')
+
+
+def main():
+    parser = get_parser()
+    args, words = parser.parse_known_args()
+    if words and not args.jobs:
+        parser.error(f'unrecognized arguments: {" ".join(words)}')
+    if args.parallel < 1:
+        parser.error('--parallel: at least 1')
+    runs = read_runs(args.runs, args)
+    done = finished(args.root)
+    left = [run for run in runs if run.key not in done]
+    print(f'{len(runs)} runs, {len(runs) - len(left)} done, {len(left)} left',
+          file=sys.stderr if args.jobs else sys.stdout, flush=True)
+    if args.list:
+        for run in runs:
+            print(f'{"left" if run in left else "done"}  {run.name}')
+        return 0
+    if args.jobs:
+        return write_jobs(left, args.root, words)
+    failed = run_here(left, args.root, args.parallel)
+    if failed:
+        print(f'{len(failed)} runs failed, named above; the same command tries them again')
+        return 3
+    print(f'next: python results.py --root {args.root} --mean')
+    return 0
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
