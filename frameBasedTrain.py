@@ -8,6 +8,21 @@ Writes  ROOT/VGG_1024.model, and log, plots and snapshot in ROOT/frameTraining/
 
 Every epoch reads one random frame of each clip. Whole groups of the training list are
 held out to validate; the test list is not read. Run it again to resume.
+
+Augmentation changes training frames alone: all later stages see whole frames as they are. Does
+it help? Train with and without it in two roots, then compare on the same test clips:
+
+    for root in plain augmented; do
+        mkdir $root && ln -s ../UCF-101 ../ucfTrainTestlist ../VGG.model $root/
+    done
+    python frameBasedTrain.py --root plain --no-flip
+    python frameBasedTrain.py --root augmented --crop 0.875 --rotate 5 --rescale 0.1 \\
+        --brightness 0.2
+    for root in plain augmented; do
+        ./saveFeatures.sh --local --root $root && python save_hdf5.py --root $root &&
+        python normalizeData.py --root $root && python singleFrameAccuracy.py --root $root
+    done
+    python results.py --root plain --root augmented --unit video --compare 1 2
 """
 import os
 import platform
@@ -21,6 +36,7 @@ from chainer.optimizer_hooks import WeightDecay
 import helperFunctions as hf
 from VGGNet import load_vgg
 from VGGNet_1024 import from_vgg
+from engine.augmentation import Augmentation
 from engine.errors import UserError
 from engine.files import sha256
 from engine.frames import FrameIterator, frame_counts
@@ -44,10 +60,25 @@ def get_parser():
     group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
     group.add_argument('--frames-per-clip', type=int, default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
-    group.add_argument('--no-flip', dest='flip', action='store_false',
-                       help='never mirror a frame (where left and right are different classes)')
     group.add_argument('--validation-every', type=int, default=5, metavar='N',
                        help='hold out one group in N of each class (default: 5)')
+    group = parser.add_argument_group('augmentation of training frames')
+    group.add_argument('--no-flip', dest='flip', action='store_false',
+                       help='never mirror a frame; mirrored ones are new examples, harmful where '
+                            'left and right are different classes')
+    group.add_argument('--crop', type=float, default=1.0, metavar='SHARE',
+                       help='cut out a window with this share of the side, at a random place, and '
+                            'scale it up: the action is not always in the middle, and a little '
+                            'larger than in testing (default: 1, the whole frame)')
+    group.add_argument('--rotate', type=float, default=0.0, metavar='DEGREES',
+                       help='turn by up to this, either way, as a tilted camera would; 5 is '
+                            'plenty (default: 0)')
+    group.add_argument('--rescale', type=float, default=0.0, metavar='SHARE',
+                       help='larger or smaller by up to this share, as from nearer or farther '
+                            '(default: 0)')
+    group.add_argument('--brightness', type=float, default=0.0, metavar='SHARE',
+                       help='brighter or darker by up to this share, as under another light '
+                            '(default: 0)')
     group = parser.add_argument_group('bookkeeping')
     group.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)),
                        help='clips decoded at once (default: one a core)')
@@ -70,6 +101,10 @@ def readable(root, clips, workers):
 
 def main():
     args = hf.parse_stage(get_parser(), epochs=2, batch=8)
+    if not (0 < args.crop <= 1 and 0 <= args.rescale < 1 and 0 <= args.brightness < 1):
+        raise UserError('--crop: above 0, at most 1; --rescale, --brightness: from 0 to below 1')
+    if min(args.epochs, args.batch, args.frames_per_clip, args.features) < 1:
+        raise UserError('--epochs, --batch, --frames-per-clip, --features: at least 1')
     hf.print_settings(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split)
@@ -103,7 +138,9 @@ def main():
 
     size = model.shape['input_size']
     batches = FrameIterator(training, counts, args.batch, size, args.seed,
-                            args.frames_per_clip, args.flip, args.workers)
+                            args.frames_per_clip,
+                            Augmentation(args.flip, args.crop, args.rotate, args.rescale,
+                                         args.brightness), args.workers)
 
     def validate():
         sums = numpy.zeros(2)

@@ -75,18 +75,19 @@ class FrameIterator(NumberedBatches):
         seed (int): start of the random choices; None takes evenly spaced frames in order.
         frames_per_clip (int): frames a clip and epoch. More than one are read in one go
             and spread over as many batches.
-        flip (bool): mirrors a frame with probability 1/2.
+        augment: function of (frames uint8, RandomState) that changes the training frames,
+            such as an Augmentation; None leaves them as they are.
         workers (int): clips decoded at once.
         repeat (bool): goes on after an epoch.
     """
 
     def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
-                 flip=False, workers=2, repeat=True):
+                 augment=None, workers=2, repeat=True):
         if not clips:
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
-        self.per_clip, self.flip = frames_per_clip, flip
+        self.per_clip, self.augment = frames_per_clip, augment
         self._pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
@@ -111,11 +112,7 @@ class FrameIterator(NumberedBatches):
             return read_frames(clip.path, wanted, self.size)
         random = self._random(2, epoch, index)
         frames = read_frames(clip.path, random.randint(count, size=self.per_clip), self.size)
-        if self.flip:
-            frames = frames.copy()
-            mirrored = random.randint(2, size=self.per_clip) == 1
-            frames[mirrored] = frames[mirrored, :, ::-1]
-        return frames
+        return frames if self.augment is None else self.augment(frames, random)
 
     def _start(self, block):
         if block not in self._pending:
