@@ -48,7 +48,7 @@ from helperFunctions import CLIPS, LISTS, VGG_MODEL, stage_main
 
 WIDTH, HEIGHT, FPS = 320, 240, 25  # as in UCF-101
 MARGIN = 8                         # how far the camera may shake, in pixels
-RECIPE = 'demo 1'                  # change it when the drawing changes: old clips are remade
+RECIPE = 'demo 2'                  # change it when the drawing changes: old clips are remade
 # One random stream for each purpose, so that none depends on how much another drew.
 GROUP_STREAM, CLIP_STREAM, STILL_STREAM, TRAIN_STREAM = range(4)
 # The narrow VGG of the demo.
@@ -165,10 +165,10 @@ def _draw_dial(image, look, phase):
         _disc(image, x + radius * .8 * numpy.sin(tick), y - radius * .8 * numpy.cos(tick),
               radius * .04, look['dark'])
     way = numpy.array([numpy.sin(angle), -numpy.cos(angle)])
-    tip = (x, y) + way * radius * .62
-    _limb(image, (x, y) - way * radius * .2, tip, radius * .07, look['first'])
-    _disc(image, *tip, radius * .2, look['first'])
-    _disc(image, x, y, radius * .12, look['second'])
+    tip = (x, y) + way * radius * .56
+    _limb(image, (x, y) - way * radius * .16, tip, radius * .13, look['first'])
+    _disc(image, *tip, radius * .27, look['first'])
+    _disc(image, x, y, radius * .16, look['second'])
 
 
 # The right half of a figure of height 1 with its feet at 0: (across, up) of every joint.
@@ -210,7 +210,8 @@ def _draw_figure(image, look, phase):
         _limb(image, at('shoulder', across), at('hip', across), wide * 1.5, look['first'])
     for side in (-1, 1):
         _limb(image, at('shoulder', side), at('elbow', side), wide * .95, look['first'])
-        _limb(image, at('elbow', side), at('hand', side), wide * .75, look['skin'])
+        _limb(image, at('elbow', side), at('hand', side), wide * .85, look['first'])
+        _disc(image, *at('hand', side), wide * .95, look['skin'])
     _limb(image, at('neck', 0), at('head', 0), wide * .8, look['skin'])
     _disc(image, *at('head', 0), wide * 1.9, look['skin'])
     view, dx, dy = _window(image, *at('head', 0), wide * 2, wide * 2)
@@ -265,7 +266,7 @@ def _place(rng):
         'shape': str(rng.choice(['disc', 'square', 'diamond'])),
         'texture': str(rng.choice(['stripes', 'checks', 'rings', 'plain'])),
         'texture_angle': rng.uniform(0, numpy.pi),
-        'build': rng.uniform(.030, .042),
+        'build': rng.uniform(.038, .050),
     }
 
 
@@ -274,12 +275,12 @@ def _look(rng, place):
     tint = rng.normal(0, 6, 3).astype(numpy.float32)
     look = {name: numpy.clip(value + tint, 36, 219) if isinstance(value, numpy.ndarray)
             and value.ndim == 1 else value for name, value in place.items()}
-    height = rng.uniform(135, 165)
+    height = rng.uniform(145, 172)
     look.update(
-        x=WIDTH / 2 + rng.uniform(-45, 45), y=HEIGHT / 2 + rng.uniform(-36, 20),
-        size=rng.uniform(30, 44), largest=rng.uniform(75, 95), face=rng.uniform(62, 84),
+        x=WIDTH / 2 + rng.uniform(-40, 40), y=HEIGHT / 2 + rng.uniform(-36, 20),
+        size=rng.uniform(30, 44), largest=rng.uniform(75, 95), face=rng.uniform(72, 88),
         height=height, ground=rng.uniform(max(place['horizon'] + 8, height * 1.12),
-                                          HEIGHT - 10),
+                                          HEIGHT - 6),
         shake=(0., 0.))
     return look
 
@@ -504,7 +505,8 @@ def make_stills(task):
         if i % 8 == 0:
             place = _place(rng)
             grain = (bank * rng.uniform(1, 5)).astype(numpy.int8).view(numpy.uint8)
-        kind, phase = int(rng.integers(len(PAIRS))), rng.uniform()
+        # Angles and poses are harder to learn than places and sizes.
+        kind, phase = int(rng.choice(len(PAIRS), p=(.2, .15, .3, .35))), rng.uniform()
         shift = tuple(int(v) for v in rng.integers(-3, 4, 2))
         picture = _picture(PAIRS[kind][2], _look(rng, place), phase, shift)
         picture += _grain(rng, grain)
