@@ -222,7 +222,7 @@ def make_optimizer(args, model):
 
 
 def train(args, device, lists):
-    """Trains, and saves the model of the best epoch with its figures on its card."""
+    """Trains, and saves the model of the best epoch with its figures; returns the seconds."""
     with hf.open_hdf5(args.root / hf.TRAIN_HDF5, 'python save_hdf5.py') as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
         mean, std = statistics.read(f)
@@ -274,13 +274,14 @@ def train(args, device, lists):
     figures = {name: kept[key] for name, key in (
         ('train_loss', 'main/loss'), ('train_accuracy', 'main/accuracy'),
         ('epoch', 'epoch')) if key in kept}
-    figures.update(epochs=log[-1]['epoch'], seconds=round(log[-1]['elapsed_time'], 1))
+    figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
         'kind': 'rnn', 'shape': model.shape, 'classes': lists.classes, 'split': args.split,
         'seed': args.seed, 'settings': settings_of(args), 'method': method_of(args),
         'features': features, 'training': figures, 'commit': hf.commit(),
         'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
                      'chainer': chainer.__version__}})
+    return round(log[-1]['elapsed_time'], 1)
 
 
 def method_of(args):
@@ -306,8 +307,12 @@ def score(predictions, clips, readout):
     return hf.score(*zip(*pairs))
 
 
-def test(args, device, lists):
-    """Predicts the validation and the test clips with NAME.model, and appends the result."""
+def test(args, device, lists, **figures):
+    """Predicts the validation and the test clips with NAME.model, and appends the result.
+
+    Args:
+        figures: what else goes into the result's line.
+    """
     path = args.root / f'{args.name}.model'
     model, card = load_rnn(path, f'python rnn.py --root {args.root} --name {args.name}')
     hf.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
@@ -346,8 +351,9 @@ def test(args, device, lists):
                         f'made by: python save_hdf5.py --split {args.split}')
     settings = {**card['settings'],
                 **{key: value for key, value in settings_of(args).items() if key in TEST_FLAGS}}
-    figures = {f'validation_{key}': found['validation'][name] for key, name in (
-        ('loss', 'loss'), ('accuracy', 'top1'))} if 'validation' in found else {}
+    if 'validation' in found:
+        figures.update(validation_loss=found['validation']['loss'],
+                       validation_accuracy=found['validation']['top1'])
     hf.append_result(args.root, card['method'], args.split, 'video', card['seed'], settings,
                      predictions=out.name, **card['training'], **figures, **found['test'])
     print(f'{card["method"]} by video:  {hf.in_words(found["test"])}')
@@ -359,10 +365,9 @@ def main():
     hf.print_settings(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split)
-    if not args.test_only:
-        train(args, device, lists)
+    figures = {} if args.test_only else {'seconds': train(args, device, lists)}
     # The only place that reads the test clips, after all choices are made.
-    test(args, device, lists)
+    test(args, device, lists, **figures)
 
 
 if __name__ == '__main__':

@@ -10,10 +10,14 @@ import chainer
 class NumberedBatches(chainer.dataset.Iterator):
     """Chainer iterator over batches 0, 1, 2 ...; subclasses make batch `number`.
 
+    A subclass that reads ahead keeps its threads in `pool`.
+
     Args:
         batches_per_epoch (int): how many batches make an epoch.
         repeat (bool): goes on after an epoch.
     """
+
+    pool = None
 
     def __init__(self, batches_per_epoch, repeat=True):
         self.batches_per_epoch = batches_per_epoch
@@ -51,3 +55,7 @@ class NumberedBatches(chainer.dataset.Iterator):
 
     def serialize(self, serializer):
         self.number = int(serializer('number', self.number))
+
+    def finalize(self):
+        if self.pool is not None:
+            self.pool.shutdown(wait=False, cancel_futures=True)

@@ -88,7 +88,7 @@ class FrameIterator(NumberedBatches):
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.per_clip, self.augment = frames_per_clip, augment
-        self._pool = ThreadPoolExecutor(workers)
+        self.pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
         self._block = (None, None)
@@ -117,7 +117,7 @@ class FrameIterator(NumberedBatches):
     def _start(self, block):
         if block not in self._pending:
             epoch, members = self._members(block)
-            self._pending[block] = [self._pool.submit(self._read, epoch, int(index))
+            self._pending[block] = [self.pool.submit(self._read, epoch, int(index))
                                     for index in members]
 
     def make(self, number):
@@ -138,6 +138,3 @@ class FrameIterator(NumberedBatches):
         chosen = order[slot * len(labels) // self.per_clip:
                        (slot + 1) * len(labels) // self.per_clip]
         return frames[chosen], labels[chosen]
-
-    def finalize(self):
-        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -19,7 +19,7 @@ def technique(text):
     raise ValueError(f'{text!r} is none of {", ".join(TECHNIQUES)} (N from 2)')
 
 
-def test_sequences(name, n, technique, steps, reverse_too=False, seed=0):
+def sequences_of(name, n, technique, steps, reverse_too=False, seed=0):
     """Which frames of a clip the network is shown.
 
     Args:
@@ -64,11 +64,11 @@ def predict(model, store, device, batch_size, **how):
         model (RNNNet): on `device`.
         store (FeatureStore): the clips.
         batch_size (int): sequences a batch.
-        how: technique, steps, reverse_too, seed as for test_sequences.
+        how: technique, steps, reverse_too, seed as for sequences_of.
     """
     jobs, counts = [], []
     for index, clip in enumerate(store.clips):
-        sequences = test_sequences(clip.name, int(store.lengths[index]), **how)
+        sequences = sequences_of(clip.name, int(store.lengths[index]), **how)
         jobs += [(index, frames) for frames in sequences]
         counts.append(len(sequences))
     seen = {}

@@ -97,7 +97,7 @@ class SequenceBatches(NumberedBatches):
         self.drop_frames, self.scale = drop_frames, scale
         self.variable_length = variable_length
         # One thread reads the next batch while the network works on this one.
-        self._pool = ThreadPoolExecutor(1)
+        self.pool = ThreadPoolExecutor(1)
         self._ahead = {}
         super().__init__(-(-len(store) // batch_size))
 
@@ -139,12 +139,9 @@ class SequenceBatches(NumberedBatches):
 
     def make(self, number):
         """Returns ((steps, n, D) float32, (n,) int32, (n,) int)."""
-        job = self._ahead.pop(number, None) or self._pool.submit(self._make, number)
-        self._ahead = {number + 1: self._pool.submit(self._make, number + 1)}
+        job = self._ahead.pop(number, None) or self.pool.submit(self._make, number)
+        self._ahead = {number + 1: self.pool.submit(self._make, number + 1)}
         return job.result()
-
-    def finalize(self):
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def by_length(lengths, batch_size):
