@@ -320,7 +320,7 @@ def main():
     if isinstance(error, DecoderKilled):
         # A scheduler signals one process after the other: ours may be yet to come.
         stop.wait(PATIENCE)
-    if error and not (why and isinstance(error, DecoderKilled)):
+    if error and not why:
         raise error
     if not outcome.get('ended'):
         # Results are whole files by now; a batch still in the network is not waited for,
