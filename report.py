@@ -40,6 +40,8 @@ FRAMES = 'frames'                  # the run that frameBasedTrain.py makes
 POSITIONS = (10, 30, 60, 120)      # frames; in the table
 CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80, 120, 180, 250, 350, 500, 700, 1000)
 MOST_RUNS = 5                      # without --runs: six lines can be told apart in a chart
+HEADINGS = {'top1': 'top-1 %', 'top5': 'top-5 %', 'top10': 'top-10 %', 'train': 'train %',
+            'val': 'validation %', 'val loss': 'validation loss'}  # for those of results.py
 THUMBNAIL = 112                    # height and decoded width of an example frame, pixels
 
 
@@ -116,13 +118,28 @@ def read_log(root, name):
              if res.is_number(value) and math.isfinite(value)} for epoch in epochs]
 
 
-def find_runs(root, notes):
+def line_of(results, path, split):
+    """The last line of results.jsonl that tells of a prediction file by video; {} if none."""
+    return next((result for result in reversed(results) if result['unit'] == 'video'
+                 and (result.get('predictions'), result['split']) == (path.name, split)), {})
+
+
+def sees_first_frames(settings):
+    """Whether step k of a prediction file is frame k of the clip, seen after those before."""
+    return (settings.get('inference', 'full') in ('full', 'first')
+            and not settings.get('reverse_too'))
+
+
+def find_runs(root, results, split, notes):
     """Names of the runs in ROOT but the frames, lowest validation loss first."""
     names = {path.name.removesuffix(confusion.TEST_SUFFIX)
              for path in root.glob('*' + confusion.TEST_SUFFIX)}
     names |= {path.parent.name.removesuffix('.training') for path in root.glob('*.training/log')}
 
     def loss(name):
+        told = line_of(results, predictions_path(root, name), split).get('validation_loss')
+        if res.is_number(told) and math.isfinite(told):
+            return told
         try:
             return min((epoch['validation/main/loss'] for epoch in read_log(root, name)
                         if 'validation/main/loss' in epoch), default=math.inf)
@@ -193,21 +210,21 @@ def results_section(results, runs):
         else:
             intervals.append('-')
     header, rows = res.table(results, intervals)
-    differing = res.differing_settings(results)
+    differing = res.without_inference(res.differing_settings(results))
     if any(differing):
         header = header + ['settings that differ']
         rows = [row + [res.in_words(settings)] for row, settings in zip(rows, differing)]
-    shown = {key: key.replace('top', 'top-') + ' %' for key in header if key.startswith('top')
-             and key[3:].isdigit()}
-    header = [shown.get(key, key) for key in header]
     notes = 'Compare lines of one unit and one split only.'
     if any(interval != '-' for interval in intervals):
         notes += (' The interval is a bootstrap over groups: clips of one group show the same '
                   'person in the same place, and stand or fall together.')
+    if 'train' in header or 'val' in header:
+        notes += (' "Train %" is by step of the training segments, with dropout; "validation %" '
+                  'by video of the held-out groups.')
     return section(
         'results', 'Results', paragraph(notes),
         table('Accuracy in percent of n frames, segments or videos, as the column "unit" says',
-              header, rows, words=('method', 'unit', 'top-1 95 %'),
+              [HEADINGS.get(key, key) for key in header], rows, words=res.LEFT,
               long=('settings that differ',), heads=header.index('method')))
 
 
@@ -268,9 +285,13 @@ def curve_of(root, name, title, notes):
 
 def position_section(runs):
     """Accuracy and sureness after the first k frames."""
+    without = [run.title for run in runs if not run.curve]
     runs = [run for run in runs if run.curve]
     if not runs:
         return ''
+
+    # One scale, so that sureness can be held against accuracy.
+    largest = max(100 * value for run in runs for pair in run.curve.values() for value in pair)
 
     def chart(which, label, what):
         series = [(run.title, number, list(run.curve), [100 * pair[which] for pair in
@@ -278,35 +299,39 @@ def position_section(runs):
                   for number, run in enumerate(runs)]
         ends = '; '.join(f'{title} from {ys[0]:.1f} % after {xs[0]} to {ys[-1]:.1f} % after '
                          f'{xs[-1]}' for title, _, xs, ys in series)
-        return element('figure', line_chart(
-            label, f'{label} by frames seen: {ends}.', series, 'frames seen (logarithmic)', 100,
-            ' %', [1, 3, 10, 30, 60, 120, 250, 500, 1000], log=True), element('figcaption', what))
+        drawn = line_chart(
+            label, f'{label} by frames seen: {ends}.', series, 'frames seen (logarithmic)',
+            largest, ' %', [1, 3, 10, 30, 60, 120, 250, 500, 1000], log=True)
+        return element('figure', drawn, element('figcaption', what))
     rows = []
     for run in runs:
         clips, lengths = len(run.method.clips), list(run.lengths.values())
         whole = numpy.mean([run.probability[name].max() for name in run.lengths])
-        for label, which in (('right', 0), ('sure', 1)):
-            rows.append([f'{run.title}, {label} %', clips]
+        for label, which in (('right %', 0), ('how sure %', 1)):
+            rows.append([run.title, label, clips]
                         + [percent(run.curve[k][which]) if k in run.curve else '-'
                            for k in POSITIONS]
                         + [percent((accuracy(run), whole)[which])])
-        rows.append([f'{run.title}, videos that long', clips]
+        rows.append([run.title, 'videos so long', clips]
                     + [sum(n >= k for n in lengths) for k in POSITIONS] + [clips])
+    left_out = (f' Not drawn, as their predictions keep no order of frames: {", ".join(without)}.'
+                if without else '')
     readouts = '; '.join(f'{run.title} by "{run.readout}"' for run in runs)
     return section(
         'position', 'Accuracy over sequence position',
         paragraph(f'Each video is read out from its first k frames only ({readouts}). A shorter '
                   'video counts with all it has, so every point is over the same n test videos; '
-                  'where fewer than a tenth are that long, none is given.'),
-        element('div', chart(0, 'right', 'Share of videos whose class is named right.'),
+                  f'where fewer than a tenth are that long, none is given.{left_out}'),
+        element('div', chart(0, 'videos right', 'Share of videos whose class is named right.'),
                 chart(1, 'how sure', 'Mean over videos of the probability given to the class '
                       'named. Above the share that is right: surer than it should be.'),
                 class_='grid charts'),
         legend([(number, f'{run.title} (n {len(run.method.clips)} videos)')
                 for number, run in enumerate(runs)]),
         element('h3', 'In figures'),
-        table('By video: percent right, and how sure, after the first k frames',
-              ['method', 'n'] + [f'{k} frames' for k in POSITIONS] + ['whole video'], rows))
+        table('By video, after the first k frames: percent right; how sure; videos so long',
+              ['method', 'what', 'n'] + [f'{k} frames' for k in POSITIONS] + ['whole video'],
+              rows, words=('what',)))
 
 
 def matrix_section(runs, lists, args):
@@ -364,10 +389,10 @@ def change_sections(a, b, lists, top):
     largest = max(abs(change[i]) for i in shown)
 
     def classes(caption, labels):
-        rows = [[lists.classes[i], n[i], percent(accuracy_a[i]), percent(accuracy_b[i]),
-                 join([bar(change[i], largest), points(change[i])]),
+        rows = [[lists.classes[i], n[i], join([bar(change[i], largest), points(change[i])]),
+                 percent(accuracy_a[i]), percent(accuracy_b[i]),
                  signed(matrix_b[i, i] - matrix_a[i, i])] for i in labels]
-        return table(caption, ['class', 'n', f'{a.title} %', f'{b.title} %', 'points', 'videos'],
+        return table(caption, ['class', 'n', 'points', f'{a.title} %', f'{b.title} %', 'videos'],
                      rows)
     by = 'by video; n: test videos of the class'
     if len(shown) <= 2 * top:
@@ -460,7 +485,7 @@ def flips_section(a, b, lists, args, notes):
                 shown.append(example(clip, a, b, lists.classes))
             except UserError as error:
                 failed.append(str(error))
-        parts += [element('h3', f'{len(clips)} videos flipped to {word}'),
+        parts += [element('h3', f'{len(clips)} video{"s" * (len(clips) != 1)} flipped to {word}'),
                   element('div', *shown, class_='grid') if shown else
                   paragraph('None.' if not clips else 'No frame could be read.'
                             if args.examples else 'No frames asked for.')]
@@ -484,11 +509,13 @@ def summary(a, b):
     p = res.mcnemar(lost, gained)
     p = f'p = {p:.2g}' if p >= 0.0001 else 'p < 0.0001'
 
+    unit = f'top-1 by video (n\u00a0{len(clips)})'
+
     def one(number, words):
         return element('div', element('dt', words), element('dd', number))
     return join([
-        element('dl', one(f'{100 * right_a:.1f} %', f'{a.title}, top-1 by video (n\u00a0{len(clips)})'),
-                one(f'{100 * right_b:.1f} %', f'{b.title}, top-1 by video (n\u00a0{len(clips)})'),
+        element('dl', one(f'{100 * right_a:.1f} %', f'{a.title}, {unit}'),
+                one(f'{100 * right_b:.1f} %', f'{b.title}, {unit}'),
                 one(points(right_b - right_a), 'percentage points between them'),
                 class_='figures'),
         paragraph(f'Over the {len(clips)} test videos that both predict: {gained} flipped to '
@@ -510,7 +537,7 @@ def collect(args, notes, faults):
         lists = read_lists(root, args.split)
     except UserError as error:
         notes.append(str(error))
-    names = args.runs or find_runs(root, notes)
+    names = args.runs or find_runs(root, results, args.split, notes)
     names = [FRAMES] + [name for name in dict.fromkeys(names) if name != FRAMES]
     for name in names:
         path = predictions_path(root, name)
@@ -522,7 +549,9 @@ def collect(args, notes, faults):
                 f'{path}: not there; made by: python {made_by} --root {root}')
         elif lists:
             try:
-                runs.append(read_run(name, path, lists, args.split))
+                run = read_run(name, path, lists, args.split)
+                settings = line_of(results, path, args.split).get('settings', {})
+                runs.append(run if sees_first_frames(settings) else run._replace(curve={}))
             except UserError as error:
                 faults.append(str(error))
     if len(names) == 1:

@@ -5,11 +5,13 @@ Every text that comes in is escaped, except what is wrapped in Raw.
 import base64
 import html
 import math
+import re
 
 # The browser itself then refuses whatever is not inside the file.
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 # Lines are told apart by colour, dash and mark, so that no one of them has to be seen.
 DASHES = ('', '6 3', '2 3', '9 3 2 3', '', '6 3', '2 3', '9 3 2 3')
+VOID = ('input', 'img', 'wbr')    # elements without content or end
 WIDTH, HEIGHT = 420, 240          # of a chart, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 44, 14, 24, 40
 
@@ -58,19 +60,19 @@ table { border-collapse: collapse; font-size: .92rem; line-height: 1.35;
 caption { text-align: left; padding: 0 0 .5rem; font-size: .9rem; }
 caption span { display: inline-block; position: sticky; left: 0;
   max-width: min(68ch, calc(100vw - 2rem)); }
-th, td { padding: .38rem .7rem; text-align: right; vertical-align: top; white-space: nowrap;
+th, td { padding: .38rem .6rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--rule); }
 th:first-child, td:first-child { padding-left: 0; }
 thead th { color: var(--muted); font-weight: 600; vertical-align: bottom;
   border-bottom: 2px solid var(--rule); white-space: normal; }
+wbr { display: none; }
 th.tight { white-space: nowrap; }
 tbody th { font-weight: 500; position: sticky; left: 0; background: var(--paper); }
-@media (max-width: 40rem) { tbody th { white-space: normal; max-width: 9rem; } }
 .word { text-align: left; }
 td.long { white-space: normal; min-width: 16rem; max-width: 30rem; color: var(--muted);
   font-size: .85rem; overflow-wrap: anywhere; }
-.bar { display: inline-block; vertical-align: middle; position: relative; width: 4.5rem;
-  height: .7rem; margin-right: .5rem; background: linear-gradient(var(--muted), var(--muted))
+.bar { display: inline-block; vertical-align: middle; position: relative; width: 3.5rem;
+  height: .7rem; margin-right: .35rem; background: linear-gradient(var(--muted), var(--muted))
   center / 1px 100% no-repeat; }
 .bar i { position: absolute; top: 0; height: 100%; }
 .up i { left: 50%; background: var(--gain); }
@@ -100,6 +102,9 @@ svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 .clip figcaption span { display: block; }
 .clip img { display: block; width: 100%; height: auto; background: var(--tint); }
 details { margin: 0 0 1rem; } summary { cursor: pointer; padding: .3rem 0; color: var(--link); }
+@media (max-width: 40rem) { table { font-size: .85rem; } th, td { padding: .35rem .45rem; }
+  tbody th { white-space: normal; max-width: 8.5rem; } wbr { display: inline; }
+  .bar { width: 3rem; } }
 @media print { body > * { max-width: none; } figure, tr { break-inside: avoid; } }
 '''
 
@@ -121,6 +126,8 @@ def element(name, *content, **attributes):
     """<name attributes>content</name>; class_ stands for class, aria_label for aria-label."""
     given = ''.join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(str(value))}"'
                     for key, value in attributes.items() if value is not None)
+    if name in VOID:
+        return Raw(f'<{name}{given}>')
     return Raw(f'<{name}{given}>{join(content)}</{name}>')
 
 
@@ -147,17 +154,22 @@ def table(caption, header, rows, words=(), long=(), heads=0):
         kind = ('word ' * (header[i] in words or header[i] in long or i == heads)
                 + 'long' * (header[i] in long)).strip() or None
         if i == heads:
-            return element('th', value, scope='row', class_=kind)
+            return element('th', camel(value), scope='row', class_=kind)
         return element('td', value, class_=kind)
     titles = [element('th', name, scope='col', class_=' '.join(
         ['word'] * (name in words or name in long or i == heads)
         + ['tight'] * (len(name) <= 10)) or None) for i, name in enumerate(header)]
     lines = [element('tr', *(cell(i, value) for i, value in enumerate(row))) for row in rows]
+    whole = element('table', element('caption', element('span', caption)),
+                    element('thead', element('tr', *titles)),
+                    element('tbody', join(lines, '\n')))
     # tabindex: a keyboard must reach what has to be scrolled.
-    return element('div', element(
-        'table', element('caption', element('span', caption)), element('thead', element('tr', *titles)),
-        element('tbody', join(lines, '\n'))), class_='scroll', tabindex=0, role='region',
-        aria_label=caption)
+    return element('div', whole, class_='scroll', tabindex=0, role='region', aria_label=caption)
+
+
+def camel(value):
+    """Lets a name such as HandstandPushups break before a capital, where room is short."""
+    return Raw(re.sub('(?<=[a-z])(?=[A-Z])', '<wbr>', text(value)))
 
 
 def bar(value, largest):
@@ -181,7 +193,8 @@ def ticks(largest, about=4):
     if not largest > 0:
         largest = 1.0
     step = 10 ** math.floor(math.log10(largest / about))
-    step *= next(factor for factor in (1, 2, 2.5, 5, 10) if factor * step * about >= largest * 0.999)
+    step *= next(factor for factor in (1, 2, 2.5, 5, 10)
+                 if factor * step * about >= 0.999 * largest)
     return [round(i * step, 10) for i in range(math.ceil(largest / step - 1e-9) + 1)]
 
 
@@ -228,7 +241,8 @@ def line_chart(name, alt, series, x_label, largest=None, unit='', x_ticks=None, 
 
     bottom = HEIGHT - BOTTOM
     out = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-           f'aria-label="{html.escape(alt)}">', f'<text class="name" x="0" y="12">{text(name)}</text>']
+           f'aria-label="{html.escape(alt)}">',
+           f'<text class="name" x="0" y="12">{text(name)}</text>']
     for y in y_ticks:
         out.append(f'<line class="{"rule" if y else "axis"}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
                    f'y1="{down(y):.1f}" y2="{down(y):.1f}"/><text x="{LEFT - 6}" '
