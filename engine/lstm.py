@@ -61,14 +61,15 @@ def _cell(gates, c_previous, c, tanh_c, h):
 
 
 def _cell_gpu(gates, c_previous, c, tanh_c, h):
+    # i_, as CuPy has an i of its own.
     cuda.elementwise(
-        'T c_previous', 'T i, T f, T o, T g, T c, T tanh_c, T h',
+        'T c_previous', 'T i_, T f, T o, T g, T c, T tanh_c, T h',
         '''const T half = 0.5;
-           i = tanh(i * half) * half + half;
+           i_ = tanh(i_ * half) * half + half;
            f = tanh(f * half) * half + half;
            o = tanh(o * half) * half + half;
            g = tanh(g);
-           c = f * c_previous + i * g;
+           c = f * c_previous + i_ * g;
            tanh_c = tanh(c);
            h = o * tanh_c;''',
         'lstm_window_forward')(c_previous, *_blocks(gates), c, tanh_c, h)
@@ -102,14 +103,14 @@ def _cell_backward(gates, c_previous, tanh_c, gh, gc, g_gates):
 
 def _cell_backward_gpu(gates, c_previous, tanh_c, gh, gc, g_gates):
     cuda.elementwise(
-        'T i, T f, T o, T g, T c_previous, T tanh_c, T gh',
+        'T i_, T f, T o, T g, T c_previous, T tanh_c, T gh',
         'T gc, T gi, T gf, T go, T gg',
         '''const T one = 1;
            const T total = gc + gh * o * (one - tanh_c * tanh_c);
-           gi = total * g * i * (one - i);
+           gi = total * g * i_ * (one - i_);
            gf = total * c_previous * f * (one - f);
            go = gh * tanh_c * o * (one - o);
-           gg = total * i * (one - g * g);
+           gg = total * i_ * (one - g * g);
            gc = total * f;''',
         'lstm_window_backward')(
             *_blocks(gates), c_previous, tanh_c, gh, gc, *_blocks(g_gates))
