@@ -28,7 +28,7 @@ from RNNNet import CELLS, LOSSES, RNNNet, load_rnn, sequence_loss, step_weights
 from engine import statistics
 from engine.adam import Adam
 from engine.errors import UserError
-from engine.inference import predict, technique
+from engine.inference import check_technique, predict
 from engine.modelfile import load_weights, save_model
 from engine.sequences import FeatureStore, SequenceBatches
 from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, reseed
@@ -120,7 +120,7 @@ def get_parser():
     group = parser.add_argument_group('test (and validation)')
     group.add_argument('--test-only', action='store_true',
                        help='test NAME.model with these flags; nothing is trained')
-    group.add_argument('--inference', type=technique, default='first', metavar='HOW',
+    group.add_argument('--inference', default='first', metavar='HOW',
                        help='full: each clip as it is; first, middle, random: one segment; '
                             'segments:N: N of them from end to end, averaged (default: first)')
     group.add_argument('--test-steps', type=int, default=180, metavar='N',
@@ -161,9 +161,7 @@ def parse(parser, argv=None):
         raise UserError('--cells: at least 1; --hidden, --test-steps: at least 0')
     if (args.schedule == 'step') != (args.lr_drop > 0):
         raise UserError('--schedule step and --lr-drop EPOCHS belong together')
-    if args.inference.startswith('segments') and not args.test_steps:
-        raise UserError(f'--inference {args.inference} wants the length of a segment: '
-                        '--test-steps')
+    check_technique(args.inference, args.test_steps)
     if os.path.basename(args.name) != args.name or not args.name:
         raise UserError(f'--name {args.name}: a name, not a path')
     return args
@@ -333,6 +331,10 @@ def test(args, device, lists, **figures):
             clips = (lists.test if kind == 'test' else
                      [clip for clip in lists.train if clip.name in held_out])
             store = FeatureStore(f, clips, args.memory)
+            if store.n_features != model.shape['n_in']:
+                raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} '
+                                f'takes {model.shape["n_in"]}; make it again: python '
+                                'save_hdf5.py')
             if str(f.attrs.get('model_sha256')) != card['features']:
                 raise UserError(f'{f.filename}: features of another {hf.FRAME_MODEL} than {path} '
                                 'was trained on; train it again: python rnn.py '

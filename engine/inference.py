@@ -4,6 +4,7 @@ import chainer
 import chainer.functions as F
 import numpy
 
+from engine.errors import UserError
 from engine.sequences import by_length, reverse_append
 
 TECHNIQUES = ('full', 'first', 'middle', 'random', 'segments:N')
@@ -11,12 +12,18 @@ TECHNIQUES = ('full', 'first', 'middle', 'random', 'segments:N')
 WINDOW = 120
 
 
-def technique(text):
-    """Returns `text` if it names a technique; for argparse, so ValueError if not."""
-    word, _, number = text.partition(':')
-    if text in TECHNIQUES[:-1] or word == 'segments' and number.isdigit() and int(number) > 1:
-        return text
-    raise ValueError(f'{text!r} is none of {", ".join(TECHNIQUES)} (N from 2)')
+def check_technique(technique, steps):
+    """Refuses what sequences_of would not understand.
+
+    Raises:
+        UserError: naming the flag.
+    """
+    word, _, number = technique.partition(':')
+    if technique not in TECHNIQUES[:-1] and not (word == 'segments' and number.isdigit()
+                                                 and int(number) > 1):
+        raise UserError(f'--inference {technique}: none of {", ".join(TECHNIQUES)} (N from 2)')
+    if word == 'segments' and not steps:
+        raise UserError(f'--inference {technique} wants the length of a segment: --test-steps')
 
 
 def sequences_of(name, n, technique, steps, reverse_too=False, seed=0):

@@ -51,6 +51,8 @@ class FeatureStore:
         self.in_memory = size <= memory * 2 ** 30
         if self.in_memory:
             self.sets = [d[()] for d in self.sets]
+            for index, data in enumerate(self.sets):
+                self._check(index, data)
 
     def __len__(self):
         return len(self.clips)
@@ -63,11 +65,15 @@ class FeatureStore:
         """
         low, high = int(wanted.min()), int(wanted.max()) + 1
         rows = self.sets[index][low:high][wanted - low].astype(numpy.float32, copy=False)
+        if not self.in_memory:
+            self._check(index, rows)
+        return rows
+
+    def _check(self, index, rows):
         if not numpy.isfinite(rows).all():
             raise UserError(f'{self.path}: {self.clips[index].name} holds a feature that is not '
                             'finite; remove its .npy file and make it again: ./saveFeatures.sh, '
                             'python save_hdf5.py')
-        return rows
 
 
 class SequenceBatches(NumberedBatches):

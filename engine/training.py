@@ -9,19 +9,18 @@ import math
 import os
 import signal
 import sys
+import time
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
-import matplotlib
 import numpy
 from chainer import training
 from chainer.training import extensions
+from matplotlib.figure import Figure
 
 from engine.errors import UserError
 from engine.files import replacing
 from engine.modelfile import save_model
-
-matplotlib.use('Agg')
 
 SNAPSHOT = 'snapshot.npz'
 SCHEDULES = ('constant', 'step', 'linear', 'cosine')
@@ -158,6 +157,7 @@ class Training:
         self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
         self.should_stop = should_stop
         self.terminated = False
+        self.plotted = -math.inf
         os.makedirs(self.folder, exist_ok=True)
         self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
         self._check_settings(settings, restart)
@@ -205,13 +205,28 @@ class Training:
         trainer.extend(extensions.PrintReport(
             [c for c in columns if validate is not None or 'validation' not in c],
             out=sys.stdout if sys.stdout.isatty() else _PlainLog()), trigger=epoch)
-        for key in ('loss', 'accuracy'):
-            trainer.extend(extensions.PlotReport(
-                [f'main/{key}', f'validation/main/{key}'], 'epoch', trigger=epoch,
-                filename=f'{key}.png'))
+        trainer.extend(lambda _: self._plot(), name='plot', trigger=epoch, priority=-50)
         if sys.stdout.isatty():
             trainer.extend(extensions.ProgressBar(update_interval=1))
         trainer.extend(lambda _: self._snapshot(), name='snapshot', trigger=epoch, priority=-100)
+
+    def _plot(self, every=20.0):
+        """Draws loss.png and accuracy.png from the log, unless it was done a moment ago."""
+        if time.monotonic() < self.plotted + every:
+            return
+        self.plotted = time.monotonic()
+        for key in ('loss', 'accuracy'):
+            figure = Figure(figsize=(6, 4), layout='constrained')
+            axes = figure.add_subplot(xlabel='epoch', ylabel=key)
+            for name in (f'main/{key}', f'validation/main/{key}'):
+                points = [(line['epoch'], line[name]) for line in self.log() if name in line]
+                if points:
+                    axes.plot(*zip(*points), marker='.',
+                              label='training' if name.startswith('main') else 'validation')
+            axes.legend()
+            axes.grid(alpha=0.3)
+            with replacing(os.path.join(self.folder, f'{key}.png')) as temporary:
+                figure.savefig(temporary, format='png')
 
     def _is_over(self, trainer):
         return (self.updater.failure is not None or self.terminated or self.should_stop()
@@ -251,7 +266,11 @@ class Training:
             self.terminated = True
         old = signal.signal(signal.SIGTERM, on_sigterm)
         try:
-            self.trainer.run(show_loop_exception_msg=False)
+            # Nothing overflows unseen: the loss and the weights are looked at.
+            with numpy.errstate(over='ignore', invalid='ignore', divide='ignore'):
+                self.trainer.run(show_loop_exception_msg=False)
+            if self.log():
+                self._plot(every=0)
         finally:
             signal.signal(signal.SIGTERM, old)
         if self.terminated:

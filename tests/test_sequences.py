@@ -48,8 +48,8 @@ def test_random_segment_depends_on_clip_and_seed_alone():
 
 @pytest.mark.parametrize('text', ['segments', 'segments:1', 'segments:x', 'last', 'full:2', ''])
 def test_unknown_techniques_are_refused(text):
-    with pytest.raises(ValueError):
-        inference.technique(text)
+    with pytest.raises(UserError, match='segments:N'):
+        inference.check_technique(text, 9)
 
 
 def test_by_length():
