@@ -444,7 +444,7 @@ def example(clip, a, b, classes):
     strip = numpy.hstack(list(frames[..., ::-1]))  # BGR to RGB
     data = imageio.imwrite('<bytes>', strip, extension='.jpg', quality=82)
     said = [f'{run.title}: {classes[run.method.said[clip.name]]} '
-            f'({100 * run.probability[clip.name][run.method.said[clip.name]]:.0f} %)'
+            f'({100 * run.probability[clip.name][run.method.said[clip.name]]:.0f}\u00a0%)'
             for run in (a, b)]
     # Frames are decoded as squares; the page gives them their own shape back.
     shape = f'aspect-ratio:{len(frames) * width}/{height}'
