@@ -16,7 +16,8 @@ mean cannot: its place at the padded border would change. It goes into the model
 and every stage subtracts it. So the model computes what the source computes.
 
 What the source lacks is an error that names it; with --random-rest those layers start
-at random, and the card says so. Narrower blocks after those in the source make a
+at random, and the card says so; with --pass-rest convolutions that it lacks hand on what
+comes in (trained features through random ones are worth less). Narrower blocks after those in the source make a
 quick network for trials: --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
 import hashlib
@@ -95,6 +96,9 @@ def get_parser():
                             '.safetensors and .onnx, bgr for the others)')
     group.add_argument('--random-rest', action='store_true',
                        help='layers that the source lacks start at random')
+    group.add_argument('--pass-rest', action='store_true',
+                       help='as --random-rest, but convolutions that the source lacks, of as '
+                            'many outputs as inputs, hand on their input')
     group = parser.add_argument_group('model')
     group.add_argument('--channels', default=','.join(map(str, CHANNELS)), metavar='A,B,C,D,E',
                        help='output channels of the five blocks (default: %(default)s)')
@@ -123,13 +127,17 @@ def main():
         model = VGGNet(**shape)
     except ValueError as error:
         raise UserError(f'--channels, --hidden, --input-size: {error}') from None
-    missing = fill(model, args.source, form, layers, args.random_rest)
+    missing = fill(model, args.source, form, layers, args.random_rest or args.pass_rest)
     source = args.input or ('torch' if form == 'torch' else 'bgr')
     if CONVS[0] not in missing:
         adapt_input(model, *INPUTS[source])
+    passing = pass_on(model, missing) if args.pass_rest else []
+    missing = [name for name in missing if name not in passing]
     if missing:
         scale_random(model, missing)
     origin = f'{args.source.name}: {", ".join(name for name in CONVS + LINEARS if name in layers)}'
+    if passing:
+        origin += f'; handing on their input: {", ".join(passing)}'
     if missing:
         origin += f'; random (seed {args.seed}): {", ".join(missing)}'
     out = args.root / hf.VGG_MODEL
@@ -142,6 +150,18 @@ def main():
         'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
                      'chainer': chainer.__version__}})
     print(f'wrote {out} from {origin}; next: python frameBasedTrain.py --root {args.root}')
+
+
+def pass_on(model, names):
+    """Makes the square convolutions among `names` hand on what comes in; returns their names."""
+    square = [name for name in names
+              if name in CONVS and model[name].W.shape[0] == model[name].W.shape[1]]
+    for name in square:
+        weight = model[name].W.array
+        weight[...] = 0
+        # the middle of the 3x3 kernel, each channel to itself; the ReLU changes nothing then
+        numpy.einsum('iiyx->iyx', weight)[:, 1, 1] = 1
+    return square
 
 
 def scale_random(model, names):
@@ -180,7 +200,7 @@ def numbers(text):
 def fetch(args):
     """Downloads the source that --download names; returns its path."""
     url, digest, whole = DOWNLOADS[args.download]
-    if not whole and not args.random_rest:
+    if not whole and not (args.random_rest or args.pass_rest):
         raise UserError(f'--download {args.download} lacks {", ".join(LINEARS)}; '
                         '--random-rest starts them at random')
     path = args.root / url.rsplit('/', 1)[1]
