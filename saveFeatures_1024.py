@@ -259,12 +259,32 @@ def seconds(walltime):
         raise UserError(f'--walltime {walltime}: expected HH:MM:SS') from None
 
 
+def leave(why):
+    """Ends the program now: what is finished stands there in whole files.
+
+    A batch still in the network is not waited for, nor is anything asked of a file
+    system that may hang.
+    """
+    print(f'stopped ({why}); the same command goes on', flush=True)
+    os._exit(4)
+
+
 def main():
     started = time.monotonic()
     args = hf.parse_stage(get_parser(), step=8)
     if not 1 <= args.part <= args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     hf.print_settings(args)
+    stop, why = threading.Event(), []
+
+    def on_signal(number, _):
+        why.append(signal.Signals(number).name)
+        stop.set()
+        if not at_work:
+            leave(why[0])
+    at_work = False
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / hf.FRAME_MODEL
     model, card = load_vgg_1024(model_path)
@@ -289,14 +309,6 @@ def main():
                     if line[0] == 'short' and name in finished_before}
     report.save()
 
-    stop = threading.Event()
-    why = []
-
-    def on_signal(number, _):
-        why.append(signal.Signals(number).name)
-        stop.set()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
     deadline = (started + seconds(args.walltime) - args.margin if args.walltime
                 else float('inf'))
 
@@ -309,6 +321,7 @@ def main():
         except BaseException as error:  # raised again below, in the main thread
             outcome['error'] = error
     worker = threading.Thread(target=work, daemon=True)
+    at_work = True
     worker.start()
     while worker.is_alive() and not stop.is_set():
         worker.join(0.1)
@@ -323,10 +336,7 @@ def main():
     if error and not why:
         raise error
     if not outcome.get('ended'):
-        # Results are whole files by now; a batch still in the network is not waited for,
-        # nor is anything asked of a file system that may hang.
-        print(f'stopped ({why[0]}); the same command goes on', flush=True)
-        os._exit(4)
+        leave(why[0])
     for kind in ('short', 'failed'):
         for _, reason in report.of_kind(kind):
             print(f'{kind}: {reason}')

@@ -79,10 +79,11 @@ class OneNodeSlurm:
         key = self.folder / 'munge.key'
         key.touch(mode=0o600)
         key.write_bytes(secrets.token_bytes(128))
+        self.user = pwd.getpwuid(os.getuid()).pw_name
         settings = self.folder / 'slurm.conf'
         settings.write_text(SETTINGS.format(
-            host=socket.gethostname().split('.')[0], user=pwd.getpwuid(os.getuid()).pw_name,
-            folder=self.folder, ports=free_ports(2), cpus=self.cpus))
+            host=socket.gethostname().split('.')[0], user=self.user, folder=self.folder,
+            ports=free_ports(2), cpus=self.cpus))
         self.env = dict(os.environ, PATH=PATH, SLURM_CONF=str(settings))
         try:
             self._start('munged', '-F', '-f', f'--socket={self.folder}/munge.socket',
@@ -98,7 +99,7 @@ class OneNodeSlurm:
 
     def __exit__(self, *_):
         if self.daemons:
-            self.ask('scancel', '--full', '--state=PENDING,RUNNING,SUSPENDED')
+            self.ask('scancel', f'--user={self.user}')
             # slurmd sends the SIGKILL that follows SIGTERM, so it must not end before
             end = time.monotonic() + 30
             while self.ask('squeue', '-h').stdout and time.monotonic() < end:

@@ -246,7 +246,7 @@ def test_killed_jobs_are_resubmitted_and_end_in_the_same_bytes(slurm, undisturbe
     assert 'part05: stopped (SIGTERM); the same command goes on' in lines
     # The walltime ends now, not in ten minutes; Slurm looks every half minute.
     slurm.ask('scontrol', 'update', f'jobid={jobs["part03"]}', 'EndTime=now')
-    wait_for(lambda: job_state(slurm, jobs['part03']) != 'RUNNING')
+    wait_for(lambda: job_state(slurm, jobs['part03']) not in ('RUNNING', 'COMPLETING'))
     assert job_state(slurm, jobs['part03']) == 'TIMEOUT'
     assert job_state(slurm, jobs['pack']) == 'PENDING'
     assert not (root / hf.TRAIN_HDF5).exists()

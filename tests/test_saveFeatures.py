@@ -248,6 +248,9 @@ def test_a_signal_to_all_processes_of_the_job_leaves_whole_clips(number, undistu
                                                                  tmp_path):
     root = copy_set(small_set, tmp_path / 'r')
     process = started(root, group=True)
+    while not (root / hf.FEATURES / 'part01.txt').exists():  # written last before the clips
+        time.sleep(0.01)
+    time.sleep(0.1)
     os.killpg(process.pid, number)
     out, _ = process.communicate(timeout=20)
     expected = features(undisturbed)
