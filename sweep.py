@@ -247,7 +247,8 @@ def main():
             print(f'{"left" if run in left else "done"}  {run.name}')
         return 0
     if args.jobs:
-        return write_jobs(left, args.root, words)
+        write_jobs(left, args.root, words)
+        return 0
     failed = run_here(left, args.root, args.parallel)
     if failed:
         print(f'{len(failed)} runs failed, named above; the same command tries them again')

@@ -1,0 +1,178 @@
+"""Stage 1 on 24 tiny clips: what learns, what stays, what is held out, what is resumed."""
+import json
+import os
+import signal
+import sys
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import numpy
+import pytest
+
+import frameBasedTrain
+import helperFunctions as hf
+from VGGNet import VGGNet
+from VGGNet_1024 import TRAINED, load_vgg_1024
+from engine.augmentation import Augmentation
+from engine.errors import UserError
+from engine.files import load_npy
+from engine.frames import FrameIterator, frame_counts
+from engine.modelfile import read_card, save_model
+from engine.training import Updater
+from engine.video import preprocess
+
+MEAN = (100.0, 110.0, 120.0)
+
+
+@pytest.fixture
+def root(small_set, tmp_path):
+    """A root with the clips and a small random VGG.model."""
+    for name in (hf.CLIPS, hf.LISTS):
+        (tmp_path / name).symlink_to(small_set / name)
+    numpy.random.seed(0)
+    vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
+    save_model(tmp_path / hf.VGG_MODEL, vgg, {
+        'kind': 'VGG', 'shape': vgg.shape, 'preprocessing': {'mean': list(MEAN)}})
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(root, *flags):
+        monkeypatch.setattr(sys, 'argv', ['frameBasedTrain.py', '--root', str(root), '--tiny',
+                                          '--features', '16', *map(str, flags)])
+        return frameBasedTrain.main()
+    return run
+
+
+def arrays(path):
+    with numpy.load(path) as f:
+        return {name: f[name] for name in f if name != 'card'}
+
+
+def log_of(root):
+    return json.loads((root / 'frameTraining' / 'log').read_text())
+
+
+def test_frozen_layers_stay_to_the_byte(root, run):
+    run(root, '--weight-decay', 0.1)
+    before, after = arrays(root / hf.VGG_MODEL), arrays(root / hf.FRAME_MODEL)
+    frozen = [name for name in after if name.split('/')[0] not in TRAINED]
+    assert len(frozen) == 2 * 14
+    for name in frozen:
+        assert after[name].tobytes() == before[name].tobytes(), name
+    assert after['fc7/W'].shape == (16, 32)
+
+
+def test_whole_groups_are_held_out_and_validate(root, run):
+    run(root)
+    card = read_card(root / hf.FRAME_MODEL)
+    lists = hf.read_lists(root)
+    held_out = {(clip.class_name, clip.group) for clip in lists.train
+                if clip.name in card['held_out']}
+    trained = {(clip.class_name, clip.group) for clip in lists.train
+               if clip.name not in card['held_out']}
+    assert held_out and trained and not held_out & trained
+    assert card['validation']['loss'] == log_of(root)[-1]['validation/main/loss']
+    assert card['preprocessing']['mean'] == list(MEAN)
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, monkeypatch):
+    other = tmp_path / 'other'
+    other.mkdir()
+    for name in (hf.CLIPS, hf.LISTS, hf.VGG_MODEL):
+        (other / name).symlink_to(root / name)
+    flags = ('--batch', 5, '--frames-per-clip', 2, '--crop', 0.9, '--rotate', 5, '--rescale', 0.1,
+             '--brightness', 0.2)
+    run(root, *flags)
+    core = Updater.update_core
+
+    def stopping(self):
+        core(self)
+        if self.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(Updater, 'update_core', stopping)
+    with pytest.raises(UserError, match='goes on from there'):
+        run(other, *flags)
+    monkeypatch.setattr(Updater, 'update_core', core)
+    run(other, *flags)
+    assert (root / hf.FRAME_MODEL).read_bytes() == (other / hf.FRAME_MODEL).read_bytes()
+    with pytest.raises(UserError, match='crop 0.9 -> 1.0'):
+        run(other, '--batch', 5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(root, run):
+    with pytest.raises(UserError, match='the loss became .* lower --lr'):
+        run(root, '--lr', 1e30)
+    assert not (root / hf.FRAME_MODEL).exists()
+
+
+@pytest.mark.parametrize('flags', [('--crop', 0), ('--crop', 1.5), ('--rescale', 1),
+                                   ('--brightness', -0.1), ('--batch', 0)])
+def test_flags_that_make_no_sense(root, run, flags):
+    with pytest.raises(UserError, match=flags[0]):
+        run(root, *flags)
+
+
+# ---- which frames -----------------------------------------------------------------
+
+@pytest.fixture
+def clips(small_set):
+    lists = hf.read_lists(small_set)
+    return lists.train, frame_counts(small_set, lists.train, 2)[0]
+
+
+@pytest.mark.parametrize('per_clip', [1, 3])
+def test_an_epoch_holds_every_clip_with_a_smaller_last_batch(clips, per_clip):
+    train, counts = clips
+    batches = FrameIterator(train, counts, 5, 32, 0, per_clip)
+    assert len(train) % 5  # or this test shows nothing
+    found = [batches.next() for _ in range(batches.batches_per_epoch)]
+    assert batches.is_new_epoch and batches.epoch == 1
+    assert sum(len(labels) for _, labels in found) == per_clip * len(train)
+    labels = numpy.concatenate([labels for _, labels in found])
+    assert sorted(labels) == sorted(per_clip * [clip.label for clip in train])
+    for frames, labels in found:
+        assert frames.shape == (len(labels), 32, 32, 3) and frames.dtype == numpy.uint8
+
+
+def test_a_batch_follows_from_its_number_alone(clips):
+    def batches():
+        return FrameIterator(*clips, 5, 32, 7, 2, Augmentation(True, 0.9, 10, 0.1, 0.2))
+    straight = [batch for batch, _ in zip(batches(), range(9))]
+    jumped = batches()
+    jumped.number = 8  # in the second epoch
+    for a, b in zip(straight[8], jumped.next()):
+        assert numpy.array_equal(a, b)
+    assert not numpy.array_equal(straight[0][0][:4], straight[8][0][:4])
+
+
+def test_training_and_extraction_give_the_network_the_same_input(undisturbed):
+    """A frame as stage 1 validates on gives the feature that stage 2 has saved of it."""
+    lists = hf.read_lists(undisturbed)
+    model, _ = load_vgg_1024(undisturbed / hf.FRAME_MODEL)
+    counts, _ = frame_counts(undisturbed, lists.train, 2)
+    frames, _ = FrameIterator(lists.train, counts, len(lists.train),
+                              model.shape['input_size'], repeat=False).next()
+    features, predictions = model.feature_and_prediction(preprocess(frames, model.mean))
+    for clip, feature, prediction in zip(lists.train, features, predictions):
+        middle = counts[clip.name] // 2
+        saved = load_npy(hf.output_path(undisturbed, hf.FEATURES, clip))[middle]
+        assert abs(saved - feature).max() < 1e-4 * abs(saved).max()
+        saved = load_npy(hf.output_path(undisturbed, hf.FRAME_PREDICTIONS, clip))[middle]
+        assert abs(saved - prediction).max() < 1e-5
+
+
+def test_a_clip_that_cannot_be_read_is_named_and_left_out(root, small_set, tmp_path, run, capsys):
+    bad = hf.read_lists(root).train[0]
+    # A folder of its own, so that the shared clips stay as they are.
+    (root / hf.CLIPS).unlink()
+    for path in (small_set / hf.CLIPS).rglob('*.avi'):
+        copy = root / hf.CLIPS / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(path)
+    bad.path.unlink()
+    bad.path.write_bytes(b'not a video')
+    assert run(root) == 3
+    out = capsys.readouterr().out
+    assert bad.name in out and '1 clips were left out' in out
+    assert bad.name not in read_card(root / hf.FRAME_MODEL)['held_out']
