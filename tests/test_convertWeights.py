@@ -273,6 +273,20 @@ def test_random_rest(tmp_path):
     numpy.testing.assert_array_equal(again.fc6.W.array, model.fc6.W.array)
 
 
+def test_pass_rest_hands_on_what_comes_in(tmp_path):
+    def up_to_conv4(layers):
+        return {name: parts for name, parts in layers.items() if name[:5] in
+                ('conv1', 'conv2', 'conv3', 'conv4')}
+    source = write(tmp_path, 'keras 2', up_to_conv4)
+    model, card = convert(source, tmp_path, '--pass-rest')
+    square = [n for n in ('conv5_1', 'conv5_2', 'conv5_3')
+              if model[n].W.shape[0] == model[n].W.shape[1]]
+    assert square and f'handing on their input: {", ".join(square)}; random' in card['source']
+    h = numpy.random.RandomState(0).rand(2, model[square[-1]].W.shape[0], 4, 4).astype('f')
+    for name in square:
+        numpy.testing.assert_array_equal(model[name](h).array, h)
+
+
 # --------------------------------------------------------------------- bad input
 
 def refused(source, tmp_path, *flags):
