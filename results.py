@@ -133,7 +133,8 @@ def differing_settings(results):
     for method, runs in by_method.items():
         differing[method] = [
             key for key in sorted(set().union(*runs))
-            if key not in TEST_FLAGS and len({json.dumps(run.get(key), sort_keys=True) for run in runs}) > 1]
+            if key not in TEST_FLAGS
+            and len({json.dumps(run.get(key), sort_keys=True) for run in runs}) > 1]
     shown = [{key: result['settings'][key] for key in differing[result['method']]
               if key in result['settings']} for result in results]
     for result, settings in zip(results, shown):
@@ -143,7 +144,7 @@ def differing_settings(results):
 
 
 def inference(settings):
-    """How a run looked at the test clips: 'segments:3 of 60, reversed too, mean'; '-' if unsaid."""
+    """How a run looked at the test clips: 'first of 180, linear'; '-' where it does not say."""
     if 'inference' not in settings:
         return '-'
     whole = settings['inference'] == 'full' or not settings.get('test_steps')
