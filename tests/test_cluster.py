@@ -111,7 +111,7 @@ def test_dry_run_submits_nothing_and_names_what_packing_waits_for(small_set, tmp
                                            'ID_OF_part01:ID_OF_part02 pack.pbs')
 
 
-# What qstat prints, shortened; the columns are those of the makers' manuals.
+# What qstat prints, shortened and from memory of its columns.
 TORQUE = """
 Job ID                    Name             User            Time Use S Queue
 ------------------------- ---------------- --------------- -------- - -----
