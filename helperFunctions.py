@@ -61,13 +61,14 @@ def parse_stage(parser, argv=None, **tiny):
     return parser.parse_args(argv)
 
 
-def add_device(parser):
-    """Adds --device and --no-fast to a stage that computes with Chainer."""
+def add_device(parser, convolutions=True):
+    """Adds --device, and --no-fast where there are convolutions, to a stage that computes."""
     group = parser.add_argument_group('device')
     group.add_argument('--device', default='-1', metavar='N',
                        help='GPU number, or -1 for the CPU (default: -1)')
-    group.add_argument('--no-fast', dest='fast', action='store_false',
-                       help="Chainer's own layers in place of the fast ones in engine/")
+    if convolutions:
+        group.add_argument('--no-fast', dest='fast', action='store_false',
+                           help="Chainer's own convolutions in place of engine/conv.py")
 
 
 def get_device(name):

@@ -136,7 +136,7 @@ def get_parser():
                        help='features up to this size are held in memory (default: 4)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot')
-    hf.add_device(parser)
+    hf.add_device(parser, convolutions=False)
     return parser
 
 
