@@ -26,15 +26,17 @@ TESTS  ?= tests
 
 # Flags of single stages, such as make demo RNN_FLAGS='--layers 2'; they do not by
 # themselves make a finished stage run again.
-#   FRAME_FLAGS   FEATURE_FLAGS   RNN_FLAGS   BENCH_FLAGS
+#   FRAME_FLAGS   FEATURE_FLAGS   PACK_FLAGS   RNN_FLAGS   BENCH_FLAGS
 
 ROOT  = $(DEMO)
 RUN   = $(VENV)/bin/python
 READY = $(VENV)/ready
 STAGE = --root $(ROOT) --seed $(SEED)
-# A training whose model is there but older than what it is made from begins anew; one that
-# was stopped before it wrote its model goes on.
-AGAIN = $(if $(wildcard $@),--restart)
+# Begins a recipe whose model is there but older than what it is made from: away with it and
+# with its training. One that was stopped before it wrote its model goes on.
+OUTDATED = @[ ! -e $@ ] || rm -rf $@
+# Stages end with 3 when all is done but for some clips, which they name.
+OR_NAMED = || [ $$? = 3 ]
 
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
@@ -67,19 +69,20 @@ $(DEMO)/VGG.model: $(DEMO)/ucfTrainTestlist/testlist01.txt demo.py VGGNet.py | $
 
 $(ROOT)/VGG_1024.model: $(ROOT)/VGG.model $(ROOT)/ucfTrainTestlist/testlist01.txt \
 		frameBasedTrain.py VGGNet.py VGGNet_1024.py | $(READY)
-	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS) $(AGAIN)
+	$(OUTDATED) $(ROOT)/frameTraining
+	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS) $(OR_NAMED)
 	@touch $@
 
 $(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatures.sh \
 		generate_pbs.py VGGNet_1024.py | $(READY)
 	@[ $(ROOT)/UCF-101_features/extraction.json -nt $(ROOT)/VGG_1024.model ] || \
 		rm -rf $(ROOT)/UCF-101_features $(ROOT)/UCF-101_framePrediction  # of an older model
-	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS)
+	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS) $(OR_NAMED)
 	@mkdir -p $(@D) && touch $@
 
 # Also writes test1024.hdf5, testPredictions1024.hdf5, validationPredictions1024.hdf5.
 $(ROOT)/train1024.hdf5: $(ROOT)/done/saveFeatures save_hdf5.py | $(READY)
-	$(RUN) save_hdf5.py --root $(ROOT)
+	$(RUN) save_hdf5.py --root $(ROOT) $(PACK_FLAGS) $(OR_NAMED)
 	@touch $@
 
 # Writes into train1024.hdf5, so its mark is what later stages depend on.
@@ -93,7 +96,8 @@ $(ROOT)/done/singleFrameAccuracy: $(ROOT)/done/normalizeData singleFrameAccuracy
 
 # Also writes RNN_testPredictions.hdf5.
 $(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py | $(READY)
-	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS) $(AGAIN)
+	$(OUTDATED) $(ROOT)/RNN.training
+	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS)
 	@touch $@
 
 $(ROOT)/done/confusion: $(ROOT)/RNN.model confusion.py | $(READY)
@@ -124,7 +128,7 @@ $(TRIAL)/ucfTrainTestlist/testlist01.txt: makeSplit.py | $(READY)
 	$(RUN) makeSplit.py --root $(TRIAL) --clips $(DATA)/UCF-101 --lists $(DATA)/ucfTrainTestlist
 	@touch $@
 
-ifeq ($(suffix $(VGG)),.npz)
+ifneq ($(suffix $(VGG)),.model)
 $(TRIAL)/VGG.model: $(VGG) convertWeights.py | $(READY)
 	$(RUN) convertWeights.py $(VGG) --root $(TRIAL) --seed $(SEED) $(VGG_FLAGS)
 	@touch $@

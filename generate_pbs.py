@@ -139,7 +139,8 @@ def job_text(args, job, folder, commands):
         *header(args, name, f'{job}.out'),
         *(f'module load {module}' for module in args.module), *args.setup,
         f'cd {shlex.quote(str(folder))} || exit 1',
-        *(f'{line} || exit' for line in run[:-1]), f'exec {run[-1]}', ''])
+        # 3: done, but for the clips it names
+        *(f'{line} || [ $? = 3 ] || exit 1' for line in run[:-1]), f'exec {run[-1]}', ''])
 
 
 def write_jobs(args, flags, root, folder, parts):

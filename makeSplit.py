@@ -35,14 +35,15 @@ def main():
     there = {path.name.lower() for path in args.clips.iterdir() if path.is_dir()}
     args.root.mkdir(parents=True, exist_ok=True)
     link = args.root / hf.CLIPS
-    if not link.exists():
+    if not os.path.lexists(link):
         os.symlink(args.clips.resolve(), link)
     elif link.resolve() != args.clips.resolve():
         raise UserError(f'{link}: already there and not {args.clips}; choose another --root')
     out = args.root / hf.LISTS
-    for split in (1, 2, 3):
-        if not (args.lists / f'trainlist{split:02d}.txt').exists():
-            continue
+    splits = [n for n in (1, 2, 3) if (args.lists / f'trainlist{n:02d}.txt').exists()]
+    if not splits:
+        raise UserError(f'{args.lists}: holds no trainlist01.txt; name the folder of the lists')
+    for split in splits:
         # read_lists looks for the lists under a root
         lists = hf.read_lists(args.root, split, folder=args.lists)
         classes = [name for name in lists.classes if name.lower() in there]

@@ -1,6 +1,7 @@
 """Random frames of clips for stage 1, read by parallel workers ahead of the network."""
 import json
 import os
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
@@ -12,6 +13,8 @@ from engine.progress import Progress
 from engine.video import VideoError, count_frames, read_frames
 
 COUNTS = 'frameCounts.json'
+# Seconds of counting that a kill may cost.
+SAVE_EVERY = 20.0
 
 
 def frame_counts(root, clips, workers):
@@ -48,7 +51,12 @@ def frame_counts(root, clips, workers):
             return count_frames(item[0].path)
         except VideoError as error:
             return error
+
+    def save():
+        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            json.dump(known, f)
     if fresh:
+        saved = time.monotonic()
         # A thread a worker is enough: the work is ffmpeg's, in processes of its own.
         with Progress(len(fresh), 'counting frames') as progress, \
                 ThreadPoolExecutor(workers) as pool:
@@ -59,8 +67,10 @@ def frame_counts(root, clips, workers):
                     counts[clip.name] = got
                     known[clip.name] = stamp + [got]
                 progress.update()
-        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            json.dump(known, f)
+                if time.monotonic() - saved > SAVE_EVERY:
+                    save()
+                    saved = time.monotonic()
+        save()
     return counts, failures
 
 
