@@ -51,7 +51,7 @@ help:
 # reverses, and learns faster than the original's settings would let it.
 demo: FRAME_FLAGS ?= --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
 demo: RNN_FLAGS ?= --no-reverse --steps 48 --window 48 --test-steps 0 --cells 128 --hidden 0 \
-	--no-batch-norm --dropout 0.3 --optimizer adam --lr 0.003 --batch 16 --epochs 30
+	--no-batch-norm --dropout 0.3 --optimizer adam --lr 0.003 --batch 16 --epochs 20
 demo: stages
 
 # ---- the stages --------------------------------------------------------------

@@ -170,12 +170,13 @@ class Lists(NamedTuple):
     test: list
 
 
-def read_lists(root, split=1, folder=None):
+def read_lists(root, split=1, folder=None, leaks=False):
     """Reads classInd.txt, trainlist0N.txt and testlist0N.txt.
 
     CRLF, blank lines and spaces around are taken as they come. The label is that
     of the folder's class; a number in the list that says otherwise is an error.
-    The lists stand in ROOT/ucfTrainTestlist, or in `folder`.
+    The lists stand in ROOT/ucfTrainTestlist, or in `folder`. With `leaks` a clip or a
+    group may be on both lists: checkData.py names them all.
 
     Raises:
         UserError: naming file and line: unknown class, wrong label, a clip named twice,
@@ -185,6 +186,8 @@ def read_lists(root, split=1, folder=None):
     classes = _read_classes(folder / 'classInd.txt')
     train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes)
     test = _read_list(root, folder / f'testlist{split:02d}.txt', classes)
+    if leaks:
+        return Lists(classes, train, test)
     both = {clip.name for clip in train} & {clip.name for clip in test}
     if both:
         raise UserError(f'{folder}: {len(both)} clips are on both lists of split {split}, '
@@ -227,7 +230,7 @@ def _read_classes(path):
 
 def _read_list(root, path, classes):
     labels = {name.lower(): label for label, name in enumerate(classes)}
-    clips, seen = [], set()
+    clips, seen, folders = [], set(), {}
     for number, line in _lines(path):
         # "Class/clip.avi 12" (train) or "Class/clip.avi" (test); clips' names may hold spaces
         found = re.fullmatch(r'([^/]+)/(.+?\.\w+)(?:\s+(\d+))?', line)
@@ -246,8 +249,12 @@ def _read_list(root, path, classes):
         if name in seen:
             raise UserError(f'{path}:{number}: {name} is there twice')
         seen.add(name)
+        if class_name not in folders:
+            # As the list spells it, unless only the class's own spelling is there.
+            spelled = [Path(root) / CLIPS / spelling for spelling in (class_name, classes[label])]
+            folders[class_name] = next((f for f in spelled if f.is_dir()), spelled[0])
         clips.append(Clip(name, classes[label], label, group_of(name),
-                          Path(root) / CLIPS / class_name / file_name))
+                          folders[class_name] / file_name))
     if not clips:
         raise UserError(f'{path}: names no clip')
     return clips
@@ -273,9 +280,9 @@ def hold_out_groups(clips, every=5, seed=0):
     for class_name, groups in sorted(by_class.items()):
         groups = sorted(groups)
         n = max(1, len(groups) // every) if len(groups) > 1 else 0
-        # By class and seed alone: the choice does not depend on other classes.
-        order = numpy.random.RandomState(
-            [seed, *class_name.encode()]).permutation(len(groups))
+        # The same groups in classes of equally many: where a group of one class stands before
+        # the background of another's, both are held out, or neither.
+        order = numpy.random.RandomState([seed, len(groups)]).permutation(len(groups))
         held.update((class_name, groups[i]) for i in order[:n])
     training = [c for c in clips if (c.class_name, c.group) not in held]
     validation = [c for c in clips if (c.class_name, c.group) in held]

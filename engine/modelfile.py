@@ -44,7 +44,8 @@ def save_model(path, chain, card, form=None):
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(chain)
     with replacing(path) as temporary, open(temporary, 'wb') as f:
-        numpy.savez(f, **serializer.target, **{CARD: numpy.array(text)})
+        # sorted: Chainer's order changes from process to process, the bytes must not
+        numpy.savez(f, **dict(sorted(serializer.target.items())), **{CARD: numpy.array(text)})
 
 
 def _kind(path, made_by):
