@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +19,12 @@ import h5py
 import numpy
 
 from engine.errors import UserError
-from engine.files import append_line
+from engine.files import append_line, load_npy
 
 HERE = Path(__file__).resolve().parent
 TOP_K = (1, 5, 10)
+# What decides how a trained model is tested; all other settings belong to its training.
+TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
                 'function')
@@ -45,12 +48,27 @@ def stage_parser(doc):
                       help='folder under which all files stand (default: here)')
     data.add_argument('--split', type=int, default=1, choices=(1, 2, 3),
                       help='which of the official train/test lists (default: 1)')
-    data.add_argument('--seed', type=int, default=0,
+    data.add_argument('--seed', type=whole(0), default=0,
                       help='start of every random choice (default: 0)')
     data.add_argument('--tiny', action='store_true',
                       help='settings that end in seconds, to see the stage work; '
                            'flags given beside it still count')
     return parser
+
+
+def whole(least):
+    """Returns an argparse type: whole numbers from `least` up (to 2**32-1, for NumPy's seeds)."""
+    def number(text):
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a whole number') from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f'{text}, but at least {least}, please')
+        if value >= 2 ** 32:
+            raise argparse.ArgumentTypeError(f'{text} is too large')
+        return value
+    return number
 
 
 def parse_stage(parser, argv=None, **tiny):
@@ -102,7 +120,10 @@ def stage_main(main):
     """Runs a stage: a UserError becomes one line and exit code 1, Ctrl-C exit code 130.
 
     `main` returns the exit code: None or 0 done, 3 done but for the failures it named.
+    SIGTERM ends it with code 143, after temporary files are removed, unless `main`
+    handles that signal in its own way.
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         sys.exit(main())
     except UserError as error:
@@ -140,6 +161,11 @@ def commit():
                               capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return 'unknown'
+
+
+def find_file(name, root):
+    """The file as given, or else in ROOT."""
+    return Path(name) if os.path.exists(name) else Path(root) / name
 
 
 def read_json(path):
@@ -294,6 +320,30 @@ def output_path(root, folder, clip):
     return Path(root) / folder / clip.class_name / (clip.name + '.npy')
 
 
+def check_results(root, clip, n_features, n_classes):
+    """Returns the number of frames of a clip whose two .npy files of stage 2 are well.
+
+    Raises:
+        UserError: one is missing or damaged, holds what it should not, or they disagree.
+    """
+    lengths = []
+    for folder, width in ((FEATURES, n_features), (FRAME_PREDICTIONS, n_classes)):
+        path = output_path(root, folder, clip)
+        array = load_npy(path, mmap=True)
+        if array.dtype != numpy.float32:
+            raise UserError(f'{path}: holds {array.dtype}, expected float32')
+        if array.shape[1:] != (width,):
+            raise UserError(f'{path}: shape {array.shape}, expected (frames, {width})')
+        if not len(array):
+            raise UserError(f'{path}: no frame')
+        if not numpy.isfinite(array).all():
+            raise UserError(f'{path}: holds a number that is not finite')
+        lengths.append(len(array))
+    if lengths[0] != lengths[1]:
+        raise UserError(f'{clip.name}: {lengths[0]} features, {lengths[1]} predictions')
+    return lengths[0]
+
+
 # ------------------------------------------------------------------------ scoring
 
 READOUTS = ('mean', 'linear', 'last', 'max')
@@ -309,20 +359,23 @@ def video_log_probability(frame_probabilities, readout='mean'):
             frame alone, or the maximum over time (Ng et al. 2015, section 3.2).
 
     Returns:
-        (C,) float64; the video's prediction is its argmax.
+        (C,) float64, normalised: the exponentials sum to 1, so that losses of different
+        read-outs can be compared. The video's prediction is its argmax.
     """
     probabilities = numpy.asarray(frame_probabilities, numpy.float64)
     # A probability that float32 rounds to 0 must not veto a class for ever.
     logs = numpy.log(numpy.maximum(probabilities, 1e-30))
     if readout == 'mean':
-        return logs.mean(axis=0)
-    if readout == 'linear':
-        return numpy.average(logs, axis=0, weights=numpy.arange(1, len(logs) + 1))
-    if readout == 'last':
-        return logs[-1]
-    if readout == 'max':
-        return logs.max(axis=0)
-    raise ValueError(f'readout {readout!r} is none of {READOUTS}')
+        joined = logs.mean(axis=0)
+    elif readout == 'linear':
+        joined = numpy.average(logs, axis=0, weights=numpy.arange(1, len(logs) + 1))
+    elif readout == 'last':
+        joined = logs[-1]
+    elif readout == 'max':
+        joined = logs.max(axis=0)
+    else:
+        raise ValueError(f'readout {readout!r} is none of {READOUTS}')
+    return joined - numpy.logaddexp.reduce(joined)
 
 
 def score(log_probabilities, labels):
@@ -371,13 +424,16 @@ def open_hdf5(path, made_by):
     except FileNotFoundError:
         raise UserError(f'{path}: not there; made by: {made_by}') from None
     except OSError as error:
-        raise UserError(f'{path}: not a readable HDF5 file ({error}); make it again: '
-                        f'{made_by}') from None
+        raise UserError(f'{path}: not a readable HDF5 file ({" ".join(str(error).split())}); '
+                        f'make it again: {made_by}') from None
 
 
 def check_classes(path, attrs, classes):
     """Refuses a file made for another class list, naming both."""
-    theirs = json.loads(attrs.get('classes', 'null')) or []
+    try:
+        theirs = list(json.loads(attrs.get('classes', 'null')) or [])
+    except (TypeError, ValueError):
+        theirs = []
     if theirs != list(classes):
         where = next((i for i, pair in enumerate(zip(theirs, classes)) if pair[0] != pair[1]),
                      min(len(theirs), len(classes)))
@@ -385,6 +441,23 @@ def check_classes(path, attrs, classes):
         raise UserError(f'{path}: made for {len(theirs)} classes, the lists name {len(classes)}; '
                         f'class {where + 1} is {name[0]} there, {name[1]} here; make it again '
                         'with these lists')
+
+
+def check_model_split(path, card, split):
+    """Refuses a frame network that was trained on clips which `split` tests with."""
+    theirs = card.get('split', split)
+    if theirs != split:
+        raise UserError(f'{path}: trained on split {theirs}, so it has seen test clips of split '
+                        f'{split}; train it again under another --root: '
+                        f'python frameBasedTrain.py --split {split}')
+
+
+def check_split(path, attrs, split):
+    """Refuses a file of another split: its network has seen test clips of this one."""
+    theirs = int(attrs.get('split', split))
+    if theirs != split:
+        raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
+                        f'another --root: python frameBasedTrain.py --split {split}')
 
 
 def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):
@@ -399,14 +472,24 @@ def read_predictions(path, clips, classes=None, made_by='the stage that writes i
         found = {}
         for clip in clips:
             if clip.name in f:
-                found[clip.name] = f[clip.name][()]
-                if classes is not None and found[clip.name].shape[1:] != (len(classes),):
-                    raise UserError(f'{path}: {clip.name} has shape {found[clip.name].shape}, '
-                                    f'expected (frames, {len(classes)}); make it again: '
-                                    f'{made_by}')
-                if not len(found[clip.name]):
-                    raise UserError(f'{path}: {clip.name} has no frame; make it again: {made_by}')
+                try:
+                    found[clip.name] = data = f[clip.name][()]
+                    reason = _problem(data, classes)
+                except (OSError, TypeError) as error:
+                    reason = f'cannot be read ({" ".join(str(error).split())})'
+                if reason:
+                    raise UserError(f'{path}: {clip.name} {reason}; make it again: {made_by}')
     return found, attrs
+
+
+def _problem(data, classes):
+    if getattr(data, 'dtype', numpy.dtype(object)).kind != 'f':
+        return 'does not hold floating-point numbers'
+    if data.ndim != 2 or classes is not None and data.shape[1] != len(classes):
+        return f'has shape {data.shape}, expected (frames, {len(classes or ()) or "classes"})'
+    if not len(data):
+        return 'has no frame'
+    return None if numpy.isfinite(data).all() else 'holds what is no probability (not finite)'
 
 
 # ------------------------------------------------------------------------ results

@@ -45,17 +45,30 @@ class Moments:
         return numpy.where(constant, 1.0, deviation)
 
 
+def read_rows(f, name, shape):
+    """The (frames, n_features) rows of one clip; a UserError where they cannot be read."""
+    try:
+        rows = f[name][()]
+    except (OSError, KeyError, TypeError) as error:
+        raise UserError(f'{f.filename}: {name} cannot be read ({error}); make the file again: '
+                        'python save_hdf5.py') from error
+    if rows.shape[1:] != shape or not len(rows):
+        raise UserError(f'{f.filename}: {name} has shape {rows.shape}, expected '
+                        f'(frames, {shape[0]}); make the file again: python save_hdf5.py')
+    return rows
+
+
 def main():
     args = hf.parse_stage(hf.stage_parser(__doc__))
     path = args.root / hf.TRAIN_HDF5
     with hf.open_hdf5(path, 'python save_hdf5.py') as f:
         names = statistics.clip_names(f)
-        if not names:
-            raise UserError(f'{path}: holds no clip; made by: python save_hdf5.py')
+        if not names or 'n_features' not in f.attrs:
+            raise UserError(f'{path}: holds no features; made by: python save_hdf5.py')
         moments = Moments(int(f.attrs['n_features']))
         with Progress(len(names), 'statistics') as progress:
             for name in names:
-                rows = f[name][()]
+                rows = read_rows(f, name, moments.mean.shape)
                 if not numpy.isfinite(rows).all():
                     raise UserError(f'{path}: {name} holds a number that is not finite; '
                                     'make the file again: python save_hdf5.py')

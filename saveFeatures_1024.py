@@ -12,7 +12,6 @@ A finished clip is skipped, so the same command goes on where a killed job stopp
 Exit code 0: all done; 3: done but for the clips named; 4: stopped before the end, by
 SIGTERM or because --walltime is nearly over.
 """
-import hashlib
 import json
 import os
 import queue
@@ -28,7 +27,8 @@ import numpy
 import helperFunctions as hf
 from VGGNet_1024 import load_vgg_1024
 from engine.errors import UserError
-from engine.files import load_npy, remove_leftovers, replacing, save_npy
+from engine.files import remove_leftovers, replacing, save_npy
+from engine.modelfile import weights_digest
 from engine.progress import Progress
 from engine.video import DecoderKilled, Frames, VideoError, preprocess
 
@@ -40,15 +40,15 @@ PATIENCE = 1.0
 
 def get_parser():
     parser = hf.stage_parser(__doc__)
-    parser.add_argument('part', type=int, help='which part, from 1')
+    parser.add_argument('part', type=hf.whole(1), help='which part, from 1')
     group = parser.add_argument_group('work')
-    group.add_argument('--parts', type=int, default=12,
+    group.add_argument('--parts', type=hf.whole(1), default=12,
                        help='into how many parts the clips are dealt (default: 12)')
-    group.add_argument('--step', type=int, default=1, metavar='N',
+    group.add_argument('--step', type=hf.whole(1), default=1, metavar='N',
                        help='take every Nth frame, for trials (default: 1)')
-    group.add_argument('--batch', type=int, default=16,
+    group.add_argument('--batch', type=hf.whole(1), default=16,
                        help='frames through the network at once (default: 16)')
-    group.add_argument('--workers', type=int, default=2,
+    group.add_argument('--workers', type=hf.whole(1), default=2,
                        help='clips decoded ahead of the network (default: 2)')
     group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
                        help='leave in good order before this much time has passed')
@@ -85,20 +85,14 @@ def deal(clips, parts):
 def finished_frames(root, clip, n_features, n_classes):
     """The frames of a clip whose two results are there, whole, and agree; else 0."""
     try:
-        features = load_npy(hf.output_path(root, hf.FEATURES, clip), mmap=True)
-        predictions = load_npy(hf.output_path(root, hf.FRAME_PREDICTIONS, clip), mmap=True)
+        return hf.check_results(root, clip, n_features, n_classes)
     except UserError:
         return 0
-    well = (features.dtype == predictions.dtype == numpy.float32
-            and features.shape[1:] == (n_features,) and predictions.shape[1:] == (n_classes,)
-            and len(features) == len(predictions))
-    return len(features) if well else 0
 
 
 def claim_folders(root, model_path, step):
     """Makes sure that what stands in the output folders came from this very model."""
-    with open(model_path, 'rb') as f:
-        digest = hashlib.file_digest(f, 'sha256').hexdigest()
+    digest = weights_digest(model_path)
     made_with = {'model_sha256': digest, 'step': step}
     path = root / hf.FEATURES / 'extraction.json'
     before = hf.read_json(path)
@@ -106,7 +100,8 @@ def claim_folders(root, model_path, step):
         with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
             json.dump(made_with, f)
     elif before != made_with:
-        what = 'another model' if before['model_sha256'] != digest else f'--step {before["step"]}'
+        what = ('another model' if before.get('model_sha256') != digest
+                else f'--step {before.get("step")}')
         raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
                         f'rm -r {path.parent} {root / hf.FRAME_PREDICTIONS}')
 
@@ -210,8 +205,8 @@ def extract(clip, batches, model, device, stop):
         features.append(device_to_host(pair[0]))
         predictions.append(device_to_host(pair[1]))
     features, predictions = numpy.concatenate(features), numpy.concatenate(predictions)
-    if not numpy.isfinite(features).all():
-        raise VideoError(f'{clip.path}: the network gave a feature that is not finite')
+    if not (numpy.isfinite(features).all() and numpy.isfinite(predictions).all()):
+        raise VideoError(f'{clip.path}: the network gave a number that is not finite')
     return features, predictions
 
 
@@ -292,6 +287,7 @@ def main():
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
                         'train again: python frameBasedTrain.py')
+    hf.check_model_split(model_path, card, args.split)
     claim_folders(args.root, model_path, args.step)
     device = hf.get_device(args.device)
     model.fast = args.fast

@@ -19,8 +19,8 @@ import numpy
 import helperFunctions as hf
 from engine import statistics
 from engine.errors import UserError
-from engine.files import load_npy, replacing
-from engine.modelfile import read_card
+from engine.files import load_npy, remove_leftovers, replacing
+from engine.modelfile import read_card, weights_digest
 from engine.progress import Progress
 
 # Frames a chunk: a segment of 120 frames touches five, a whole clip has no waste to speak of.
@@ -42,34 +42,11 @@ def find_clips(root, clips, n_features, n_classes):
     well, wrong = [], {}
     for clip in clips:
         try:
-            features = load_npy(hf.output_path(root, hf.FEATURES, clip), mmap=True)
-            predictions = load_npy(hf.output_path(root, hf.FRAME_PREDICTIONS, clip), mmap=True)
+            hf.check_results(root, clip, n_features, n_classes)
+            well.append(clip)
         except UserError as error:
             wrong[clip.name] = str(error)
-            continue
-        for path, array, width in ((hf.FEATURES, features, n_features),
-                                   (hf.FRAME_PREDICTIONS, predictions, n_classes)):
-            reason = _problem(array, width)
-            if reason:
-                wrong[clip.name] = f'{hf.output_path(root, path, clip)}: {reason}'
-        if clip.name not in wrong and len(features) != len(predictions):
-            wrong[clip.name] = (f'{clip.name}: {len(features)} features, '
-                                f'{len(predictions)} predictions')
-        if clip.name not in wrong:
-            well.append(clip)
     return well, wrong
-
-
-def _problem(array, width):
-    if array.dtype != numpy.float32:
-        return f'holds {array.dtype}, expected float32'
-    if array.shape[1:] != (width,):
-        return f'shape {array.shape}, expected (frames, {width})'
-    if not len(array):
-        return 'no frame'
-    if not numpy.isfinite(array).all():
-        return 'holds a number that is not finite'
-    return None
 
 
 def pack(root, path, folder, clips, dtype, attrs, lists, n_features=None):
@@ -98,12 +75,21 @@ def main():
     args = hf.parse_stage(get_parser())
     hf.print_settings(args)
     root = args.root
+    remove_leftovers(root / name for name in (
+        hf.TRAIN_HDF5, hf.TEST_HDF5, hf.TEST_PREDICTIONS, hf.VALIDATION_PREDICTIONS))
     lists = hf.read_lists(root, args.split)
-    card = read_card(root / hf.FRAME_MODEL, 'python frameBasedTrain.py')
+    model_path = root / hf.FRAME_MODEL
+    card = read_card(model_path, 'python frameBasedTrain.py')
+    hf.check_model_split(model_path, card, args.split)
     n_features, n_classes = card['shape']['n_features'], len(lists.classes)
     made_with = hf.read_json(root / hf.FEATURES / 'extraction.json')
     if made_with is None:
         raise UserError(f'{root / hf.FEATURES}: no features yet; made by: ./saveFeatures.sh')
+    if made_with.get('model_sha256') != weights_digest(model_path):
+        raise UserError(f'{root / hf.FEATURES}: features of another model than {model_path}; '
+                        f'remove them: rm -r {root / hf.FEATURES} '
+                        f'{root / hf.FRAME_PREDICTIONS}, then make them again: '
+                        './saveFeatures.sh')
 
     well, wrong = find_clips(root, lists.train + lists.test, n_features, n_classes)
     if wrong:
@@ -118,7 +104,11 @@ def main():
     there = {clip.name for clip in well}
     held_out = set(card.get('held_out', ()))
     attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
-             'model_sha256': made_with['model_sha256']}
+             'model_sha256': made_with['model_sha256'], 'step': made_with['step']}
+    # What trained the network, for the lines in results.jsonl.
+    training = {'settings': json.dumps(card.get('settings', {}))}
+    if 'seed' in card:
+        training['seed'] = card['seed']
     for name, folder, clips, dtype in (
             (hf.TRAIN_HDF5, hf.FEATURES, lists.train, args.dtype),
             (hf.TEST_HDF5, hf.FEATURES, lists.test, args.dtype),
@@ -126,7 +116,7 @@ def main():
             (hf.VALIDATION_PREDICTIONS, hf.FRAME_PREDICTIONS,
              [clip for clip in lists.train if clip.name in held_out], 'float32')):
         more = ({'n_features': n_features} if folder == hf.FEATURES
-                else {'method': 'frames', 'readout': 'mean'})
+                else {'method': 'frames', 'readout': 'mean', **training})
         about = {'_missing': [clip.name for clip in clips if clip.name not in there]}
         if name == hf.TRAIN_HDF5:
             # The RNN must hold out the groups that the frame network has not seen either.

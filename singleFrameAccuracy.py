@@ -8,6 +8,8 @@ Writes  two lines in ROOT/results.jsonl (unit frame, unit video)
 By frame: every frame of every test clip counts once. By video: one vote a clip, the
 argmax of the mean over its frames of log softmax.
 """
+import json
+
 import numpy
 
 import helperFunctions as hf
@@ -20,21 +22,28 @@ def main():
     path = args.root / hf.TEST_PREDICTIONS
     predictions, attrs = hf.read_predictions(path, lists.test, lists.classes,
                                              'python save_hdf5.py')
+    hf.check_split(path, attrs, args.split)
     clips = [clip for clip in lists.test if clip.name in predictions]
     if not clips:
-        raise UserError(f'{path}: holds none of the {len(lists.test)} test clips of split '
-                        f'{args.split}; made by: python save_hdf5.py --split {args.split}')
+        raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
+                        'made by: python save_hdf5.py')
     if len(clips) < len(lists.test):
         print(f'{len(lists.test) - len(clips)} test clips have no predictions and are not '
               'counted')
-    by_video = hf.score([hf.video_log_probability(predictions[clip.name], attrs['readout'])
+    readout = attrs.get('readout', 'mean')
+    by_video = hf.score([hf.video_log_probability(predictions[clip.name], readout)
                          for clip in clips], [clip.label for clip in clips])
     frames = numpy.concatenate([predictions[clip.name] for clip in clips])
     by_frame = hf.score(numpy.log(numpy.maximum(frames, 1e-30)),
                         numpy.repeat([clip.label for clip in clips],
                                      [len(predictions[clip.name]) for clip in clips]))
+    # The seed and settings that made these figures are those of the network's training.
+    seed = int(attrs.get('seed', args.seed))
+    settings = json.loads(attrs.get('settings', '{}'))
+    if attrs.get('step', 1) != 1:
+        settings['step'] = int(attrs['step'])
     for unit, figures in (('frame', by_frame), ('video', by_video)):
-        hf.append_result(args.root, 'frames', args.split, unit, args.seed, {},
+        hf.append_result(args.root, 'frames', args.split, unit, seed, settings,
                          predictions=hf.TEST_PREDICTIONS, **figures)
         print(f'by {unit}:  {hf.in_words(figures)}')
 

@@ -1,10 +1,12 @@
 """Files that appear whole or not at all, and reading that never runs code."""
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import tempfile
 import time
+import zipfile
 
 import numpy
 
@@ -91,22 +93,33 @@ def load_npy(path, mmap=False):
         UserError: the file is missing, cut off, or not an array of numbers.
     """
     try:
-        return numpy.load(path, mmap_mode='r' if mmap else None, allow_pickle=False)
+        array = numpy.load(path, mmap_mode='r' if mmap else None, allow_pickle=False)
+        if not isinstance(array, numpy.ndarray):
+            array.close()
+            raise ValueError('an .npz archive')
+        return array
     except FileNotFoundError:
         raise UserError(f'{path}: not there') from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else 'empty'
         raise UserError(f'{path}: not a readable .npy file ({reason}); delete it and run '
                         'the command that makes it again') from error
 
 
 def append_line(path, line):
-    """Appends one line in a single write, so that lines of two processes do not mix."""
+    """Appends one line in a single write, so that lines of two processes do not mix.
+
+    A line before it that was cut off (disk full) is ended first, so that it spoils no other.
+    """
     data = (line.rstrip('\n') + '\n').encode()
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            os.write(descriptor, data)
+            size = os.fstat(descriptor).st_size
+            if size and os.pread(descriptor, 1, size - 1) != b'\n':
+                data = b'\n' + data
+            if os.write(descriptor, data) < len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -3,6 +3,7 @@
 A model file is Chainer's own npz (or HDF5) with one more entry, `card`: a JSON
 text. chainer.serializers.load_npz reads the weights as from any other file.
 """
+import hashlib
 import json
 import struct
 import tokenize
@@ -81,6 +82,37 @@ def read_card(path, made_by='the stage that writes it'):
         return card
     except DAMAGE as error:
         raise _damaged(path, error, made_by) from error
+
+
+def weights_digest(path, made_by='the stage that writes it'):
+    """SHA-256, as hexadecimal digits, of what a model computes with, in either form of file.
+
+    Weights, shape and mean of the input count. Who saved it, and when, does not, so a
+    model saved again by later code is the same one.
+    """
+    card = read_card(path, made_by)
+    preprocessing = card.get('preprocessing') or {}
+    digest = hashlib.sha256(json.dumps([card.get('shape'), preprocessing.get('mean')],
+                                       sort_keys=True).encode())
+    try:
+        with (h5py.File(path, 'r') if _kind(path, made_by) == 'hdf5'
+              else numpy.load(path, allow_pickle=False)) as source:
+            for name in sorted(_array_names(source)):
+                array = numpy.asarray(source[name])  # read once: the largest has 400 MB
+                digest.update(f'{name} {array.shape} {array.dtype.str} '.encode())
+                digest.update(numpy.ascontiguousarray(array).ravel().view(numpy.uint8))
+    except DAMAGE as error:
+        raise _damaged(path, error, made_by) from error
+    return digest.hexdigest()
+
+
+def _array_names(source):
+    if isinstance(source, h5py.File):
+        names = []
+        source.visititems(lambda name, item:
+                          names.append(name) if isinstance(item, h5py.Dataset) else None)
+        return names
+    return [name for name in source.files if name != CARD]
 
 
 def load_weights(path, chain, skip=(), made_by='the stage that writes it'):

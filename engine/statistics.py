@@ -24,11 +24,32 @@ def reserve(f, n_features):
 
 
 def store(path, mean, std, frames):
-    """Fills in mean and std (n_features,) float64 and the number of frames."""
-    with h5py.File(path, 'r+') as f:
-        group = f[GROUP]
-        group['mean'][...], group['std'][...], group['frames'][...] = mean, std, frames
-        group['digest'][...] = numpy.frombuffer(_digest(group), numpy.uint8)
+    """Fills in mean and std (n_features,) float64 and the number of frames.
+
+    Where they are there already, the file is not touched.
+
+    Raises:
+        UserError: the file is read-only, in use, or has no room for them.
+    """
+    try:
+        with h5py.File(path, 'r') as f:
+            group = f[GROUP]
+            if (_is_whole(group) and group['frames'][0] == frames
+                    and numpy.array_equal(group['mean'], mean)
+                    and numpy.array_equal(group['std'], std)):
+                return
+        with h5py.File(path, 'r+') as f:
+            group = f[GROUP]
+            group['mean'][...], group['std'][...], group['frames'][...] = mean, std, frames
+            group['digest'][...] = numpy.frombuffer(_digest(group), numpy.uint8)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        reason = ' '.join(str(error).split())
+        raise UserError(f'{path}: cannot take mean and deviation ({reason}); check its rights '
+                        'and who has it open, or make it again: python save_hdf5.py') from error
+
+
+def _is_whole(group):
+    return group['digest'][()].tobytes() == _digest(group)
 
 
 def _digest(group):
@@ -42,7 +63,11 @@ def read(f):
     Raises:
         UserError: there are none, or a run that wrote them was killed.
     """
-    if GROUP not in f or f[GROUP]['digest'][()].tobytes() != _digest(f[GROUP]):
+    try:
+        whole = _is_whole(f[GROUP])
+    except (OSError, KeyError):  # a file of another origin
+        whole = False
+    if not whole:
         raise UserError(f'{f.filename}: holds no mean and deviation; '
                         'made by: python normalizeData.py')
     return f[GROUP]['mean'][()], f[GROUP]['std'][()]

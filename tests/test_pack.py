@@ -1,16 +1,20 @@
 """save_hdf5.py, normalizeData.py and singleFrameAccuracy.py, run as a person runs them."""
 import json
+import os
 import shutil
+import sys
 
 import h5py
 import numpy
 import pytest
 
 import helperFunctions as hf
+from VGGNet_1024 import load_vgg_1024
 from engine import statistics
 from engine.errors import UserError
+from engine.modelfile import save_model
 from normalizeData import Moments
-from smallSet import stage
+from smallSet import run, save_random_model, stage
 
 
 @pytest.fixture
@@ -69,6 +73,88 @@ def test_bad_features_are_not_packed(root, spoil, reason):
     numpy.save(path, spoil(numpy.load(path)))
     done = stage('save_hdf5.py', '--root', root)
     assert done.returncode == 1 and reason in done.stdout and 'Traceback' not in done.stderr
+
+
+def test_features_of_another_model_are_not_packed(root):
+    (root / hf.FRAME_MODEL).unlink()
+    save_random_model(root, seed=1)
+    done = stage('save_hdf5.py', '--root', root)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert 'another model' in done.stderr and './saveFeatures.sh' in done.stderr
+
+
+def test_what_trained_the_network_reaches_the_results(root):
+    model, card = load_vgg_1024(root / hf.FRAME_MODEL)
+    (root / hf.FRAME_MODEL).unlink()
+    save_model(root / hf.FRAME_MODEL, model, {**card, 'split': 1, 'seed': 7,
+                                              'settings': {'lr': 0.01}})
+    old = root / '.train1024.hdf5.abc.part'
+    old.touch()
+    os.utime(old, (0, 0))
+    assert stage('save_hdf5.py', '--root', root).returncode == 0
+    assert not old.exists()
+    with h5py.File(root / 'testPredictions1024.hdf5', 'r+') as f:
+        assert f.attrs['step'] == 1
+        f.attrs['step'] = 4
+        del f.attrs['readout']
+    assert stage('singleFrameAccuracy.py', '--root', root).returncode == 0
+    line = json.loads((root / 'results.jsonl').read_text().splitlines()[-1])
+    assert (line['seed'], line['settings']) == (7, {'lr': 0.01, 'step': 4})
+
+
+def test_files_of_another_split_are_refused_before_anything_is_done(root):
+    shared = (root / hf.LISTS).resolve()
+    (root / hf.LISTS).unlink()
+    shutil.copytree(shared, root / hf.LISTS)
+    for kind in ('train', 'test'):
+        shutil.copy(shared / f'{kind}list01.txt', root / hf.LISTS / f'{kind}list02.txt')
+    for script in ('singleFrameAccuracy.py', 'rnn.py'):
+        done = stage(script, '--root', root, '--split', 2)
+        assert done.returncode == 1 and 'made for split 1' in done.stderr
+        assert 'python frameBasedTrain.py --split 2' in done.stderr
+    # as after a change of one file alone
+    with h5py.File(root / hf.TEST_HDF5, 'r+') as f:
+        f.attrs['split'] = 2
+    done = stage('rnn.py', '--root', root, '--split', 2, '--tiny')
+    assert done.returncode == 1 and hf.TRAIN_HDF5 in done.stderr
+    assert not (root / 'RNN.model').exists()
+
+
+def test_statistics_already_there_are_not_written_again(root):
+    path = root / 'train1024.hdf5'
+    with h5py.File(path) as f:
+        mean, std = statistics.read(f)
+        frames = int(f['_statistics/frames'][0])
+        statistics.store(path, mean, std, frames)  # open elsewhere, and yet no error
+        with pytest.raises(UserError, match='train1024.hdf5: cannot take mean'):
+            statistics.store(path, mean + 1, std, frames)
+    before = path.stat().st_mtime_ns
+    assert stage('normalizeData.py', '--root', root).returncode == 0
+    assert path.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize('harm', [
+    lambda f: f.attrs.pop('n_features'),
+    lambda f: f.__delitem__('_statistics'),
+    lambda f: f.create_group('aGroup'),
+    lambda f: f.create_dataset('aClip', data=[[1.0, 2.0]])])
+def test_hdf5_of_another_origin_is_one_line(root, harm):
+    with h5py.File(root / 'train1024.hdf5', 'r+') as f:
+        harm(f)
+    done = stage('normalizeData.py', '--root', root)
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('error: ')
+    assert 'python save_hdf5.py' in done.stderr
+
+
+def test_sigterm_removes_the_half_written_file(tmp_path):
+    code = ('import os, signal, helperFunctions as hf; from engine.files import replacing\n'
+            'def main():\n'
+            '    with replacing("%s"):\n'
+            '        os.kill(os.getpid(), signal.SIGTERM)\n'
+            'hf.stage_main(main)' % (tmp_path / 'whole'))
+    assert run(sys.executable, '-c', code).returncode == 143
+    assert not list(tmp_path.iterdir())
 
 
 def test_moments_by_numpy_and_with_a_large_offset():

@@ -19,7 +19,7 @@ import saveFeatures_1024 as stage2
 from VGGNet_1024 import load_vgg_1024
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers, save_npy
-from engine.modelfile import save_model
+from engine.modelfile import save_model, weights_digest
 from engine.video import MEAN, DecoderKilled, Frames, count_frames, preprocess, read_frames
 from smallSet import N_FEATURES, REPOSITORY, copy_set, features, save_random_model, stage
 
@@ -144,6 +144,8 @@ def test_only_what_is_not_whole_is_made_again(undisturbed, tmp_path):
         'no frame': lambda f, p: [numpy.save(x, numpy.load(x)[:0]) for x in (f, p)],
         'objects': lambda f, p: numpy.save(f, numpy.array([{}])),
         'text': lambda f, p: f.write_text('not an array'),
+        'NaN': lambda f, p: numpy.save(f, numpy.load(f) * numpy.nan),
+        'NaN predicted': lambda f, p: numpy.save(p, numpy.load(p) * numpy.nan),
     }
     for clip, damage in zip(clips, harm.values()):
         damage(*(hf.output_path(root, folder, clip)
@@ -168,6 +170,41 @@ def test_another_model_or_step_is_refused(undisturbed, tmp_path):
     assert done.returncode == 1 and 'made with another model' in done.stderr
     assert done.stderr.count('\n') == 1
     assert features(root) == features(undisturbed)
+
+
+def test_the_same_weights_saved_again_are_the_same_model(undisturbed, tmp_path):
+    root = tmp_path / 'r'
+    shutil.copytree(undisturbed, root, symlinks=True)
+    path = root / hf.FRAME_MODEL
+    digest = weights_digest(path)
+    assert digest == json.loads((root / hf.FEATURES / 'extraction.json').read_text())[
+        'model_sha256']
+    model, card = load_vgg_1024(path)
+    path.unlink()
+    save_model(path, model, {**card, 'commit': 'another'})
+    assert extract(root).returncode == 0
+    save_model(tmp_path / 'model.h5', model, card)
+    assert weights_digest(tmp_path / 'model.h5') == digest
+    for changed in ({'shape': {**card['shape'], 'input_size': 33}},
+                    {'preprocessing': {'mean': [1.0, 2.0, 3.0]}}):
+        save_model(path, model, {**card, **changed})
+        assert weights_digest(path) != digest
+    model.fc7.b.array[0] += 1e-3
+    save_model(path, model, card)
+    assert weights_digest(path) != digest
+
+
+def test_model_of_another_split_is_refused(own_clips):
+    lists = own_clips / hf.LISTS
+    for kind in ('train', 'test'):
+        shutil.copy(lists / f'{kind}list01.txt', lists / f'{kind}list02.txt')
+    model, card = load_vgg_1024(own_clips / hf.FRAME_MODEL)
+    save_model(own_clips / hf.FRAME_MODEL, model, {**card, 'split': 1})
+    for done in (extract(own_clips, '--split', 2),
+                 stage('save_hdf5.py', '--root', own_clips, '--split', 2)):
+        one_error(done, 'trained on split 1', 'test clips of split 2',
+                  'another --root: python frameBasedTrain.py --split 2')
+    assert not features(own_clips)
 
 
 def test_model_of_other_classes_is_refused(own_clips):
