@@ -17,7 +17,6 @@ Writes  ROOT/combined_testPredictions.hdf5, ROOT/combined_validationPredictions.
 """
 import itertools
 import os
-from pathlib import Path
 
 import numpy
 
@@ -37,11 +36,6 @@ def get_parser():
     parser.add_argument('--name', default='combined',
                         help='names the files that are written (default: combined)')
     return parser
-
-
-def find(name, root):
-    """The file as given, or else in ROOT."""
-    return Path(name) if os.path.exists(name) else root / name
 
 
 def validation_file(path):
@@ -142,7 +136,14 @@ def main():
     args = hf.parse_stage(get_parser())
     check(args)
     lists = hf.read_lists(args.root, args.split)
-    paths = [find(name, args.root) for name in args.files]
+    paths = [hf.find_file(name, args.root) for name in args.files]
+    out, validation_out = (args.root / f'{args.name}_{kind}Predictions.hdf5'
+                           for kind in ('test', 'validation'))
+    for path in [*paths, *(validation_file(path) for path in paths
+                           if 'testPredictions' in path.name)]:
+        if path.resolve() in (out.resolve(), validation_out.resolve()):
+            raise UserError(f'--name {args.name}: would write over {path}, which is read; '
+                            'give another --name')
     weights = args.weights or [1.0] * len(paths)
     validation = None
     if args.choose or all('testPredictions' in path.name and validation_file(path).exists()
@@ -163,10 +164,9 @@ def main():
     figures = {}
     if validation:
         held_out, of_held_out, _ = validation
-        found = save(args.root / f'{args.name}_validationPredictions.hdf5', held_out,
+        found = save(validation_out, held_out,
                      combine(of_held_out, weights), lists.classes, method, args.split)
         figures = {'validation_loss': found['loss'], 'validation_accuracy': found['top1']}
-    out = args.root / f'{args.name}_testPredictions.hdf5'
     figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
     hf.append_result(args.root, method, args.split, 'video', args.seed, {
         'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},

@@ -32,8 +32,8 @@ from sklearn.metrics import confusion_matrix
 
 from engine.errors import UserError
 from engine.files import replacing
-from helperFunctions import (TEST_PREDICTIONS, read_lists, read_predictions, stage_main,
-                             stage_parser, video_log_probability)
+from helperFunctions import (TEST_PREDICTIONS, find_file, read_lists, read_predictions,
+                             stage_main, stage_parser, video_log_probability)
 
 TEST_SUFFIX = '_testPredictions.hdf5'  # behind the name of a run
 RNN_PREDICTIONS = 'RNN' + TEST_SUFFIX
@@ -414,11 +414,6 @@ def report_gain(a, b, lists, args):
     print(f'wrote {f"{chart} and " if shown else ""}{table}')
 
 
-def find(name, root):
-    """The file as given, or else in ROOT."""
-    return name if name.exists() else root / name
-
-
 def main():
     parser = stage_parser(__doc__)
     parser.add_argument('files', nargs='*', type=Path, metavar='FILE',
@@ -435,7 +430,7 @@ def main():
         parser.error('one or two prediction files, please')
     if args.top < 1:
         parser.error('--top starts at 1')
-    paths = [find(name, args.root) for name in args.files]
+    paths = [find_file(name, args.root) for name in args.files]
     if not paths:
         paths = [args.root / TEST_PREDICTIONS]
         if (args.root / RNN_PREDICTIONS).exists():

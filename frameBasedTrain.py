@@ -7,7 +7,7 @@ Writes  ROOT/VGG_1024.model, and log, plots and snapshot in ROOT/frameTraining/
     python frameBasedTrain.py --root demo --epochs 5
 
 Every epoch reads one random frame of each clip. Whole groups of the training list are
-held out to validate; the test list is not read. Run it again to resume.
+held out to validate; no test clip is read. Run it again to resume.
 
 Augmentation changes training frames alone: all later stages see whole frames as they are. Does
 it help? Train with and without it in two roots, then compare on the same test clips:
@@ -38,9 +38,8 @@ from VGGNet import load_vgg
 from VGGNet_1024 import from_vgg
 from engine.augmentation import Augmentation
 from engine.errors import UserError
-from engine.files import sha256
 from engine.frames import FrameIterator, frame_counts
-from engine.modelfile import save_model
+from engine.modelfile import save_model, weights_digest
 from engine.training import Training, Updater, reseed
 from engine.video import preprocess, preprocessing
 
@@ -50,17 +49,18 @@ FOLDER = 'frameTraining'
 def get_parser():
     parser = hf.stage_parser(__doc__)
     group = parser.add_argument_group('model')
-    group.add_argument('--features', type=int, default=1024, metavar='N',
+    group.add_argument('--features', type=hf.whole(1), default=1024, metavar='N',
                        help='units of fc7: length of a feature (default: 1024)')
     group = parser.add_argument_group('optimisation')
-    group.add_argument('--epochs', type=int, default=20, help='default: 20')
-    group.add_argument('--batch', type=int, default=36, help='frames a batch (default: 36)')
+    group.add_argument('--epochs', type=hf.whole(1), default=20, help='default: 20')
+    group.add_argument('--batch', type=hf.whole(1), default=36, metavar='N',
+                       help='frames a batch (default: 36)')
     group.add_argument('--lr', type=float, default=0.0005, help='learning rate (default: 0.0005)')
     group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
     group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
-    group.add_argument('--frames-per-clip', type=int, default=1, metavar='N',
+    group.add_argument('--frames-per-clip', type=hf.whole(1), default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
-    group.add_argument('--validation-every', type=int, default=5, metavar='N',
+    group.add_argument('--validation-every', type=hf.whole(2), default=5, metavar='N',
                        help='hold out one group in N of each class (default: 5)')
     group = parser.add_argument_group('augmentation of training frames')
     group.add_argument('--no-flip', dest='flip', action='store_false',
@@ -80,7 +80,7 @@ def get_parser():
                        help='brighter or darker by up to this share, as under another light '
                             '(default: 0)')
     group = parser.add_argument_group('bookkeeping')
-    group.add_argument('--workers', type=int, default=len(os.sched_getaffinity(0)),
+    group.add_argument('--workers', type=hf.whole(1), default=len(os.sched_getaffinity(0)),
                        help='clips decoded at once (default: one a core)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
@@ -103,8 +103,6 @@ def main():
     args = hf.parse_stage(get_parser(), epochs=2, batch=8)
     if not (0 < args.crop <= 1 and 0 <= args.rescale < 1 and 0 <= args.brightness < 1):
         raise UserError('--crop: above 0, at most 1; --rescale, --brightness: from 0 to below 1')
-    if min(args.epochs, args.batch, args.frames_per_clip, args.features) < 1:
-        raise UserError('--epochs, --batch, --frames-per-clip, --features: at least 1')
     hf.print_settings(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split)
@@ -156,7 +154,7 @@ def main():
                            device=device),
                    args.epochs, args.root / FOLDER, dict(
                        hf.settings_of(args), seed=args.seed, split=args.split,
-                       vgg=sha256(args.root / hf.VGG_MODEL)),
+                       vgg=weights_digest(args.root / hf.VGG_MODEL)),
                    validate if held_out else None, restart=args.restart)
     run.run()
     model.to_device('@numpy')

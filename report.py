@@ -62,12 +62,6 @@ class Run(NamedTuple):
 
 # ----------------------------------------------------------------------- reading
 
-def normalised(log_probability):
-    """(C,) probabilities that sum to 1."""
-    shares = numpy.exp(log_probability - log_probability.max())
-    return shares / shares.sum()
-
-
 def read_run(name, path, lists, split):
     """Reads a prediction file and reads out its first k frames for every k of CURVE.
 
@@ -86,11 +80,11 @@ def read_run(name, path, lists, split):
         frames = found.pop(clip.name)
         whole = video_log_probability(frames, readout)
         said[clip.name] = confusion.decide(whole, clip.label)
-        probability[clip.name] = normalised(whole)
+        probability[clip.name] = numpy.exp(whole)
         for k in reached:
             logs = video_log_probability(frames[:k], readout) if k < len(frames) else whole
             hits[k] += confusion.decide(logs, clip.label) == clip.label
-            sureness[k] += float(normalised(logs).max())
+            sureness[k] += float(numpy.exp(logs.max()))
     method = confusion.Method(str(attrs.get('method', name)), path, clips, missing, said)
     return Run(name, method, probability, lengths,
                {k: (hits[k] / len(clips), sureness[k] / len(clips)) for k in reached}, readout)

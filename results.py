@@ -36,8 +36,8 @@ from scipy.stats import binomtest
 
 from engine.errors import UserError
 from engine.files import replacing
-from helperFunctions import (TOP_K, read_lists, read_predictions, score, stage_main,
-                             stage_parser, video_log_probability)
+from helperFunctions import (TEST_FLAGS, TOP_K, read_lists, read_predictions, score,
+                             stage_main, stage_parser, video_log_probability)
 
 RESULTS = 'results.jsonl'
 WIDTH = 80
@@ -45,7 +45,6 @@ REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict
 LEFT = ('method', 'unit', 'top-1 95 %', 'inference')  # columns of words; the others hold figures
 FILES_ONLY = ('train loss', 'val loss', 'epochs', 'inference')  # no room for them in WIDTH
 EXPENDABLE = ('train', 'val', 'seconds')  # left out of the text where it would be too wide
-TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 AVERAGED = ([f'top{k}' for k in TOP_K]
             + ['loss', 'seconds', 'epochs', 'train_loss', 'train_accuracy', 'validation_loss',
                'validation_accuracy'])
@@ -94,23 +93,28 @@ def read_results(path):
 
 
 def settings_key(result):
-    """Equal for two runs of one method with the same settings on the same data."""
-    return json.dumps([result[key] for key in REQUIRED], sort_keys=True)
+    """Equal for two runs of one method with the same settings on the same data.
+
+    A model only tested again (rnn.py --test-only) is no run of its own to average over.
+    """
+    return json.dumps([*(result[key] for key in REQUIRED), bool(result.get('test_only'))],
+                      sort_keys=True)
 
 
 def mean_over_seeds(results):
     """Joins runs that differ in their seed alone.
 
-    A seed run twice counts once, with its last line. Figures of a joined run are
+    A seed run twice in one root counts once, with its last line. Figures of a joined run are
     (mean, deviation); the deviation has n-1 beneath and is None for one run.
     """
     groups = {}
     for result in results:
-        groups.setdefault(settings_key(result), {})[result.get('seed')] = result
+        groups.setdefault(settings_key(result), {})[
+            result.get('root'), result.get('seed')] = result
     joined = []
-    for by_seed in groups.values():
-        runs = list(by_seed.values())
-        one = {**runs[-1], 'seed': ','.join(str(seed) for seed in by_seed), 'runs': len(runs)}
+    for group in groups.values():
+        runs = list(group.values())
+        one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs)}
         for key in AVERAGED:
             values = [run[key] for run in runs if is_number(run.get(key))]
             deviation = statistics.stdev(values) if len(values) > 1 else None

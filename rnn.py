@@ -15,8 +15,8 @@ lowest validation loss are kept. The test list is read once, after that. Run aga
 a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
 """
 import json
-import os
 import platform
+import re
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -33,9 +33,6 @@ from engine.modelfile import load_weights, save_model
 from engine.sequences import FeatureStore, SequenceBatches
 from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, reseed
 
-# What decides how a trained model is tested; all other settings belong to its training.
-TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
-
 
 def get_parser():
     parser = hf.stage_parser(__doc__)
@@ -46,13 +43,13 @@ def get_parser():
                        help='lstm; gru, with a quarter fewer weights; linear, a classifier of '
                             'each frame, and mean, one of the mean so far: baselines that see no '
                             'order (default: lstm)')
-    group.add_argument('--layers', type=int, metavar='N',
+    group.add_argument('--layers', type=hf.whole(1), metavar='N',
                        help='recurrent layers; more learn the training clips by heart sooner and '
                             'want more data or dropout (default: one for each of --cells)')
-    group.add_argument('--cells', type=int, nargs='+', default=[1024], metavar='N',
+    group.add_argument('--cells', type=hf.whole(1), nargs='+', default=[1024], metavar='N',
                        help='units of a layer, one number or one a layer; time and weights grow '
                             'with the square (default: 1024)')
-    group.add_argument('--hidden', type=int, default=1024, metavar='N',
+    group.add_argument('--hidden', type=hf.whole(0), default=1024, metavar='N',
                        help='units of the sigmoid layer behind them, 0 for none; fewer weights '
                             'overfit less (default: 1024)')
     group.add_argument('--no-batch-norm', dest='batch_norm', action='store_false',
@@ -66,19 +63,19 @@ def get_parser():
                        help='the same on the way from step to step, one choice a sequence: '
                             'weakens what is remembered by heart (default: 0)')
     group = parser.add_argument_group('sequences')
-    group.add_argument('--steps', type=int, default=120, metavar='N',
+    group.add_argument('--steps', type=hf.whole(1), default=120, metavar='N',
                        help='frames of a training sequence: a random segment of a long clip, a '
                             'short clip with its reverse appended (default: 120)')
     group.add_argument('--variable-length', action='store_true',
                        help='take clips shorter than --steps as they are; padding is masked')
-    group.add_argument('--window', type=int, default=30, metavar='N',
+    group.add_argument('--window', type=hf.whole(1), default=30, metavar='N',
                        help='steps between two updates, and that a gradient reaches back; longer '
                             'links events further apart, with fewer updates and more memory '
                             '(default: 30)')
     group.add_argument('--no-reverse', dest='reverse', action='store_false',
                        help='never run a sequence backward; backward runs are new examples, '
                             'harmful where direction tells the class')
-    group.add_argument('--stride', type=int, default=1, metavar='K',
+    group.add_argument('--stride', type=hf.whole(1), default=1, metavar='K',
                        help='every k-th frame, k random up to this: other speeds, and more of '
                             'the clip in as many steps (default: 1)')
     group.add_argument('--noise', type=float, default=0.0, metavar='SHARE',
@@ -87,8 +84,8 @@ def get_parser():
     group.add_argument('--drop-frames', type=float, default=0.0, metavar='SHARE',
                        help='steps that repeat the one before: an uneven pace (default: 0)')
     group = parser.add_argument_group('optimisation')
-    group.add_argument('--epochs', type=int, default=25, help='at most (default: 25)')
-    group.add_argument('--batch', type=int, default=384, metavar='N',
+    group.add_argument('--epochs', type=hf.whole(1), default=25, help='at most (default: 25)')
+    group.add_argument('--batch', type=hf.whole(1), default=384, metavar='N',
                        help='sequences an update; smaller is noisier, with more updates an epoch '
                             '(default: 384)')
     group.add_argument('--optimizer', choices=('momentum', 'adam'), default='momentum',
@@ -100,7 +97,7 @@ def get_parser():
     group.add_argument('--schedule', choices=SCHEDULES, default='constant',
                        help='step: a tenth every --lr-drop epochs; linear, cosine: down to 0 over '
                             'all epochs; a lower rate at the end settles (default: constant)')
-    group.add_argument('--lr-drop', type=int, default=0, metavar='EPOCHS',
+    group.add_argument('--lr-drop', type=hf.whole(0), default=0, metavar='EPOCHS',
                        help='for --schedule step')
     group.add_argument('--weight-decay', type=float, default=0.0, metavar='RATE',
                        help='pulls all weights to 0: smoother, overfits less (default: 0)')
@@ -114,7 +111,7 @@ def get_parser():
                        help='what step j of T counts: (j+1)/T, as much is unknown early on; '
                             'uniform, so that early guesses matter as much; or the last alone '
                             '(default: linear)')
-    group.add_argument('--patience', type=int, default=0, metavar='EPOCHS',
+    group.add_argument('--patience', type=hf.whole(0), default=0, metavar='EPOCHS',
                        help='stop when the validation loss has not fallen for so many epochs '
                             '(default: 0, never)')
     group = parser.add_argument_group('test (and validation)')
@@ -123,7 +120,7 @@ def get_parser():
     group.add_argument('--inference', default='first', metavar='HOW',
                        help='full: each clip as it is; first, middle, random: one segment; '
                             'segments:N: N of them from end to end, averaged (default: first)')
-    group.add_argument('--test-steps', type=int, default=180, metavar='N',
+    group.add_argument('--test-steps', type=hf.whole(0), default=180, metavar='N',
                        help='frames of a segment, short clips with their reverse appended; 0 '
                             'takes each clip as it is (default: 180)')
     group.add_argument('--reverse-too', action='store_true',
@@ -145,7 +142,7 @@ def parse(parser, argv=None):
     args = hf.parse_stage(parser, argv, epochs=2, batch=8, steps=16, window=8, cells=[16],
                           hidden=16, test_steps=16)
     args.layers = len(args.cells) if args.layers is None else args.layers
-    if args.layers < 1 or len(args.cells) not in (1, args.layers):
+    if len(args.cells) not in (1, args.layers):
         raise UserError(f'--layers {args.layers} --cells {" ".join(map(str, args.cells))}: one '
                         'number of cells, or one for each of the layers')
     args.cells = args.cells * (args.layers // len(args.cells))
@@ -154,16 +151,12 @@ def parse(parser, argv=None):
                                          args.drop_frames]):
         raise UserError('--dropout takes one ratio or three; all such ratios are from 0 to '
                         'below 1')
-    for flag in ('steps', 'window', 'stride', 'epochs', 'batch'):
-        if getattr(args, flag) < 1:
-            raise UserError(f'--{flag}: at least 1')
-    if min(args.cells) < 1 or args.hidden < 0 or args.test_steps < 0:
-        raise UserError('--cells: at least 1; --hidden, --test-steps: at least 0')
     if (args.schedule == 'step') != (args.lr_drop > 0):
         raise UserError('--schedule step and --lr-drop EPOCHS belong together')
     check_technique(args.inference, args.test_steps)
-    if os.path.basename(args.name) != args.name or not args.name:
-        raise UserError(f'--name {args.name}: a name, not a path')
+    if not re.fullmatch(r'[\w.,+-]+', args.name):
+        raise UserError(f'--name {args.name}: a name of letters, digits and _ . , + - alone, '
+                        'not a path')
     return args
 
 
@@ -223,6 +216,7 @@ def train(args, device, lists):
     """Trains, and saves the model of the best epoch with its figures; returns the seconds."""
     with hf.open_hdf5(args.root / hf.TRAIN_HDF5, 'python save_hdf5.py') as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
+        hf.check_split(f.filename, f.attrs, args.split)
         mean, std = statistics.read(f)
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
@@ -349,10 +343,11 @@ def test(args, device, lists, **figures):
         # From the file, so that the figures are what anyone finds in it.
         found[kind] = score(hf.read_predictions(out, clips)[0].items(), clips, args.readout)
     if 'test' not in found:
-        raise UserError(f'{args.root / hf.TEST_HDF5}: holds no test clip of split {args.split}; '
-                        f'made by: python save_hdf5.py --split {args.split}')
+        raise UserError(f'{args.root / hf.TEST_HDF5}: holds no test clip; '
+                        'made by: python save_hdf5.py')
     settings = {**card['settings'],
-                **{key: value for key, value in settings_of(args).items() if key in TEST_FLAGS}}
+                **{key: value for key, value in settings_of(args).items()
+                   if key in hf.TEST_FLAGS}}
     if 'validation' in found:
         figures.update(validation_loss=found['validation']['loss'],
                        validation_accuracy=found['validation']['top1'])
@@ -367,7 +362,10 @@ def main():
     hf.print_settings(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split)
-    figures = {} if args.test_only else {'seconds': train(args, device, lists)}
+    with hf.open_hdf5(args.root / hf.TEST_HDF5, 'python save_hdf5.py') as f:
+        hf.check_split(f.filename, f.attrs, args.split)  # before hours of training
+    figures = ({'test_only': True} if args.test_only
+               else {'seconds': train(args, device, lists)})
     # The only place that reads the test clips, after all choices are made.
     test(args, device, lists, **figures)
 

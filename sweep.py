@@ -38,7 +38,7 @@ from engine.errors import UserError
 from engine.files import replacing
 
 FOLDER = 'sweep'
-UNNAMED = '(unnamed)'
+UNNAMED = '+unnamed+'
 THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
@@ -54,11 +54,11 @@ def get_parser():
     parser = hf.stage_parser(__doc__)
     parser.add_argument('runs', type=Path, metavar='FILE', help='text file, one run a line')
     group = parser.add_argument_group('which runs')
-    group.add_argument('--seeds', type=int, nargs='+', metavar='N',
+    group.add_argument('--seeds', type=hf.whole(0), nargs='+', metavar='N',
                        help='each line once with each of these seeds (default: --seed)')
     group.add_argument('--list', action='store_true', help='only say which are done and left')
     group = parser.add_argument_group('how')
-    group.add_argument('--parallel', type=int, default=1, metavar='N',
+    group.add_argument('--parallel', type=hf.whole(1), default=1, metavar='N',
                        help='runs at once; they share the cores (default: 1)')
     group.add_argument('--device', default='-1', metavar='N',
                        help='GPU number, or -1 for the CPU (default: -1)')
@@ -131,7 +131,7 @@ def _run(words, seed, args, where):
 
 
 def finished(root):
-    """The keys of the runs in ROOT/results.jsonl."""
+    """The keys of the runs in ROOT/results.jsonl; --test-only trains nothing and is none."""
     try:
         lines = (root / 'results.jsonl').read_text(encoding='utf-8').splitlines()
     except FileNotFoundError:
@@ -140,8 +140,9 @@ def finished(root):
     for line in lines:
         try:
             result = json.loads(line)
-            keys.add(key_of(result['settings'], result['seed'], result['split']))
-        except (ValueError, KeyError, TypeError):
+            if not result.get('test_only'):
+                keys.add(key_of(result['settings'], result['seed'], result['split']))
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a line cut off by a full disk is no result
     return keys
 
@@ -164,7 +165,7 @@ def run_here(runs, root, parallel):
     A stop (Ctrl-C, SIGTERM) is passed on, so that each run keeps what it has.
     """
     folder = root / FOLDER
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     environment = dict(os.environ)
     if parallel > 1:
         # Several runs that each take all cores would stand in one another's way.
@@ -218,7 +219,7 @@ def write_jobs(runs, root, words):
     if unknown:
         raise UserError(f'{" ".join(unknown)}: neither a flag of sweep.py nor of generate_pbs.py')
     submit = 'sbatch' if args.scheduler == 'slurm' else 'qsub'
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         text = generate_pbs.job_text(args, run.name, folder,
                                      [command(run, root, args.python)])
@@ -235,8 +236,6 @@ def main():
     args, words = parser.parse_known_args()
     if words and not args.jobs:
         parser.error(f'unrecognized arguments: {" ".join(words)}')
-    if args.parallel < 1:
-        parser.error('--parallel: at least 1')
     runs = read_runs(args.runs, args)
     done = finished(args.root)
     left = [run for run in runs if run.key not in done]

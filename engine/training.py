@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 
 from engine.errors import UserError
 from engine.files import replacing
-from engine.modelfile import save_model
+from engine.modelfile import DAMAGE, save_model
 
 SNAPSHOT = 'snapshot.npz'
 SCHEDULES = ('constant', 'step', 'linear', 'cosine')
@@ -248,9 +248,14 @@ class Training:
             # Chainer's own load_npz unpickles what a file says; this does not.
             with numpy.load(self.snapshot_path, allow_pickle=False) as f:
                 chainer.serializers.NpzDeserializer(f).load(self.trainer)
-        except (OSError, ValueError, KeyError) as error:
+        except DAMAGE as error:
             raise UserError(f'{self.snapshot_path}: cannot be resumed ({error}); '
                             '--restart begins anew') from error
+        # More was trained than is asked for; the results would tell of fewer epochs.
+        if self.updater.epoch_detail > self.epochs:
+            raise UserError(f'{self.snapshot_path}: has {self.updater.epoch_detail:.4g} epochs, '
+                            f'but --epochs is {self.epochs}; ask for more, or --restart begins '
+                            'anew')
         print(f'resumed after epoch {self.updater.epoch}, iteration '
               f'{self.updater.iteration}', flush=True)
 

@@ -120,6 +120,14 @@ def test_clips_that_a_file_lacks_are_named(root, run):
     assert json.loads((root / 'results.jsonl').read_text())['n'] == len(lists.test) - 1
 
 
+@pytest.mark.parametrize('name', [FILES[1], 'b_validationPredictions.hdf5'])
+def test_no_file_that_is_read_is_written_over(root, run, name):
+    before = (root / name).read_bytes()
+    with pytest.raises(UserError, match='--name b: would write over .*b_testPredictions.hdf5'):
+        run(root, *FILES, '--name', 'b')
+    assert (root / name).read_bytes() == before and not (root / 'results.jsonl').exists()
+
+
 @pytest.mark.parametrize('flags,why', [
     ([FILES[0]], 'two files'), ([*FILES, '--weights', 1], '2 numbers'),
     ([*FILES, '--weights', 1, -1], 'below 0'), ([*FILES, '--weights', 0, 0], 'all 0'),

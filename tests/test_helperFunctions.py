@@ -1,4 +1,5 @@
 """Lists, groups and scores against hand-made cases and, where there, the official lists."""
+import argparse
 import json
 
 import numpy
@@ -84,13 +85,16 @@ def test_held_out_groups_do_not_depend_on_other_classes():
 
 def test_video_log_probability_by_hand():
     p = numpy.array([[0.5, 0.5], [0.8, 0.2]])
-    log = numpy.log
-    numpy.testing.assert_allclose(hf.video_log_probability(p),
-                                  [(log(.5) + log(.8)) / 2, (log(.5) + log(.2)) / 2])
-    numpy.testing.assert_allclose(hf.video_log_probability(p, 'linear'),
-                                  [(log(.5) + 2 * log(.8)) / 3, (log(.5) + 2 * log(.2)) / 3])
-    numpy.testing.assert_allclose(hf.video_log_probability(p, 'last'), log([.8, .2]))
-    numpy.testing.assert_allclose(hf.video_log_probability(p, 'max'), log([.8, .5]))
+    # The ratio of the classes is the (weighted) geometric mean of 1 and 4: 2 and 4^(2/3).
+    for readout, ratio in (('mean', 2), ('linear', 4 ** (2 / 3)), ('last', 4), ('max', 1.6)):
+        numpy.testing.assert_allclose(numpy.exp(hf.video_log_probability(p, readout)),
+                                      [ratio / (1 + ratio), 1 / (1 + ratio)])
+
+
+@pytest.mark.parametrize('readout', hf.READOUTS)
+def test_probabilities_of_a_video_sum_to_1_however_it_is_read_out(readout):
+    p = numpy.random.RandomState(0).dirichlet(numpy.ones(7), 30)
+    assert numpy.exp(hf.video_log_probability(p, readout)).sum() == pytest.approx(1)
 
 
 def test_a_probability_of_zero_does_not_veto_a_class():
@@ -124,6 +128,40 @@ def test_result_is_one_line_of_json(tmp_path):
     assert {'method', 'split', 'n', 'seed', 'settings', 'command', 'commit'} <= lines[0].keys()
     with pytest.raises(ValueError):
         hf.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
+
+
+def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
+    path = tmp_path / 'results.jsonl'
+    path.write_text('{"method": "cut o')
+    for seed in (1, 2):
+        hf.append_result(tmp_path, 'frames', 1, 'video', seed, {})
+    cut, *whole = path.read_text().splitlines()
+    assert cut == '{"method": "cut o' and [json.loads(line)['seed'] for line in whole] == [1, 2]
+
+
+def test_whole_numbers():
+    assert hf.whole(0)('0') == 0 and hf.whole(2)('7') == 7
+    for least, text, why in ((1, '0', 'at least 1'), (0, '-1', 'at least 0'),
+                             (0, '1.5', 'not a whole number'), (0, str(2 ** 32), 'too large')):
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            hf.whole(least)(text)
+
+
+@pytest.mark.parametrize('stage,flags', [
+    ('rnn', ['--batch', '0']), ('rnn', ['--seed', '-1']), ('rnn', ['--patience', '-1']),
+    ('frameBasedTrain', ['--workers', '0']), ('frameBasedTrain', ['--validation-every', '1']),
+    ('saveFeatures_1024', ['1', '--step', '0']), ('saveFeatures_1024', ['0']),
+    ('sweep', ['runs.txt', '--parallel', '0']), ('sweep', ['runs.txt', '--seeds', '-1'])])
+def test_numbers_out_of_range_are_refused_at_once(stage, flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        __import__(stage).get_parser().parse_args(flags)
+    assert stopped.value.code == 2 and 'at least' in capsys.readouterr().err
+
+
+def test_a_file_is_looked_for_as_given_then_in_the_root(tmp_path):
+    (tmp_path / 'a').touch()
+    assert hf.find_file('a', tmp_path) == tmp_path / 'a'
+    assert hf.find_file(tmp_path / 'a', tmp_path / 'b') == tmp_path / 'a'
 
 
 def test_another_class_list_is_refused_naming_both(tmp_path):

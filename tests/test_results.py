@@ -96,7 +96,15 @@ def test_a_seed_run_twice_counts_once_with_its_last_line():
     assert joined[0]['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
 
 
+def test_equal_seeds_of_two_roots_are_two_runs():
+    joined, = results.mean_over_seeds([line('x', top1, root=Path(root)) for root, top1 in
+                                       (('a', 0.1), ('a', 0.3), ('b', 0.5))])
+    assert joined['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
+    assert (joined['seed'], joined['runs']) == ('0,0', 2)
+
+
 @pytest.mark.parametrize('other', [dict(split=2), dict(unit='frame'), dict(n=40),
+                                   dict(test_only=True),
                                    dict(settings={'layers': 2}), dict(method='y')])
 def test_what_differs_beyond_the_seed_is_not_averaged(other):
     assert len(results.mean_over_seeds([line('x', 0.1), line('x', 0.3, seed=1, **other)

@@ -348,6 +348,13 @@ def test_more_epochs_go_on_but_other_settings_are_refused(root, run):
     assert len(log_of(root)) == 1
 
 
+def test_fewer_epochs_than_were_trained_are_refused(root, run):
+    run(root, '--epochs', 2)
+    with pytest.raises(UserError, match='has 2 epochs, but --epochs is 1; .*--restart'):
+        run(root, '--epochs', 1)
+    assert len(lines_of(root)) == 1
+
+
 def test_stops_when_the_validation_loss_no_longer_falls(root, run):
     # A rate too small to change any weight: the first epoch stays the best.
     run(root, '--epochs', 9, '--patience', 2, '--lr', 1e-30, '--no-batch-norm')
@@ -399,6 +406,7 @@ def test_other_inference_without_training_again(root, run):
     assert other['predictions'] == 'RNN-segments3x4-reversed-max_testPredictions.hdf5'
     same = ('top1', 'loss', 'validation_loss', 'settings', 'train_loss', 'seed', 'method')
     assert [first[key] for key in same] == [again[key] for key in same]
+    assert [line.get('test_only') for line in (first, again, other)] == [None, True, True]
     assert other['settings'] == {**first['settings'], 'inference': 'segments:3', 'test_steps': 4,
                                  'reverse_too': True, 'readout': 'max'}
     with h5py.File(root / other['predictions']) as f:
@@ -416,9 +424,8 @@ def test_a_saved_network_gives_the_same_scores(tmp_path):
 
 @pytest.mark.parametrize('flags,why', [
     (['--layers', '3', '--cells', '8', '4'], 'one for each of the layers'),
-    (['--layers', '0'], 'one for each of the layers'),
     (['--dropout', '0.1', '0.2'], 'one ratio or three'), (['--dropout', '1'], 'below 1'),
-    (['--window', '0'], '--window: at least 1'), (['--schedule', 'step'], '--lr-drop'),
+    (['--name', 'a b'], 'letters'), (['--schedule', 'step'], '--lr-drop'),
     (['--lr-drop', '3'], '--schedule step'), (['--name', 'a/b'], 'not a path'),
     (['--inference', 'segments:2', '--test-steps', '0'], '--test-steps')])
 def test_flags_that_make_no_sense(flags, why):

@@ -42,7 +42,7 @@ def test_the_same_settings_written_otherwise_are_the_same_run(tmp_path):
 
 
 @pytest.mark.parametrize('text,why', [
-    ('--layers 1\n--layers x\n', 'runs.txt:2: .*invalid int'),
+    ('--layers 1\n--layers x\n', 'runs.txt:2: .*not a whole number'),
     ('--nothing 1\n', 'runs.txt:1: .*--nothing'),
     ('--dropout 2\n', 'runs.txt:1: --dropout'),
     ('--name "a\n', 'runs.txt:1: No closing quotation'),
@@ -52,6 +52,18 @@ def test_the_same_settings_written_otherwise_are_the_same_run(tmp_path):
 def test_bad_files_are_refused_with_their_line(tmp_path, text, why):
     with pytest.raises(UserError, match=why):
         read(tmp_path, text)
+
+
+def test_a_model_only_tested_again_is_no_run_done(tmp_path):
+    result = dict(settings={'lr': 1}, seed=0, split=1)
+    for more, done in (({'test_only': True}, 0), ({}, 1)):
+        (tmp_path / 'results.jsonl').write_text(f'[]\ncut o\n{json.dumps({**result, **more})}\n')
+        assert len(sweep.finished(tmp_path)) == done
+
+
+def test_the_root_is_made_where_it_is_not_there(tmp_path):
+    assert sweep.run_here([], tmp_path / 'a' / 'b', 1) == []
+    assert (tmp_path / 'a' / 'b' / 'sweep').is_dir()
 
 
 def start(root, *flags):
@@ -107,7 +119,8 @@ def test_a_stopped_sweep_goes_on_from_the_last_epoch(tmp_path, run):
     log = tmp_path / 'sweep' / 'long.log'
     assert 'goes on from there' in log.read_text()
     # The number of epochs is the one setting that may change on the way.
-    (tmp_path / 'runs.txt').write_text('--cells 4 --epochs 1 --name long\n')
+    epochs = len(json.loads((tmp_path / 'long.training' / 'log').read_text())) + 1
+    (tmp_path / 'runs.txt').write_text(f'--cells 4 --epochs {epochs} --name long\n')
     assert run(tmp_path)[0] == 0
     assert 'resumed after epoch' in log.read_text()
 

@@ -85,9 +85,13 @@ def test_settings_that_differ_are_named(tmp_path):
     assert len(json.loads((tmp_path / 'log').read_text())) == 1
 
 
-def test_a_damaged_snapshot_is_named(tmp_path):
+@pytest.mark.parametrize('damage', [lambda data: b'PK nonsense',
+                                    lambda data: data[:len(data) // 2],
+                                    lambda data: b'PK\x03\x04' + data[4:100]])
+def test_a_damaged_snapshot_is_named(tmp_path, damage):
     training(tmp_path, 1)[1].run()
-    (tmp_path / 'snapshot.npz').write_bytes(b'PK nonsense')
+    snapshot = tmp_path / 'snapshot.npz'
+    snapshot.write_bytes(damage(snapshot.read_bytes()))
     with pytest.raises(UserError, match='snapshot.npz: cannot be resumed.*--restart'):
         training(tmp_path, 2)[1].run()
 
