@@ -155,23 +155,48 @@ class Frames:
     def _read_log(self, log):
         self.complaint = _complaint(log, self.path)
         log = log.decode(errors='replace')
-        announced = _avi_header_frames(self.path) if self.count else 0
-        duration = re.search(r'Duration: (\d+):(\d+):([\d.]+)', log)
-        rate = re.search(r'Stream #.*Video:.* ([\d.]+) fps', log)
-        if duration and rate:
-            hours, minutes, seconds = duration.groups()
-            length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-            announced = max(announced, int(round(length * float(rate.group(1)))))
+        announced = _avi_header(self.path)[0] if self.count else 0
+        announced = max(announced, _header_of_log(log)[0])
         self.announced = -(-announced // self.step) or None
 
 
-def _avi_header_frames(path):
-    """dwTotalFrames of an .avi's main header, or 0: of a cut-off file ffmpeg's own duration
-    tells what is left, not what was there."""
+def read_header(path):
+    """What a video's header promises, without decoding it: (frames int, frames a second).
+
+    Both are 0 where it does not say, or is no video.
+    """
+    frames, rate = _avi_header(path)
+    if frames and rate:
+        return frames, rate
+    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
+                           '-i', f'file:{path}'], stdin=subprocess.DEVNULL, capture_output=True)
+    return _header_of_log(done.stderr.decode(errors='replace'))
+
+
+def is_short(count, announced):
+    """Whether frames are missing: a header is off by a frame or two even in good clips."""
+    return bool(announced) and count < min(0.95 * announced, announced - 2)
+
+
+def _header_of_log(log):
+    duration = re.search(r'Duration: (\d+):(\d+):([\d.]+)', log)
+    rate = re.search(r'Stream #.*Video:.* ([\d.]+) fps', log)
+    if not (duration and rate):
+        return 0, 0.0
+    hours, minutes, seconds = duration.groups()
+    length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    return int(round(length * float(rate.group(1)))), float(rate.group(1))
+
+
+def _avi_header(path):
+    """Frames and frames a second of an .avi's main header, or 0, 0.0: of a cut-off file
+    ffmpeg's own duration tells what is left, not what was there."""
     with open(path, 'rb') as f:
         start = f.read(52)
-    is_avi = start[:4] == b'RIFF' and start[8:12] == b'AVI ' and start[24:28] == b'avih'
-    return int.from_bytes(start[48:52], 'little') if is_avi else 0
+    if start[:4] != b'RIFF' or start[8:12] != b'AVI ' or start[24:28] != b'avih':
+        return 0, 0.0
+    microseconds = int.from_bytes(start[32:36], 'little')
+    return int.from_bytes(start[48:52], 'little'), 1e6 / microseconds if microseconds else 0.0
 
 
 def _read_into(stream, view):

@@ -1,0 +1,186 @@
+"""Inventory of a root: are the clips of the lists there, whole, and each there once?
+
+Needs   ROOT/UCF-101/, ROOT/ucfTrainTestlist/
+Writes  ROOT/frameCounts.json   what was counted, so that a second run takes seconds
+
+    python checkData.py                        # decodes every clip: minutes to an hour
+    python checkData.py --quick                # believes the headers: seconds
+    python checkData.py --json inventory.json  # every name, for a program
+
+Names the clips that are missing, unreadable or short (fewer frames than the header
+promises), files that no list names, clips and groups on both lists, and files of the
+same bytes. Exit code 0: all is well; 3: something was found; 1: could not be checked.
+"""
+import json
+from collections import Counter, defaultdict
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import helperFunctions as hf
+from engine.errors import UserError
+from engine.files import replacing, sha256
+from engine.frames import frame_counts
+from engine.progress import Progress
+from engine.video import is_short, read_header
+
+# Lines of a kind that the terminal shows; --json has them all.
+SHOWN = 10
+COLUMNS = ('listed', 'missing', 'unread.', 'short', 'frames', 'seconds')
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    group = parser.add_argument_group('check')
+    group.add_argument('--workers', type=hf.whole(1), default=2, metavar='N',
+                       help='files read at once (default: 2)')
+    group.add_argument('--quick', action='store_true',
+                       help='believe the headers and decode nothing; --tiny says the same')
+    group.add_argument('--json', type=Path, default=None, metavar='FILE',
+                       help='also write the whole inventory to FILE')
+    return parser
+
+
+def leaks(lists):
+    """What is on both lists: (clip names, 'Class/group' of the groups), sorted."""
+    train, test = ({clip.name for clip in part} for part in (lists.train, lists.test))
+    groups = [{f'{clip.class_name}/{clip.group}' for clip in part}
+              for part in (lists.train, lists.test)]
+    return sorted(train & test), sorted(groups[0] & groups[1])
+
+
+def files_under(folder):
+    """All files below a folder but hidden ones, sorted."""
+    return sorted(path for path in folder.rglob('*') if path.is_file()
+                  and not any(part.startswith('.') for part in path.relative_to(folder).parts))
+
+
+def duplicates(paths, workers):
+    """Lists of the files that hold the same bytes; a file whose size is alone is not read."""
+    by_size = defaultdict(list)
+    for path in paths:
+        by_size[path.stat().st_size].append(path)
+    alike = [path for same in by_size.values() if len(same) > 1 for path in same]
+
+    def digest(path):
+        try:
+            return sha256(path)
+        except OSError:
+            return f'unreadable: {path}'
+    by_digest = defaultdict(list)
+    if alike:
+        with Progress(len(alike), 'comparing files', 'files') as progress, \
+                ThreadPoolExecutor(workers) as pool:
+            for path, key in zip(alike, pool.map(digest, alike)):
+                by_digest[key].append(path)
+                progress.update()
+    return [same for same in by_digest.values() if len(same) > 1]
+
+
+def headers(clips, workers):
+    """{clip name: (frames, frames a second)} that the headers promise, 0 where they do not."""
+    def read(clip):
+        try:
+            return read_header(clip.path)
+        except OSError:
+            return 0, 0.0
+    with Progress(len(clips), 'reading headers') as progress, \
+            ThreadPoolExecutor(workers) as pool:
+        found = {}
+        for clip, header in zip(clips, pool.map(read, clips)):
+            found[clip.name] = header
+            progress.update()
+    return found
+
+
+def inventory(root, split, workers, quick=False):
+    """Compares the clips under `root` with the lists of `split`.
+
+    Returns:
+        dict of JSON values: 'classes' holds the figures of each class, every other list
+        what was found, empty where all is well.
+
+    Raises:
+        UserError: the lists cannot be read, or there are no clips at all.
+    """
+    lists = hf.read_lists(root, split, leaks=True)
+    folder = root / hf.CLIPS
+    if not folder.is_dir():
+        raise UserError(f'{folder}: not there; put the clips there, or make small ones: '
+                        f'python demo.py clips --root {root}')
+    clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
+    files = files_under(folder)
+    there = set(files)
+    found = [clip for clip in clips if clip.path in there]
+    promised = headers(found, workers)
+    if quick:
+        counts = {name: frames for name, (frames, _) in promised.items() if frames}
+        failures = [(clip.name, f'{clip.path}: its header promises no frame')
+                    for clip in found if clip.name not in counts]
+    else:
+        counts, failures = frame_counts(root, found, workers)
+    unreadable = dict(failures)
+    short = {name: f'{count} of {promised[name][0]} frames' for name, count in counts.items()
+             if is_short(count, promised[name][0])}
+    figures = {name: Counter() for name in lists.classes}
+    for clip in clips:
+        row = figures[clip.class_name]
+        row['listed'] += 1
+        row['missing'] += clip.path not in there
+        row['unread.'] += clip.name in unreadable
+        row['short'] += clip.name in short
+        row['frames'] += counts.get(clip.name, 0)
+        rate = promised.get(clip.name, (0, 0.0))[1]
+        row['seconds'] += counts.get(clip.name, 0) / rate if rate else 0
+    names, groups = leaks(lists)
+    listed = {clip.path for clip in clips}
+    return {
+        'root': str(root), 'split': split, 'quick': quick,
+        'listed': len(clips), 'found': len(found),
+        'classes': {name: {column: round(row[column], 1) for column in COLUMNS}
+                    for name, row in figures.items()},
+        'missing': [str(clip.path) for clip in clips if clip.path not in there],
+        'unreadable': [unreadable[clip.name] for clip in clips if clip.name in unreadable],
+        'short': [f'{clip.path}: {short[clip.name]}' for clip in clips if clip.name in short],
+        'extra': [str(path) for path in files if path not in listed],
+        'clip on both lists': names,
+        'group on both lists': groups,
+        'same bytes': [[str(path) for path in same] for same in duplicates(files, workers)]}
+
+
+KINDS = ('missing', 'unreadable', 'short', 'extra', 'clip on both lists', 'group on both lists',
+         'same bytes')
+
+
+def table(classes):
+    """The figures of each class and their sum, in lines of at most 80 characters."""
+    def line(name, values):
+        return f'{name[:22]:<22}' + ''.join(f' {value:>8}' for value in values)
+    yield line('class', COLUMNS)
+    for name, row in classes.items():
+        yield line(name, [f'{row[column]:.0f}' for column in COLUMNS])
+    yield line('all', [f'{sum(row[column] for row in classes.values()):.0f}'
+                       for column in COLUMNS])
+
+
+def main():
+    args = hf.parse_stage(get_parser(), quick=True)
+    if args.workers < 1:
+        raise UserError(f'--workers {args.workers}: expected 1 or more')
+    found = inventory(args.root, args.split, args.workers, args.quick)
+    print('\n'.join(table(found['classes'])))
+    for kind in KINDS:
+        for item in found[kind][:SHOWN]:
+            print(f'{kind}: {item if isinstance(item, str) else " = ".join(item)}')
+        if len(found[kind]) > SHOWN:
+            print(f'{kind}: ... and {len(found[kind]) - SHOWN} more; all of them: --json FILE')
+    if args.json:
+        with replacing(args.json) as temporary, open(temporary, 'w', encoding='utf-8') as f:
+            json.dump(found, f, indent=1)
+    wrong = {kind: len(found[kind]) for kind in KINDS if found[kind]}
+    print(f'{found["found"]} of {found["listed"]} clips found; '
+          + (', '.join(f'{n} {kind}' for kind, n in wrong.items()) or 'all is well'))
+    return 3 if wrong else 0
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
