@@ -30,7 +30,7 @@ from engine.errors import UserError
 from engine.files import remove_leftovers, replacing, save_npy
 from engine.modelfile import weights_digest
 from engine.progress import Progress
-from engine.video import DecoderKilled, Frames, VideoError, preprocess
+from engine.video import DecoderKilled, Frames, VideoError, is_short, preprocess
 
 # Decoded batches that may wait for the network, a clip.
 AHEAD = 4
@@ -82,10 +82,10 @@ def deal(clips, parts):
     return [sorted(part, key=lambda clip: str(clip.path)) for part in dealt]
 
 
-def finished_frames(root, clip, n_features, n_classes):
+def finished_frames(root, clip, n_features, n_classes, values=True):
     """The frames of a clip whose two results are there, whole, and agree; else 0."""
     try:
-        return hf.check_results(root, clip, n_features, n_classes)
+        return hf.check_results(root, clip, n_features, n_classes, values)
     except UserError:
         return 0
 
@@ -235,9 +235,7 @@ def run_part(args, todo, report, model, device, stop):
             save_npy(hf.output_path(args.root, hf.FRAME_PREDICTIONS, clip), result[1])
             save_npy(hf.output_path(args.root, hf.FEATURES, clip), result[0])
             progress.update(frames=frames.count)
-            # A header is off by a frame or two even in good clips.
-            if frames.announced and frames.count < min(0.95 * frames.announced,
-                                                       frames.announced - 2):
+            if is_short(frames.count, frames.announced):
                 report.add('short', clip.name, f'{clip.path}: {frames.count} of '
                            f'{frames.announced} frames ({frames.complaint or "no complaint"})')
             else:

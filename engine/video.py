@@ -5,6 +5,7 @@ process of its own; frames cross a pipe as bytes, so a Python thread that waits
 for them costs nothing.
 """
 import re
+import signal
 import subprocess
 import tempfile
 
@@ -34,12 +35,19 @@ class DecoderKilled(UserError):
     """ffmpeg was stopped from outside: what it gave of the video is not the whole."""
 
 
+STOPPED = (255, *(-number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
+                                          signal.SIGKILL)))
+
+
 def _check_alive_to_the_end(process, path):
     # ffmpeg takes SIGTERM and Ctrl-C for an order to end well, with 255, after a part of
     # the frames; schedulers and terminals send these to every process of a job.
-    if process.returncode == 255 or process.returncode < 0:
+    if process.returncode in STOPPED:
         raise DecoderKilled(f'{path}: ffmpeg was stopped from outside before the end; '
                             'run the command again')
+    if process.returncode < 0:
+        raise VideoError(f'{path}: ffmpeg crashed on it '
+                         f'({signal.Signals(-process.returncode).name})')
 
 
 def mean_of(card, path):
