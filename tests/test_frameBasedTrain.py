@@ -107,10 +107,16 @@ def test_a_loss_that_is_no_number_stops_the_run(root, run):
 
 
 @pytest.mark.parametrize('flags', [('--crop', 0), ('--crop', 1.5), ('--rescale', 1),
-                                   ('--brightness', -0.1), ('--batch', 0)])
+                                   ('--brightness', -0.1)])
 def test_flags_that_make_no_sense(root, run, flags):
     with pytest.raises(UserError, match=flags[0]):
         run(root, *flags)
+
+
+def test_a_batch_of_nothing_is_refused_as_it_is_parsed(root, run, capsys):
+    with pytest.raises(SystemExit):
+        run(root, '--batch', 0)
+    assert '--batch: 0, but at least 1' in capsys.readouterr().err
 
 
 # ---- which frames -----------------------------------------------------------------
