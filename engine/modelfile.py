@@ -171,7 +171,7 @@ def _differences(source, chain, skip):
     expected = chainer.serializers.DictionarySerializer()
     expected.save(chain)
     problems = []
-    for name, value in expected.target.items():
+    for name, value in sorted(expected.target.items()):
         if name.split('/')[0] in skip or getattr(value, 'ndim', None) is None:
             continue
         if name not in source:
