@@ -15,7 +15,7 @@ import chainer.links as L
 import numpy
 
 from engine.lstm import GRU, LSTM
-from engine.modelfile import load_weights, new_network, read_card
+from engine.modelfile import load_network
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
 LOSSES = ('linear', 'uniform', 'last')
@@ -184,7 +184,4 @@ def sequence_loss(model, xs, labels, weights, mask=None):
 
 def load_rnn(path, made_by=MADE_BY):
     """Returns (RNNNet, card) from RNN.model."""
-    card = read_card(path, made_by)
-    model = new_network(RNNNet, card, path, made_by)
-    load_weights(path, model, made_by=made_by)
-    return model, card
+    return load_network(RNNNet, path, made_by)

@@ -12,7 +12,7 @@ import chainer.links as L
 import numpy
 
 from engine.conv import ConvStack
-from engine.modelfile import load_weights, new_network, read_card
+from engine.modelfile import load_network
 from engine.video import MEAN, mean_of
 
 CHANNELS = (64, 128, 256, 512, 512)
@@ -103,10 +103,8 @@ class VGGNet(chainer.Chain):
         return self.fc8(F.dropout(F.relu(self.feature(x))))
 
 
-def load_vgg(path, made_by=MADE_BY):
+def load_vgg(path, made_by=MADE_BY, network=VGGNet):
     """Returns (VGGNet, card) from VGG.model, in the shape that its card tells."""
-    card = read_card(path, made_by)
-    model = new_network(VGGNet, card, path, made_by)
-    load_weights(path, model, made_by=made_by)
+    model, card = load_network(network, path, made_by)
     model.mean = mean_of(card, path)
     return model, card

@@ -7,9 +7,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.links as L
 
-from VGGNet import CHANNELS, VGGNet
-from engine.modelfile import load_weights, new_network, read_card
-from engine.video import mean_of
+from VGGNet import CHANNELS, VGGNet, load_vgg
 
 TRAINED = ('fc7', 'fc8')
 MADE_BY = 'python frameBasedTrain.py'
@@ -69,8 +67,4 @@ def from_vgg(vgg, n_classes, n_features=1024):
 
 def load_vgg_1024(path, made_by=MADE_BY):
     """Returns (VGGNet_1024, card) from VGG_1024.model."""
-    card = read_card(path, made_by)
-    model = new_network(VGGNet_1024, card, path, made_by)
-    load_weights(path, model, made_by=made_by)
-    model.mean = mean_of(card, path)
-    return model, card
+    return load_vgg(path, made_by, VGGNet_1024)

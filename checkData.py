@@ -18,7 +18,7 @@ from pathlib import Path
 
 import helperFunctions as hf
 from engine.errors import UserError
-from engine.files import replacing, sha256
+from engine.files import sha256, write_text
 from engine.frames import frame_counts
 from engine.progress import Progress
 from engine.video import is_short, read_header
@@ -174,8 +174,7 @@ def main():
         if len(found[kind]) > SHOWN:
             print(f'{kind}: ... and {len(found[kind]) - SHOWN} more; all of them: --json FILE')
     if args.json:
-        with replacing(args.json) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            json.dump(found, f, indent=1)
+        write_text(args.json, json.dumps(found, indent=1))
     wrong = {kind: len(found[kind]) for kind in KINDS if found[kind]}
     print(f'{found["found"]} of {found["listed"]} clips found; '
           + (', '.join(f'{n} {kind}' for kind, n in wrong.items()) or 'all is well'))

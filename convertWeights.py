@@ -17,11 +17,10 @@ and every stage subtracts it. So the model computes what the source computes.
 
 What the source lacks is an error that names it; with --random-rest those layers start
 at random, and the card says so; with --pass-rest convolutions that it lacks hand on what
-comes in (trained features through random ones are worth less). Narrower blocks after those in the source make a
-quick network for trials: --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
+comes in (trained features through random ones are worth less). Narrower blocks after those
+in the source make a quick network for trials: --channels 64,128,256,128,128 --hidden 1024
+--input-size 96.
 """
-import hashlib
-import platform
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +34,7 @@ import helperFunctions as hf
 from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet
 from engine.download import download
 from engine.errors import UserError
+from engine.files import sha256
 from engine.modelfile import save_model
 from engine.video import MEAN, preprocessing
 from engine.weightfiles import read_weights
@@ -141,14 +141,10 @@ def main():
     if missing:
         origin += f'; random (seed {args.seed}): {", ".join(missing)}'
     out = args.root / hf.VGG_MODEL
-    with open(args.source, 'rb') as f:
-        digest = hashlib.file_digest(f, 'sha256').hexdigest()
     save_model(out, model, {
-        'kind': 'vgg', 'shape': model.shape, 'source': origin, 'source_sha256': digest,
-        'source_input': source, 'preprocessing': preprocessing(model.mean), 'seed': args.seed,
-        'settings': hf.settings_of(args), 'commit': hf.commit(),
-        'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
-                     'chainer': chainer.__version__}})
+        'kind': 'vgg', 'shape': model.shape, 'source': origin, 'source_sha256': sha256(args.source),
+        'source_input': source, 'preprocessing': preprocessing(model.mean),
+        **hf.provenance(args)})
     print(f'wrote {out} from {origin}; next: python frameBasedTrain.py --root {args.root}')
 
 

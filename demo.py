@@ -44,7 +44,7 @@ from engine.errors import UserError
 from engine.files import replacing
 from engine.modelfile import read_card, save_model
 from engine.video import PREPROCESSING, preprocess
-from helperFunctions import CLIPS, LISTS, VGG_MODEL, stage_main
+from helperFunctions import CLIPS, LISTS, VGG_MODEL, stage_main, write_list
 
 WIDTH, HEIGHT, FPS = 320, 240, 25  # as in UCF-101
 MARGIN = 8                         # how far the camera may shake, in pixels
@@ -395,18 +395,12 @@ def _make_clip(task):
                   _recipe(seed, *bounds))
 
 
-def _write_text(path, lines):
-    """Writes lines with CRLF ends, as the official lists have them."""
-    with replacing(path) as part, open(part, 'w', encoding='ascii', newline='') as f:
-        f.writelines(line + '\r\n' for line in lines)
-
-
 def _write_lists(folder, groups, clips_per_group):
     """Writes classInd.txt and three train/test splits in the official format.
 
     As officially, a split tests on whole groups; 1 on the first ones, 2 on the next.
     """
-    _write_text(folder / 'classInd.txt', [f'{i} {name}' for i, name in enumerate(CLASSES, 1)])
+    write_list(folder / 'classInd.txt', [f'{i} {name}' for i, name in enumerate(CLASSES, 1)])
     n_test = max(1, groups * 3 // 8)
     for split in (1, 2, 3):
         tested = {((split - 1) * n_test + i) % groups + 1 for i in range(n_test)}
@@ -419,8 +413,8 @@ def _write_lists(folder, groups, clips_per_group):
                         test.append(line)
                     else:
                         train.append(f'{line} {label}')
-        _write_text(folder / f'trainlist{split:02d}.txt', train)
-        _write_text(folder / f'testlist{split:02d}.txt', test)
+        write_list(folder / f'trainlist{split:02d}.txt', train)
+        write_list(folder / f'testlist{split:02d}.txt', test)
 
 
 def _progress(work, total, what, out=sys.stdout):

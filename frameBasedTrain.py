@@ -25,7 +25,6 @@ it help? Train with and without it in two roots, then compare on the same test c
     python results.py --root plain --root augmented --unit video --compare 1 2
 """
 import os
-import platform
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -161,12 +160,10 @@ def main():
     last = run.log()[-1]
     save_model(args.root / hf.FRAME_MODEL, model, {
         'kind': 'frames', 'shape': model.shape, 'classes': lists.classes,
-        'preprocessing': preprocessing(model.mean), 'split': args.split, 'seed': args.seed,
-        'settings': hf.settings_of(args), 'held_out': sorted(c.name for c in held_out),
+        'preprocessing': preprocessing(model.mean), 'split': args.split,
+        'held_out': sorted(c.name for c in held_out),
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
-        'base': vgg_card.get('source', 'VGG.model without a card'), 'commit': hf.commit(),
-        'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
-                     'chainer': chainer.__version__}})
+        'base': vgg_card.get('source', 'VGG.model without a card'), **hf.provenance(args)})
     print(f'wrote {args.root / hf.FRAME_MODEL}; next: ./saveFeatures.sh --local')
     if failures:
         print(f'{len(failures)} clips were left out, named above')

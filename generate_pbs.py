@@ -26,7 +26,7 @@ from typing import NamedTuple
 import helperFunctions as hf
 import saveFeatures_1024 as stage
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import write_text
 from engine.modelfile import read_card
 
 JOBS, SETTINGS = 'jobs', 'cluster.toml'
@@ -156,8 +156,7 @@ def write_jobs(args, flags, root, folder, parts):
         texts[f'part{part:02d}'] = job_text(args, f'part{part:02d}', folder, [
             python('saveFeatures_1024.py', str(part), *flags, '--walltime', args.walltime)])
     for name, text in texts.items():
-        with replacing(folder / f'{name}.pbs') as path, open(path, 'w', encoding='utf-8') as f:
-            f.write(text)
+        write_text(folder / f'{name}.pbs', text)
 
 
 # ------------------------------------------------------------------- how far it is
@@ -337,8 +336,8 @@ def main():
                         'answers')
     write_jobs(args, work_flags, root, folder, work)
     if not first.dry_run:
-        with replacing(folder / REMEMBERED) as path, open(path, 'w', encoding='utf-8') as f:
-            json.dump([flag for flag in flags if flag != '--resubmit'], f)
+        write_text(folder / REMEMBERED,
+                   json.dumps([flag for flag in flags if flag != '--resubmit']))
     todo = [part.name for part in parts if part.left and part.name not in alive]
     if not todo:
         print('no part has clips left that no job is at', file=sys.stderr)

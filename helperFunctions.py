@@ -6,6 +6,7 @@ stage prints or writes says which one it is.
 import argparse
 import json
 import os
+import platform
 import re
 import shlex
 import signal
@@ -19,7 +20,7 @@ import h5py
 import numpy
 
 from engine.errors import UserError
-from engine.files import append_line, load_npy
+from engine.files import append_line, load_npy, write_text
 
 HERE = Path(__file__).resolve().parent
 TOP_K = (1, 5, 10)
@@ -163,6 +164,16 @@ def commit():
         return 'unknown'
 
 
+def provenance(args, settings=None):
+    """What every model's card tells of its making; `settings` default to those of args."""
+    import engine.chainer_today  # noqa: F401  (before chainer)
+    import chainer
+    return {'seed': args.seed, 'settings': settings_of(args) if settings is None else settings,
+            'commit': commit(),
+            'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
+                         'chainer': chainer.__version__}}
+
+
 def find_file(name, root):
     """The file as given, or else in ROOT."""
     return Path(name) if os.path.exists(name) else Path(root) / name
@@ -284,6 +295,11 @@ def _read_list(root, path, classes):
     if not clips:
         raise UserError(f'{path}: names no clip')
     return clips
+
+
+def write_list(path, lines):
+    """Writes a class or split list with the line ends of the official ones."""
+    write_text(path, ''.join(line + '\r\n' for line in lines))
 
 
 def group_of(name):

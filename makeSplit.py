@@ -11,7 +11,6 @@ from pathlib import Path
 
 import helperFunctions as hf
 from engine.errors import UserError
-from engine.files import replacing
 
 
 def get_parser():
@@ -21,11 +20,6 @@ def get_parser():
     parser.add_argument('--lists', type=Path, required=True, metavar='DIR',
                         help='folder of classInd.txt, trainlist01.txt ... of all classes')
     return parser
-
-
-def write_lines(path, lines):
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as f:
-        f.writelines(line + '\r\n' for line in lines)
 
 
 def main():
@@ -51,12 +45,12 @@ def main():
             raise UserError(f'{args.clips}: holds no folder of a class in {args.lists}')
         for name, clips in (('train', lists.train), ('test', lists.test)):
             kept = [clip for clip in clips if clip.class_name in classes]
-            write_lines(out / f'{name}list{split:02d}.txt', (
+            hf.write_list(out / f'{name}list{split:02d}.txt', (
                 f'{clip.path.parent.name}/{clip.path.name}'
                 + (f' {classes.index(clip.class_name) + 1}' if name == 'train' else '')
                 for clip in kept))
             print(f'split {split}: {len(kept)} clips to {name}')
-    write_lines(out / 'classInd.txt', (f'{i} {name}' for i, name in enumerate(classes, 1)))
+    hf.write_list(out / 'classInd.txt', (f'{i} {name}' for i, name in enumerate(classes, 1)))
     print(f'{len(classes)} of {len(lists.classes)} classes; wrote {out}')
 
 

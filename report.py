@@ -18,7 +18,6 @@ import io
 import math
 import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 import imageio.v3 as imageio
@@ -28,7 +27,7 @@ import numpy
 import confusion
 import results as res
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import write_text
 from engine.page import bar, element, join, legend, line_chart, page, picture, table
 from engine.video import read_frames
 from helperFunctions import (TEST_PREDICTIONS, VALIDATION_PREDICTIONS, commit, open_hdf5,
@@ -630,8 +629,7 @@ def main():
     html, notes, faults = build(args)
     for line in faults + notes:
         print(line, file=sys.stderr)
-    with replacing(args.root / REPORT) as temporary:
-        Path(temporary).write_text(html, encoding='utf-8')
+    write_text(args.root / REPORT, html)
     print(f'wrote {args.root / REPORT} ({len(html) / 1e6:.1f} MB); open it in a browser')
     return 3 if faults else 0
 

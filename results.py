@@ -35,7 +35,7 @@ import numpy
 from scipy.stats import binomtest
 
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import write_text
 from helperFunctions import (TEST_FLAGS, TOP_K, read_lists, read_predictions, score,
                              stage_main, stage_parser, video_log_probability)
 
@@ -426,8 +426,7 @@ def main():
         print('mean ± deviation over the seeds named (n-1 beneath the deviation)')
     for path, write in ((args.markdown, as_markdown), (args.csv, as_csv)):
         if path:
-            with replacing(path) as temporary:
-                Path(temporary).write_text(write(header, rows, settings), encoding='utf-8')
+            write_text(path, write(header, rows, settings))
             print(f'wrote {path}')
     if args.compare:
         print()

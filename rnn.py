@@ -15,7 +15,6 @@ lowest validation loss are kept. The test list is read once, after that. Run aga
 a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
 """
 import json
-import platform
 import re
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -269,10 +268,8 @@ def train(args, device, lists):
     figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
         'kind': 'rnn', 'shape': model.shape, 'classes': lists.classes, 'split': args.split,
-        'seed': args.seed, 'settings': settings_of(args), 'method': method_of(args),
-        'features': features, 'training': figures, 'commit': hf.commit(),
-        'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
-                     'chainer': chainer.__version__}})
+        'method': method_of(args), 'features': features, 'training': figures,
+        **hf.provenance(args, settings_of(args))})
     return round(log[-1]['elapsed_time'], 1)
 
 

@@ -16,18 +16,18 @@ import json
 import os
 import queue
 import signal
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import numpy
+from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
 from VGGNet_1024 import load_vgg_1024
 from engine.errors import UserError
-from engine.files import remove_leftovers, replacing, save_npy
+from engine.files import remove_leftovers, save_npy, write_text
 from engine.modelfile import weights_digest
 from engine.progress import Progress
 from engine.video import DecoderKilled, Frames, VideoError, is_short, preprocess
@@ -97,8 +97,7 @@ def claim_folders(root, model_path, step):
     path = root / hf.FEATURES / 'extraction.json'
     before = hf.read_json(path)
     if before is None:
-        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            json.dump(made_with, f)
+        write_text(path, json.dumps(made_with))
     elif before != made_with:
         what = ('another model' if before.get('model_sha256') != digest
                 else f'--step {before.get("step")}')
@@ -132,9 +131,8 @@ class Report:
             self.save()
 
     def save(self):
-        with replacing(self.path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            f.writelines(f'{kind}\t{name}\t{reason}\n'
-                         for name, (kind, reason) in sorted(self.lines.items()))
+        write_text(self.path, ''.join(f'{kind}\t{name}\t{reason}\n' for name, (kind, reason)
+                                      in sorted(self.lines.items())))
 
     def of_kind(self, kind):
         return [(name, reason) for name, (k, reason) in sorted(self.lines.items()) if k == kind]
@@ -202,16 +200,12 @@ def extract(clip, batches, model, device, stop):
         if stop.is_set():
             return None
         pair = model.feature_and_prediction(preprocess(device.send(frames), model.mean))
-        features.append(device_to_host(pair[0]))
-        predictions.append(device_to_host(pair[1]))
+        features.append(to_cpu(pair[0]))
+        predictions.append(to_cpu(pair[1]))
     features, predictions = numpy.concatenate(features), numpy.concatenate(predictions)
     if not (numpy.isfinite(features).all() and numpy.isfinite(predictions).all()):
         raise VideoError(f'{clip.path}: the network gave a number that is not finite')
     return features, predictions
-
-
-def device_to_host(array):
-    return array if isinstance(array, numpy.ndarray) else array.get()
 
 
 def run_part(args, todo, report, model, device, stop):

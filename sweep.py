@@ -35,7 +35,7 @@ import generate_pbs
 import helperFunctions as hf
 import rnn
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import write_text
 
 FOLDER = 'sweep'
 UNNAMED = '+unnamed+'
@@ -226,8 +226,7 @@ def write_jobs(runs, root, words):
         # Torque takes a name of 15 characters.
         text = text.replace(f'#PBS -N rnn-{run.name}\n', f'#PBS -N {f"rnn-{run.name}"[:15]}\n')
         path = folder / f'{run.name}.pbs'
-        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            f.write(text)
+        write_text(path, text)
         print(f'cd {shlex.quote(str(folder))} && {submit} {shlex.quote(path.name)}')
 
 

@@ -80,6 +80,12 @@ def sha256(path):
         return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
+def write_text(path, text):
+    """Writes text as UTF-8, line ends as they are; the file appears whole or not at all."""
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as f:
+        f.write(text)
+
+
 def save_npy(path, array):
     """Writes one array as .npy; the file appears whole or not at all."""
     with replacing(path) as temporary, open(temporary, 'wb') as f:

@@ -8,7 +8,7 @@ import numpy
 
 from engine.batches import NumberedBatches
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import write_text
 from engine.progress import Progress
 from engine.video import VideoError, count_frames, read_frames
 
@@ -53,8 +53,7 @@ def frame_counts(root, clips, workers):
             return error
 
     def save():
-        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            json.dump(known, f)
+        write_text(path, json.dumps(known))
     if fresh:
         saved = time.monotonic()
         # A thread a worker is enough: the work is ffmpeg's, in processes of its own.

@@ -151,6 +151,18 @@ def _damaged(path, error, made_by):
     return UserError(f'{path}: damaged model file ({reason}); make it again: {made_by}')
 
 
+def load_network(network, path, made_by='the stage that writes it'):
+    """Returns (network, card) from a model file, in the shape that its card tells.
+
+    Args:
+        network: class of the model, a chainer.Chain.
+    """
+    card = read_card(path, made_by)
+    model = new_network(network, card, path, made_by)
+    load_weights(path, model, made_by=made_by)
+    return model, card
+
+
 def new_network(network, card, path, made_by='the stage that writes it'):
     """Returns network(**shape) with the shape that a model's card tells.
 

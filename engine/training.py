@@ -19,7 +19,7 @@ from chainer.training import extensions
 from matplotlib.figure import Figure
 
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import replacing, write_text
 from engine.modelfile import DAMAGE, save_model
 
 SNAPSHOT = 'snapshot.npz'
@@ -182,8 +182,7 @@ class Training:
                 raise UserError(f'{self.folder}: holds a run with other settings '
                                 f'({", ".join(differ)}); give the old ones to continue it, '
                                 'or --restart to begin anew')
-        with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as f:
-            json.dump(settings, f, indent=1, sort_keys=True)
+        write_text(path, json.dumps(settings, indent=1, sort_keys=True))
 
     def _extend(self, validate, state):
         trainer = self.trainer
