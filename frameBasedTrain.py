@@ -37,7 +37,7 @@ from VGGNet import load_vgg
 from VGGNet_1024 import from_vgg
 from engine.augmentation import Augmentation
 from engine.errors import UserError
-from engine.frames import FrameIterator, frame_counts
+from engine.frames import COUNTS, FrameIterator, frame_counts
 from engine.modelfile import save_model, weights_digest
 from engine.training import Training, Updater, reseed
 from engine.video import preprocess, preprocessing
@@ -47,6 +47,7 @@ FOLDER = 'frameTraining'
 
 def get_parser():
     parser = hf.stage_parser(__doc__)
+    hf.add_variant(parser, 'stream', 'fusion')
     group = parser.add_argument_group('model')
     group.add_argument('--features', type=hf.whole(1), default=1024, metavar='N',
                        help='units of fc7: length of a feature (default: 1024)')
@@ -87,9 +88,9 @@ def get_parser():
     return parser
 
 
-def readable(root, clips, workers):
+def readable(root, clips, workers, names):
     """Splits off the clips that cannot be read; prints each with its reason."""
-    counts, failures = frame_counts(root, clips, workers)
+    counts, failures = frame_counts(root, clips, workers, names.of(COUNTS))
     for _, reason in failures:
         print(f'left out: {reason}')
     if not counts:
@@ -103,10 +104,12 @@ def main():
     if not (0 < args.crop <= 1 and 0 <= args.rescale < 1 and 0 <= args.brightness < 1):
         raise UserError('--crop: above 0, at most 1; --rescale, --brightness: from 0 to below 1')
     hf.print_settings(args)
+    names = hf.names_of(args)
     device = hf.get_device(args.device)
-    lists = hf.read_lists(args.root, args.split)
+    lists = hf.read_lists(args.root, args.split, stream=args.stream)
     vgg, vgg_card = load_vgg(args.root / hf.VGG_MODEL)
-    clips, counts, failures = readable(args.root, lists.train, args.workers)
+    clips, counts, failures = readable(args.root, lists.train, args.workers,
+                                       names._replace(fusion='single'))
     training, held_out = hf.hold_out_groups(clips, args.validation_every)
     print(f'{len(training)} clips to train, {len(held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
@@ -151,20 +154,21 @@ def main():
 
     run = Training(Updater(batches, optimizer, compute_loss, args.seed, converter=send,
                            device=device),
-                   args.epochs, args.root / FOLDER, dict(
+                   args.epochs, args.root / names.of(FOLDER), dict(
                        hf.settings_of(args), seed=args.seed, split=args.split,
                        vgg=weights_digest(args.root / hf.VGG_MODEL)),
                    validate if held_out else None, restart=args.restart)
     run.run()
     model.to_device('@numpy')
     last = run.log()[-1]
-    save_model(args.root / hf.FRAME_MODEL, model, {
-        'kind': 'frames', 'shape': model.shape, 'classes': lists.classes,
-        'preprocessing': preprocessing(model.mean), 'split': args.split,
+    save_model(args.root / names.model, model, {
+        'kind': 'frames', 'stream': args.stream, 'fusion': args.fusion, 'shape': model.shape,
+        'classes': lists.classes, 'preprocessing': preprocessing(model.mean), 'split': args.split,
         'held_out': sorted(c.name for c in held_out),
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
         'base': vgg_card.get('source', 'VGG.model without a card'), **hf.provenance(args)})
-    print(f'wrote {args.root / hf.FRAME_MODEL}; next: ./saveFeatures.sh --local')
+    print(f'wrote {args.root / names.model}; next: '
+          f'./saveFeatures.sh --local{names.flags()}')
     if failures:
         print(f'{len(failures)} clips were left out, named above')
         return 3

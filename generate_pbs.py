@@ -148,10 +148,10 @@ def write_jobs(args, flags, root, folder, parts):
     def python(script, *words):
         # A login profile may set another PATH, so every path is a whole one.
         return [args.python, str(hf.HERE / script), *words, '--root', str(root)]
-    split = [f'--split={parts.split}']
+    same = [f'--split={parts.split}', *hf.names_of(parts).flags().split()]
     texts = {PACK: job_text(args, PACK, folder, [
-        python('save_hdf5.py', *split, *shlex.split(args.pack_flags)),
-        python('normalizeData.py', *split)])}
+        python('save_hdf5.py', *same, *shlex.split(args.pack_flags)),
+        python('normalizeData.py', *same)])}
     for part in range(1, parts.parts + 1):
         texts[f'part{part:02d}'] = job_text(args, f'part{part:02d}', folder, [
             python('saveFeatures_1024.py', str(part), *flags, '--walltime', args.walltime)])
@@ -175,17 +175,20 @@ class Part(NamedTuple):
 
 def inspect(work):
     """Returns a Part for each part, from the lists and what stands in the folders."""
-    lists = hf.read_lists(work.root, work.split)
-    card = read_card(work.root / hf.FRAME_MODEL, 'python frameBasedTrain.py')
+    lists = hf.read_lists(work.root, work.split, stream=work.stream)
+    names = hf.names_of(work)
+    card = read_card(work.root / names.model,
+                     f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
     widths = card.get('shape', {}).get('n_features', 1024), len(lists.classes)
-    return [_inspect_part(work.root, number, clips, widths)
+    return [_inspect_part(work.root, number, clips, widths, names)
             for number, clips in enumerate(stage.deal(lists.train + lists.test, work.parts), 1)]
 
 
-def _inspect_part(root, number, clips, widths):
+def _inspect_part(root, number, clips, widths, names):
     # without the numbers themselves, 10 GB: a look must not take minutes
-    frames = {clip: stage.finished_frames(root, clip, *widths, values=False) for clip in clips}
-    report = stage.Report(root, number)
+    frames = {clip: stage.finished_frames(root, clip, *widths, names, values=False)
+              for clip in clips}
+    report = stage.Report(root / names.features, number)
     names = {clip.name: clip for clip in clips if not frames[clip]}
     # A clip that failed is tried again only once somebody has replaced it.
     failed = [reason for name, reason in report.of_kind('failed')
@@ -193,7 +196,7 @@ def _inspect_part(root, number, clips, widths):
     done = [clip for clip in clips if frames[clip]]
     return Part(f'part{number:02d}', len(clips), sum(map(stage.size, clips)) / 1e6, len(done),
                 len(clips) - len(done) - len(failed), failed, sum(frames.values()),
-                _rate([(_changed(hf.output_path(root, hf.FEATURES, clip)), frames[clip])
+                _rate([(_changed(hf.output_path(root, names.features, clip)), frames[clip])
                        for clip in done]))
 
 
@@ -300,7 +303,10 @@ def main():
     given = sys.argv[1:]
     first, _ = parser.parse_known_args(given)
     root = first.root.resolve()
-    folder = root / JOBS
+    # Each variant has its own jobs.
+    variant = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    hf.add_variant(variant, 'stream', 'fusion', 'layer')
+    folder = root / hf.names_of(variant.parse_known_args(given)[0]).of(JOBS)
     if '\n' in str(root):
         raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
     remembered = hf.read_json(folder / REMEMBERED)

@@ -37,6 +37,69 @@ TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
 TEST_PREDICTIONS = 'testPredictions1024.hdf5'
 VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
 
+# What the frame network sees, how it joins frames in time, and which of its layers is saved;
+# the first of each is the original's, whose files have the plain names above.
+STREAMS = ('rgb', 'flow')
+FUSIONS = ('single', 'early', 'late', 'slow')
+LAYERS = ('fc7', 'pool5')
+# Flow is kept as a video a clip, whose channels are no colours.
+FLOW_EXTENSION = '.mkv'
+
+
+class Names(NamedTuple):
+    """The files of one variant: train1024.hdf5, or train1024_flow_late.hdf5 ..."""
+    stream: str = 'rgb'
+    fusion: str = 'single'
+    layer: str = 'fc7'
+
+    def of(self, name):
+        """A plain name, made this variant's: VGG_1024.model -> VGG_1024_flow.model."""
+        stem, dot, extension = name.partition('.')
+        return stem + self.suffix() + dot + extension
+
+    def suffix(self):
+        return ''.join(f'_{value}' for value, usual in zip(self, Names()) if value != usual)
+
+    @property
+    def model(self):
+        # One network gives all layers.
+        return self._replace(layer=LAYERS[0]).of(FRAME_MODEL)
+
+    @property
+    def features(self):
+        return self.of(FEATURES)
+
+    @property
+    def frame_predictions(self):
+        return self.of(FRAME_PREDICTIONS)
+
+    @property
+    def train(self):
+        return self.of(TRAIN_HDF5)
+
+    @property
+    def test(self):
+        return self.of(TEST_HDF5)
+
+    @property
+    def test_predictions(self):
+        return self.of(TEST_PREDICTIONS)
+
+    @property
+    def validation_predictions(self):
+        return self.of(VALIDATION_PREDICTIONS)
+
+    def method(self, what):
+        """What results call it: 'frames', 'flow late fusion frames', 'flow LSTM 1x1024'."""
+        words = [self.stream, f'{self.fusion} fusion', self.layer]
+        return ' '.join([word for word, value, usual in zip(words, self, Names())
+                         if value != usual] + [what])
+
+    def flags(self, *fields):
+        """' --stream flow', for the commands that messages name; of all fields by default."""
+        return ''.join(f' --{field} {getattr(self, field)}' for field in fields or self._fields
+                       if getattr(self, field) != getattr(Names(), field))
+
 
 # ---------------------------------------------------------------- running a stage
 
@@ -55,6 +118,26 @@ def stage_parser(doc):
                       help='settings that end in seconds, to see the stage work; '
                            'flags given beside it still count')
     return parser
+
+
+def add_variant(parser, *fields):
+    """Adds those of --stream, --fusion and --layer that a stage tells apart."""
+    group = parser.add_argument_group('variant')
+    for field, values, text in (
+            ('stream', STREAMS, 'what the network sees: the frames, or the optical flow that '
+                                'opticalFlow.py makes of them'),
+            ('fusion', FUSIONS, 'how it joins frames in time (Karpathy et al. 2014)'),
+            ('layer', LAYERS, 'what is saved of a frame: fc7, or the maps of the last '
+                              'convolution after pooling, 25 times as large')):
+        if field in fields:
+            group.add_argument(f'--{field}', choices=values, default=values[0],
+                               help=f'{text} (default: {values[0]})')
+
+
+def names_of(args):
+    """The Names that --stream, --fusion and --layer ask for."""
+    return Names(**{field: getattr(args, field) for field in Names._fields
+                    if hasattr(args, field)})
 
 
 def whole(least):
@@ -207,13 +290,14 @@ class Lists(NamedTuple):
     test: list
 
 
-def read_lists(root, split=1, folder=None, leaks=False):
+def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
     """Reads classInd.txt, trainlist0N.txt and testlist0N.txt.
 
     CRLF, blank lines and spaces around are taken as they come. The label is that
     of the folder's class; a number in the list that says otherwise is an error.
     The lists stand in ROOT/ucfTrainTestlist, or in `folder`. With `leaks` a clip or a
-    group may be on both lists: checkData.py names them all.
+    group may be on both lists: checkData.py names them all. With the stream 'flow' a clip's
+    path is that of its flow.
 
     Raises:
         UserError: naming file and line: unknown class, wrong label, a clip named twice,
@@ -223,6 +307,9 @@ def read_lists(root, split=1, folder=None, leaks=False):
     classes = _read_classes(folder / 'classInd.txt')
     train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes)
     test = _read_list(root, folder / f'testlist{split:02d}.txt', classes)
+    if stream == 'flow':
+        train, test = ([clip._replace(path=flow_path(root, clip)) for clip in clips]
+                       for clips in (train, test))
     if leaks:
         return Lists(classes, train, test)
     both = {clip.name for clip in train} & {clip.name for clip in test}
@@ -331,12 +418,22 @@ def hold_out_groups(clips, every=5, seed=0):
     return training, validation
 
 
+def clips_folder(stream):
+    """Where the clips of a stream stand under a root."""
+    return CLIPS if stream == 'rgb' else f'{CLIPS}_{stream}'
+
+
+def flow_path(root, clip):
+    """Where the flow of a clip stands: ROOT/UCF-101_flow/Class/clip.mkv."""
+    return Path(root) / clips_folder('flow') / clip.class_name / (clip.name + FLOW_EXTENSION)
+
+
 def output_path(root, folder, clip):
     """Where the .npy of a clip stands: ROOT/folder/Class/clip.npy."""
     return Path(root) / folder / clip.class_name / (clip.name + '.npy')
 
 
-def check_results(root, clip, n_features, n_classes, values=True):
+def check_results(root, clip, n_features, n_classes, values=True, names=Names()):
     """Returns the number of frames of a clip whose two .npy files of stage 2 are well.
 
     With values=False their headers and lengths are read, not the numbers themselves.
@@ -345,7 +442,7 @@ def check_results(root, clip, n_features, n_classes, values=True):
         UserError: one is missing or damaged, holds what it should not, or they disagree.
     """
     lengths = []
-    for folder, width in ((FEATURES, n_features), (FRAME_PREDICTIONS, n_classes)):
+    for folder, width in ((names.features, n_features), (names.frame_predictions, n_classes)):
         path = output_path(root, folder, clip)
         array = load_npy(path, mmap=True)
         if array.dtype != numpy.float32:
@@ -461,8 +558,13 @@ def check_classes(path, attrs, classes):
                         'with these lists')
 
 
-def check_model_split(path, card, split):
-    """Refuses a frame network that was trained on clips which `split` tests with."""
+def check_frame_model(path, card, split, names=Names()):
+    """Refuses a frame network trained on clips which `split` tests with, or of another variant."""
+    for field in ('stream', 'fusion'):
+        theirs, ours = card.get(field, getattr(Names(), field)), getattr(names, field)
+        if theirs != ours:
+            raise UserError(f'{path}: a network of {field} {theirs}, not {ours}; make it again: '
+                            f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
     theirs = card.get('split', split)
     if theirs != split:
         raise UserError(f'{path}: trained on split {theirs}, so it has seen test clips of split '

@@ -17,6 +17,12 @@ from engine.errors import UserError
 from engine.progress import Progress
 
 
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    hf.add_variant(parser, 'stream', 'fusion', 'layer')
+    return parser
+
+
 class Moments:
     """Mean and variance of rows that come in pieces, in float64.
 
@@ -59,26 +65,28 @@ def read_rows(f, name, shape):
 
 
 def main():
-    args = hf.parse_stage(hf.stage_parser(__doc__))
-    path = args.root / hf.TRAIN_HDF5
-    with hf.open_hdf5(path, 'python save_hdf5.py') as f:
-        names = statistics.clip_names(f)
-        if not names or 'n_features' not in f.attrs:
-            raise UserError(f'{path}: holds no features; made by: python save_hdf5.py')
+    args = hf.parse_stage(get_parser())
+    names = hf.names_of(args)
+    path = args.root / names.train
+    made_by = f'python save_hdf5.py{names.flags()}'
+    with hf.open_hdf5(path, made_by) as f:
+        clips = statistics.clip_names(f)
+        if not clips or 'n_features' not in f.attrs:
+            raise UserError(f'{path}: holds no features; made by: {made_by}')
         moments = Moments(int(f.attrs['n_features']))
-        with Progress(len(names), 'statistics') as progress:
-            for name in names:
+        with Progress(len(clips), 'statistics') as progress:
+            for name in clips:
                 rows = read_rows(f, name, moments.mean.shape)
                 if not numpy.isfinite(rows).all():
                     raise UserError(f'{path}: {name} holds a number that is not finite; '
-                                    'make the file again: python save_hdf5.py')
+                                    f'make the file again: {made_by}')
                 moments.add(rows)
                 progress.update(frames=len(rows))
     deviation = moments.deviation()
     statistics.store(path, moments.mean, deviation, moments.n)
-    print(f'{path}: mean and deviation of {moments.n} frames of {len(names)} clips '
+    print(f'{path}: mean and deviation of {moments.n} frames of {len(clips)} clips '
           f'({int((deviation == 1).sum())} of {len(deviation)} features are constant); '
-          'next: python singleFrameAccuracy.py, python rnn.py')
+          f'next: python singleFrameAccuracy.py{names.flags()}, python rnn.py{names.flags()}')
 
 
 if __name__ == '__main__':

@@ -35,8 +35,9 @@ from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, res
 
 def get_parser():
     parser = hf.stage_parser(__doc__)
-    parser.add_argument('--name', default='RNN',
-                        help='names the model and all its files (default: RNN)')
+    parser.add_argument('--name',
+                        help='names the model and all its files (default: RNN, or RNN_flow ...)')
+    hf.add_variant(parser, 'stream', 'fusion', 'layer')
     group = parser.add_argument_group('model')
     group.add_argument('--cell', choices=CELLS, default='lstm',
                        help='lstm; gru, with a quarter fewer weights; linear, a classifier of '
@@ -153,10 +154,16 @@ def parse(parser, argv=None):
     if (args.schedule == 'step') != (args.lr_drop > 0):
         raise UserError('--schedule step and --lr-drop EPOCHS belong together')
     check_technique(args.inference, args.test_steps)
+    args.name = args.name or hf.names_of(args).of('RNN')
     if not re.fullmatch(r'[\w.,+-]+', args.name):
         raise UserError(f'--name {args.name}: a name of letters, digits and _ . , + - alone, '
                         'not a path')
     return args
+
+
+def made_by(args):
+    """The command that makes what this stage reads."""
+    return f'python save_hdf5.py{hf.names_of(args).flags()}'
 
 
 def settings_of(args):
@@ -213,7 +220,8 @@ def make_optimizer(args, model):
 
 def train(args, device, lists):
     """Trains, and saves the model of the best epoch with its figures; returns the seconds."""
-    with hf.open_hdf5(args.root / hf.TRAIN_HDF5, 'python save_hdf5.py') as f:
+    names = hf.names_of(args)
+    with hf.open_hdf5(args.root / names.train, made_by(args)) as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
         hf.check_split(f.filename, f.attrs, args.split)
         mean, std = statistics.read(f)
@@ -268,18 +276,19 @@ def train(args, device, lists):
     figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
         'kind': 'rnn', 'shape': model.shape, 'classes': lists.classes, 'split': args.split,
-        'method': method_of(args), 'features': features, 'training': figures,
-        **hf.provenance(args, settings_of(args))})
+        'method': method_of(args), **names._asdict(), 'features': features,
+        'training': figures, **hf.provenance(args, settings_of(args))})
     return round(log[-1]['elapsed_time'], 1)
 
 
 def method_of(args):
-    """'LSTM 2x1024', 'GRU 512-256', 'linear'."""
+    """'LSTM 2x1024', 'GRU 512-256', 'linear', 'flow LSTM 2x1024'."""
+    names = hf.names_of(args)
     if args.cell not in ('lstm', 'gru'):
-        return args.cell
+        return names.method(args.cell)
     units = (f'{args.layers}x{args.cells[0]}' if len(set(args.cells)) == 1
              else '-'.join(map(str, args.cells)))
-    return f'{args.cell.upper()} {units}'
+    return names.method(f'{args.cell.upper()} {units}')
 
 
 def look_at(args, model, store, device, seed):
@@ -303,6 +312,7 @@ def test(args, device, lists, **figures):
         figures: what else goes into the result's line.
     """
     path = args.root / f'{args.name}.model'
+    names = hf.names_of(args)
     model, card = load_rnn(path, f'python rnn.py --root {args.root} --name {args.name}')
     hf.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
     if card['split'] != args.split:
@@ -314,9 +324,9 @@ def test(args, device, lists, **figures):
         name += ('-' + args.inference.replace(':', '') + length * (args.inference != 'full')
                  + '-reversed' * args.reverse_too + f'-{args.readout}')
     found = {}
-    for kind, source in (('validation', hf.TRAIN_HDF5), ('test', hf.TEST_HDF5)):
+    for kind, source in (('validation', names.train), ('test', names.test)):
         out = args.root / f'{name}_{kind}Predictions.hdf5'
-        with hf.open_hdf5(args.root / source, 'python save_hdf5.py') as f:
+        with hf.open_hdf5(args.root / source, made_by(args)) as f:
             hf.check_classes(f.filename, f.attrs, lists.classes)
             held_out = set(statistics.read_names(f, '_held_out'))
             clips = (lists.test if kind == 'test' else
@@ -324,10 +334,10 @@ def test(args, device, lists, **figures):
             store = FeatureStore(f, clips, args.memory)
             if store.n_features != model.shape['n_in']:
                 raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} '
-                                f'takes {model.shape["n_in"]}; make it again: python '
-                                'save_hdf5.py')
+                                f'takes {model.shape["n_in"]}; make it again: '
+                                f'{made_by(args)}')
             if str(f.attrs.get('model_sha256')) != card['features']:
-                raise UserError(f'{f.filename}: features of another {hf.FRAME_MODEL} than {path} '
+                raise UserError(f'{f.filename}: features of another {names.model} than {path} '
                                 'was trained on; train it again: python rnn.py '
                                 f'--name {args.name} --restart')
             if len(store) < len(clips):
@@ -340,8 +350,8 @@ def test(args, device, lists, **figures):
         # From the file, so that the figures are what anyone finds in it.
         found[kind] = score(hf.read_predictions(out, clips)[0].items(), clips, args.readout)
     if 'test' not in found:
-        raise UserError(f'{args.root / hf.TEST_HDF5}: holds no test clip; '
-                        'made by: python save_hdf5.py')
+        raise UserError(f'{args.root / names.test}: holds no test clip; '
+                        f'made by: {made_by(args)}')
     settings = {**card['settings'],
                 **{key: value for key, value in settings_of(args).items()
                    if key in hf.TEST_FLAGS}}
@@ -359,7 +369,7 @@ def main():
     hf.print_settings(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split)
-    with hf.open_hdf5(args.root / hf.TEST_HDF5, 'python save_hdf5.py') as f:
+    with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
         hf.check_split(f.filename, f.attrs, args.split)  # before hours of training
     figures = ({'test_only': True} if args.test_only
                else {'seconds': train(args, device, lists)})

@@ -54,6 +54,7 @@ def get_parser():
                        help='leave in good order before this much time has passed')
     group.add_argument('--margin', type=float, default=120, metavar='SECONDS',
                        help='how long before --walltime to leave (default: 120)')
+    hf.add_variant(parser, 'stream', 'fusion', 'layer')
     hf.add_device(parser)
     return parser
 
@@ -82,19 +83,19 @@ def deal(clips, parts):
     return [sorted(part, key=lambda clip: str(clip.path)) for part in dealt]
 
 
-def finished_frames(root, clip, n_features, n_classes, values=True):
+def finished_frames(root, clip, n_features, n_classes, names, values=True):
     """The frames of a clip whose two results are there, whole, and agree; else 0."""
     try:
-        return hf.check_results(root, clip, n_features, n_classes, values)
+        return hf.check_results(root, clip, n_features, n_classes, values, names)
     except UserError:
         return 0
 
 
-def claim_folders(root, model_path, step):
+def claim_folders(root, model_path, step, names):
     """Makes sure that what stands in the output folders came from this very model."""
     digest = weights_digest(model_path)
     made_with = {'model_sha256': digest, 'step': step}
-    path = root / hf.FEATURES / 'extraction.json'
+    path = root / names.features / 'extraction.json'
     before = hf.read_json(path)
     if before is None:
         write_text(path, json.dumps(made_with))
@@ -102,7 +103,7 @@ def claim_folders(root, model_path, step):
         what = ('another model' if before.get('model_sha256') != digest
                 else f'--step {before.get("step")}')
         raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
-                        f'rm -r {path.parent} {root / hf.FRAME_PREDICTIONS}')
+                        f'rm -r {path.parent} {root / names.frame_predictions}')
 
 
 class Report:
@@ -111,8 +112,8 @@ class Report:
     A line of the file is KIND, clip and reason, with tabs between.
     """
 
-    def __init__(self, root, part):
-        self.path = root / hf.FEATURES / f'part{part:02d}.txt'
+    def __init__(self, folder, part):
+        self.path = folder / f'part{part:02d}.txt'
         self.lines = {}
         try:
             text = self.path.read_text(encoding='utf-8')
@@ -210,15 +211,17 @@ def extract(clip, batches, model, device, stop):
 
 def run_part(args, todo, report, model, device, stop):
     """Extracts the clips; returns whether it came to the end before `stop` was set."""
+    names = hf.names_of(args)
     ahead = DecodedAhead(todo, model.shape['input_size'], args.batch, args.step, args.workers)
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
         for clip, frames, batches in ahead:
             try:
                 result = extract(clip, batches, model, device, stop)
             except VideoError as error:
-                if not (args.root / hf.CLIPS).is_dir():
+                folder = args.root / hf.clips_folder(args.stream)
+                if not folder.is_dir():
                     # The file system has gone, not this clip.
-                    raise UserError(f'{args.root / hf.CLIPS}: not there any more; run the '
+                    raise UserError(f'{folder}: not there any more; run the '
                                     'command again when it is back') from None
                 report.add('failed', clip.name, str(error))
                 progress.update()
@@ -226,8 +229,8 @@ def run_part(args, todo, report, model, device, stop):
             if result is None:
                 return False
             # Both or neither: a clip counts as finished only when both are there.
-            save_npy(hf.output_path(args.root, hf.FRAME_PREDICTIONS, clip), result[1])
-            save_npy(hf.output_path(args.root, hf.FEATURES, clip), result[0])
+            save_npy(hf.output_path(args.root, names.frame_predictions, clip), result[1])
+            save_npy(hf.output_path(args.root, names.features, clip), result[0])
             progress.update(frames=frames.count)
             if is_short(frames.count, frames.announced):
                 report.add('short', clip.name, f'{clip.path}: {frames.count} of '
@@ -262,6 +265,7 @@ def main():
     if not 1 <= args.part <= args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     hf.print_settings(args)
+    names = hf.names_of(args)
     stop, why = threading.Event(), []
 
     def on_signal(number, _):
@@ -272,26 +276,28 @@ def main():
     at_work = False
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, on_signal)
-    lists = hf.read_lists(args.root, args.split)
-    model_path = args.root / hf.FRAME_MODEL
-    model, card = load_vgg_1024(model_path)
+    lists = hf.read_lists(args.root, args.split, stream=args.stream)
+    model_path = args.root / names.model
+    model, card = load_vgg_1024(
+        model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
     if card.get('classes') != lists.classes:
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
                         'train again: python frameBasedTrain.py')
-    hf.check_model_split(model_path, card, args.split)
-    claim_folders(args.root, model_path, args.step)
+    hf.check_frame_model(model_path, card, args.split, names)
+    claim_folders(args.root, model_path, args.step, names)
     device = hf.get_device(args.device)
     model.fast = args.fast
     model.to_device(device)
 
     mine = deal(lists.train + lists.test, args.parts)[args.part - 1]
     todo = [clip for clip in mine
-            if not finished_frames(args.root, clip, model.n_features, len(lists.classes))]
+            if not finished_frames(args.root, clip, model.n_features, len(lists.classes),
+                                   names)]
     print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
     remove_leftovers(hf.output_path(args.root, folder, clip) for clip in todo
-                     for folder in (hf.FEATURES, hf.FRAME_PREDICTIONS))
-    report = Report(args.root, args.part)
+                     for folder in (names.features, names.frame_predictions))
+    report = Report(args.root / names.features, args.part)
     finished_before = {clip.name for clip in mine} - {clip.name for clip in todo}
     report.lines = {name: line for name, line in report.lines.items()
                     if line[0] == 'short' and name in finished_before}

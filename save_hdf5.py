@@ -34,15 +34,16 @@ def get_parser():
                        help='of the features; predictions stay float32 (default: float32)')
     group.add_argument('--allow-missing', action='store_true',
                        help='go on without the clips that have no features')
+    hf.add_variant(parser, 'stream', 'fusion', 'layer')
     return parser
 
 
-def find_clips(root, clips, n_features, n_classes):
+def find_clips(root, clips, n_features, n_classes, names=hf.Names()):
     """Splits the clips into those whose two .npy files are well and {name: what is wrong}."""
     well, wrong = [], {}
     for clip in clips:
         try:
-            hf.check_results(root, clip, n_features, n_classes)
+            hf.check_results(root, clip, n_features, n_classes, names=names)
             well.append(clip)
         except UserError as error:
             wrong[clip.name] = str(error)
@@ -74,24 +75,25 @@ def pack(root, path, folder, clips, dtype, attrs, lists, n_features=None):
 def main():
     args = hf.parse_stage(get_parser())
     hf.print_settings(args)
-    root = args.root
+    root, names = args.root, hf.names_of(args)
     remove_leftovers(root / name for name in (
-        hf.TRAIN_HDF5, hf.TEST_HDF5, hf.TEST_PREDICTIONS, hf.VALIDATION_PREDICTIONS))
+        names.train, names.test, names.test_predictions, names.validation_predictions))
     lists = hf.read_lists(root, args.split)
-    model_path = root / hf.FRAME_MODEL
-    card = read_card(model_path, 'python frameBasedTrain.py')
-    hf.check_model_split(model_path, card, args.split)
+    model_path = root / names.model
+    card = read_card(model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
+    hf.check_frame_model(model_path, card, args.split, names)
     n_features, n_classes = card['shape']['n_features'], len(lists.classes)
-    made_with = hf.read_json(root / hf.FEATURES / 'extraction.json')
+    made_with = hf.read_json(root / names.features / 'extraction.json')
     if made_with is None:
-        raise UserError(f'{root / hf.FEATURES}: no features yet; made by: ./saveFeatures.sh')
+        raise UserError(f'{root / names.features}: no features yet; made by: '
+                        f'./saveFeatures.sh{names.flags()}')
     if made_with.get('model_sha256') != weights_digest(model_path):
-        raise UserError(f'{root / hf.FEATURES}: features of another model than {model_path}; '
-                        f'remove them: rm -r {root / hf.FEATURES} '
-                        f'{root / hf.FRAME_PREDICTIONS}, then make them again: '
-                        './saveFeatures.sh')
+        raise UserError(f'{root / names.features}: features of another model than {model_path}; '
+                        f'remove them: rm -r {root / names.features} '
+                        f'{root / names.frame_predictions}, then make them again: '
+                        f'./saveFeatures.sh{names.flags()}')
 
-    well, wrong = find_clips(root, lists.train + lists.test, n_features, n_classes)
+    well, wrong = find_clips(root, lists.train + lists.test, n_features, n_classes, names)
     if wrong:
         for reason in list(wrong.values())[:10]:
             print(reason)
@@ -99,31 +101,34 @@ def main():
             print(f'... and {len(wrong) - 10} more')
         if not args.allow_missing or not well:
             raise UserError(f'{len(wrong)} of {len(lists.train) + len(lists.test)} clips have '
-                            'no good features; make them: ./saveFeatures.sh (or --local), '
+                            f'no good features; make them: ./saveFeatures.sh{names.flags()} '
+                            '(or --local), '
                             'or go on without: --allow-missing')
     there = {clip.name for clip in well}
     held_out = set(card.get('held_out', ()))
     attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
-             'model_sha256': made_with['model_sha256'], 'step': made_with['step']}
+             'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
+             **names._asdict()}
     # What trained the network, for the lines in results.jsonl.
     training = {'settings': json.dumps(card.get('settings', {}))}
     if 'seed' in card:
         training['seed'] = card['seed']
     for name, folder, clips, dtype in (
-            (hf.TRAIN_HDF5, hf.FEATURES, lists.train, args.dtype),
-            (hf.TEST_HDF5, hf.FEATURES, lists.test, args.dtype),
-            (hf.TEST_PREDICTIONS, hf.FRAME_PREDICTIONS, lists.test, 'float32'),
-            (hf.VALIDATION_PREDICTIONS, hf.FRAME_PREDICTIONS,
+            (names.train, names.features, lists.train, args.dtype),
+            (names.test, names.features, lists.test, args.dtype),
+            (names.test_predictions, names.frame_predictions, lists.test, 'float32'),
+            (names.validation_predictions, names.frame_predictions,
              [clip for clip in lists.train if clip.name in held_out], 'float32')):
-        more = ({'n_features': n_features} if folder == hf.FEATURES
-                else {'method': 'frames', 'readout': 'mean', **training})
+        more = ({'n_features': n_features} if folder == names.features
+                else {'method': names.method('frames'), 'readout': 'mean', **training})
         about = {'_missing': [clip.name for clip in clips if clip.name not in there]}
-        if name == hf.TRAIN_HDF5:
+        if name == names.train:
             # The RNN must hold out the groups that the frame network has not seen either.
             about['_held_out'] = sorted(held_out & there)
         pack(root, root / name, folder, [clip for clip in clips if clip.name in there], dtype,
-             {**attrs, **more}, about, n_features if name == hf.TRAIN_HDF5 else None)
-    print(f'{len(well)} clips packed, {len(wrong)} missing; next: python normalizeData.py')
+             {**attrs, **more}, about, n_features if name == names.train else None)
+    print(f'{len(well)} clips packed, {len(wrong)} missing; next: '
+          f'python normalizeData.py{names.flags()}')
     return 3 if wrong else 0
 
 

@@ -16,17 +16,25 @@ import helperFunctions as hf
 from engine.errors import UserError
 
 
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    hf.add_variant(parser, 'stream', 'fusion', 'layer')
+    return parser
+
+
 def main():
-    args = hf.parse_stage(hf.stage_parser(__doc__))
+    args = hf.parse_stage(get_parser())
+    names = hf.names_of(args)
     lists = hf.read_lists(args.root, args.split)
-    path = args.root / hf.TEST_PREDICTIONS
+    path = args.root / names.test_predictions
+    made_by = f'python save_hdf5.py{names.flags()}'
     predictions, attrs = hf.read_predictions(path, lists.test, lists.classes,
-                                             'python save_hdf5.py')
+                                             made_by)
     hf.check_split(path, attrs, args.split)
     clips = [clip for clip in lists.test if clip.name in predictions]
     if not clips:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
-                        'made by: python save_hdf5.py')
+                        f'made by: {made_by}')
     if len(clips) < len(lists.test):
         print(f'{len(lists.test) - len(clips)} test clips have no predictions and are not '
               'counted')
@@ -43,8 +51,8 @@ def main():
     if attrs.get('step', 1) != 1:
         settings['step'] = int(attrs['step'])
     for unit, figures in (('frame', by_frame), ('video', by_video)):
-        hf.append_result(args.root, 'frames', args.split, unit, seed, settings,
-                         predictions=hf.TEST_PREDICTIONS, **figures)
+        hf.append_result(args.root, names.method('frames'), args.split, unit, seed, settings,
+                         predictions=names.test_predictions, **figures)
         print(f'by {unit}:  {hf.in_words(figures)}')
 
 

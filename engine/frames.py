@@ -17,16 +17,16 @@ COUNTS = 'frameCounts.json'
 SAVE_EVERY = 20.0
 
 
-def frame_counts(root, clips, workers):
+def frame_counts(root, clips, workers, table=COUNTS):
     """Counts the decodable frames of each clip; what was counted before is looked up.
 
-    The table stands in ROOT/frameCounts.json with each file's size and time of change,
+    The table stands in ROOT/frameCounts.json (or another `table` there) with each file's size and time of change,
     so a replaced file is counted again.
 
     Returns:
         ({clip name: frames}, [(clip name, reason)] of the clips that cannot be read).
     """
-    path = os.path.join(root, COUNTS)
+    path = os.path.join(root, table)
     try:
         with open(path, encoding='utf-8') as f:
             known = json.load(f)
