@@ -70,6 +70,12 @@ class Names(NamedTuple):
         return self.of(FEATURES)
 
     @property
+    def dtype(self):
+        """In which features are saved. Of maps, 12 times as large, half as many bits are kept:
+        three digits."""
+        return 'float16' if self.layer == 'pool5' else 'float32'
+
+    @property
     def frame_predictions(self):
         return self.of(FRAME_PREDICTIONS)
 
@@ -127,8 +133,9 @@ def add_variant(parser, *fields):
             ('stream', STREAMS, 'what the network sees: the frames, or the optical flow that '
                                 'opticalFlow.py makes of them'),
             ('fusion', FUSIONS, 'how it joins frames in time (Karpathy et al. 2014)'),
-            ('layer', LAYERS, 'what is saved of a frame: fc7, or the maps of the last '
-                              'convolution after pooling, 25 times as large')):
+            ('layer', LAYERS, 'what is saved of a frame: fc7, 10 GB of the whole of UCF-101, or the '
+                              'maps of the last convolution after pooling (pool5), 125 GB, or '
+                              '5 GB of one frame a second (saveFeatures --step 25)')):
         if field in fields:
             group.add_argument(f'--{field}', choices=values, default=values[0],
                                help=f'{text} (default: {values[0]})')
@@ -211,6 +218,8 @@ def stage_main(main):
     try:
         sys.exit(main())
     except UserError as error:
+        if 'engine.workers' in sys.modules:
+            sys.modules['engine.workers'].abort(f'error: {error}')
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
         print('stopped by hand; what is finished is kept', file=sys.stderr)
@@ -442,11 +451,12 @@ def check_results(root, clip, n_features, n_classes, values=True, names=Names())
         UserError: one is missing or damaged, holds what it should not, or they disagree.
     """
     lengths = []
-    for folder, width in ((names.features, n_features), (names.frame_predictions, n_classes)):
+    for folder, width, dtype in ((names.features, n_features, names.dtype),
+                                 (names.frame_predictions, n_classes, 'float32')):
         path = output_path(root, folder, clip)
         array = load_npy(path, mmap=True)
-        if array.dtype != numpy.float32:
-            raise UserError(f'{path}: holds {array.dtype}, expected float32')
+        if array.dtype != dtype:
+            raise UserError(f'{path}: holds {array.dtype}, expected {dtype}')
         if array.shape[1:] != (width,):
             raise UserError(f'{path}: shape {array.shape}, expected (frames, {width})')
         if not len(array):

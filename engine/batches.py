@@ -18,6 +18,8 @@ class NumberedBatches(chainer.dataset.Iterator):
     """
 
     pool = None
+    # What this worker's last batch counts in the mean over workers (engine/workers.py).
+    weight = 1.0
 
     def __init__(self, batches_per_epoch, repeat=True):
         self.batches_per_epoch = batches_per_epoch

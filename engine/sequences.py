@@ -92,16 +92,18 @@ class SequenceBatches(NumberedBatches):
         scale: (D,) deviation of the features, for the noise.
         variable_length (bool): takes a clip shorter than `steps` as it is, without
             reverse-append; zeros fill a batch up to its longest sequence.
+        share_of: Workers.share_of, where several processes share each batch.
     """
 
     def __init__(self, store, batch_size, steps, seed, reverse=True, stride=1, noise=0.0,
-                 drop_frames=0.0, scale=1.0, variable_length=False):
+                 drop_frames=0.0, scale=1.0, variable_length=False,
+                 share_of=lambda members: (members, 1.0)):
         if not len(store):
             raise UserError('no training clip has features; made by: python save_hdf5.py')
         self.store, self.batch_size, self.steps, self.seed = store, batch_size, steps, seed
         self.reverse, self.stride, self.noise = reverse, stride, noise
         self.drop_frames, self.scale = drop_frames, scale
-        self.variable_length = variable_length
+        self.variable_length, self.share_of = variable_length, share_of
         # One thread reads the next batch while the network works on this one.
         self.pool = ThreadPoolExecutor(1)
         self._ahead = {}
@@ -128,26 +130,30 @@ class SequenceBatches(NumberedBatches):
         epoch, place = divmod(number, self.batches_per_epoch)
         order = numpy.random.RandomState([self.seed, 4, epoch]).permutation(len(self.store))
         members = order[place * self.batch_size:(place + 1) * self.batch_size]
-        columns = []
+        chosen = {}
         for index in members:
             random = numpy.random.RandomState([self.seed, 5, epoch, index])
-            rows = self.store.rows(
-                index, self._indices(random, int(self.store.lengths[index])))
+            chosen[index] = self._indices(random, int(self.store.lengths[index])), random
+        # All workers' batches are as long as the longest sequence of any.
+        longest = max(len(frames) for frames, _ in chosen.values())
+        members, weight = self.share_of(members)
+        lengths = numpy.array([len(chosen[index][0]) for index in members])
+        batch = numpy.zeros((longest, len(members), self.store.n_features), numpy.float32)
+        for column, index in enumerate(members):
+            frames, random = chosen[index]
+            rows = self.store.rows(index, frames)
             if self.noise:
                 rows = rows + (self.noise * self.scale
                                * random.standard_normal(rows.shape)).astype(numpy.float32)
-            columns.append(rows)
-        lengths = numpy.array([len(rows) for rows in columns])
-        batch = numpy.zeros((lengths.max(), len(members), self.store.n_features), numpy.float32)
-        for column, rows in enumerate(columns):
             batch[:len(rows), column] = rows
-        return batch, self.store.labels[members], lengths
+        return (batch, self.store.labels[members], lengths), weight
 
     def make(self, number):
         """Returns ((steps, n, D) float32, (n,) int32, (n,) int)."""
         job = self._ahead.pop(number, None) or self.pool.submit(self._make, number)
         self._ahead = {number + 1: self.pool.submit(self._make, number + 1)}
-        return job.result()
+        batch, self.weight = job.result()
+        return batch
 
 
 def by_length(lengths, batch_size):

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from engine.errors import UserError
 from engine.files import replacing, write_text
 from engine.modelfile import DAMAGE, save_model
+from engine.workers import Workers
 
 SNAPSHOT = 'snapshot.npz'
 SCHEDULES = ('constant', 'step', 'linear', 'cosine')
@@ -56,12 +57,15 @@ class Updater(training.updaters.StandardUpdater):
         seed (int): start of all random choices of the run.
         rate: function of the epochs done (a fraction, too) that returns the learning rate;
             None leaves the optimizer's.
+        workers (Workers): the processes that share the work.
         The others as StandardUpdater.
     """
 
-    def __init__(self, iterator, optimizer, compute_loss, seed, rate=None, **kwargs):
+    def __init__(self, iterator, optimizer, compute_loss, seed, rate=None, workers=None,
+                 **kwargs):
         super().__init__(iterator, optimizer, loss_func=compute_loss, **kwargs)
         self.seed, self.rate = seed, rate
+        self.workers = workers or Workers()
         self.failure = None
 
     def update_core(self):
@@ -73,19 +77,32 @@ class Updater(training.updaters.StandardUpdater):
             setattr(optimizer, 'alpha' if hasattr(optimizer, 'alpha') else 'lr', self.rate(done))
         self.step(self.converter(self.get_iterator('main').next(), self.device),
                   self.get_optimizer('main'))
+        if self.workers.size > 1 and self.failure is None:
+            # From here on the figures of this step are those of all workers.
+            figures = chainer.get_current_reporter().observation
+            names = sorted(figures)
+            weight = self.get_iterator('main').weight
+            means = self.workers.mean(*(float(chainer.as_array(figures[name])) * weight
+                                        for name in names))
+            figures.update(zip(names, means))
 
     def step(self, batch, optimizer):
         """One update of the weights."""
         optimizer.target.cleargrads()
-        loss = self.loss_func(*batch)
+        loss = self.weighted(self.loss_func(*batch))
         if self.finite(loss):
             loss.backward()
             del loss  # the graph must not outlive the step
             optimizer.update()
 
+    def weighted(self, loss):
+        """The loss times what this worker's batch counts in the mean over workers."""
+        weight = self.get_iterator('main').weight
+        return loss if weight == 1 else loss * weight
+
     def finite(self, loss):
         """Whether the loss is a number; if not, the run ends with the weights as they were."""
-        value = float(loss.array)
+        value, = self.workers.mean(float(loss.array))
         if not numpy.isfinite(value):
             self.failure = f'the loss became {value} at iteration {self.iteration + 1}'
         return self.failure is None
@@ -155,16 +172,16 @@ class Training:
     def __init__(self, updater, epochs, folder, settings, validate=None,
                  should_stop=lambda: False, state=None, restart=False):
         self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
-        self.should_stop = should_stop
+        self.should_stop, self.workers = should_stop, updater.workers
         self.terminated = False
         self.plotted = -math.inf
-        os.makedirs(self.folder, exist_ok=True)
         self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
-        self._check_settings(settings, restart)
+        self.workers.from_first(lambda: self._check_settings(settings, restart))
         self.trainer = training.Trainer(updater, self._is_over, out=self.folder)
         self._extend(validate, state)
 
     def _check_settings(self, settings, restart):
+        os.makedirs(self.folder, exist_ok=True)
         path = os.path.join(self.folder, 'settings.json')
         # numbers through JSON, so that both sides have been there
         settings = json.loads(json.dumps(settings))
@@ -192,15 +209,18 @@ class Training:
         if validate is not None:
             def report(trainer):
                 if self.updater.failure is None:
-                    chainer.report({f'validation/main/{key}': value
-                                    for key, value in validate().items()})
+                    chainer.report({f'validation/main/{key}': value for key, value
+                                    in self.workers.from_first(validate).items()})
             trainer.extend(report, name='validate', trigger=epoch,
                            priority=training.PRIORITY_WRITER)
         if state is not None:
             trainer.extend(state, name='state', trigger=epoch)
         columns = ['epoch', 'iteration', 'main/loss', 'main/accuracy', 'validation/main/loss',
                    'validation/main/accuracy', 'elapsed_time']
-        trainer.extend(extensions.LogReport(trigger=epoch))
+        trainer.extend(extensions.LogReport(
+            trigger=epoch, filename='log' if self.workers.first else None))
+        if not self.workers.first:
+            return
         trainer.extend(extensions.PrintReport(
             [c for c in columns if validate is not None or 'validation' not in c],
             out=sys.stdout if sys.stdout.isatty() else _PlainLog()), trigger=epoch)
@@ -228,7 +248,9 @@ class Training:
                 figure.savefig(temporary, format='png')
 
     def _is_over(self, trainer):
-        return (self.updater.failure is not None or self.terminated or self.should_stop()
+        # All leave together: a scheduler's signal reaches one worker before another.
+        self.terminated, stop = self.workers.any(self.terminated, self.should_stop())
+        return (self.updater.failure is not None or self.terminated or stop
                 or self.updater.epoch >= self.epochs)
 
     def _snapshot(self):
@@ -273,11 +295,11 @@ class Training:
             # Nothing overflows unseen: the loss and the weights are looked at.
             with numpy.errstate(over='ignore', invalid='ignore', divide='ignore'):
                 self.trainer.run(show_loop_exception_msg=False)
-            if self.log():
+            if self.log() and self.workers.first:
                 self._plot(every=0)
         finally:
             signal.signal(signal.SIGTERM, old)
-        if self.terminated:
+        if self.terminated and self.workers.first:
             self._snapshot()
         if self.updater.failure is not None:
             kept = (f'the last good snapshot is kept ({self.snapshot_path})'
