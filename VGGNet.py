@@ -32,6 +32,9 @@ class VGGNet(chainer.Chain):
     `mean` is what its input has subtracted: preprocess(frames, model.mean).
     """
 
+    # Layers that take several moments at once (FusionNet.py), and which: here none.
+    taps = {}
+
     def __init__(self, channels=CHANNELS, hidden=4096, n_classes=1000, input_size=224):
         super().__init__()
         if input_size % 32:
@@ -42,16 +45,18 @@ class VGGNet(chainer.Chain):
         he = chainer.initializers.HeNormal()
         self.conv_names = []
         self.mean = MEAN
-        self.fast, self._stack = True, None
+        self.fast, self._stacks = True, {}
         with self.init_scope():
             n_in = 3
             for block, (n_out, depth) in enumerate(zip(channels, LAYERS_IN_BLOCK), 1):
                 for layer in range(1, depth + 1):
                     name = f'conv{block}_{layer}'
+                    n_in *= self.joins(name)
                     setattr(self, name, L.Convolution2D(n_in, n_out, 3, pad=1, initialW=he))
                     self.conv_names.append(name)
                     n_in = n_out
-            self.fc6 = L.Linear(n_in * (input_size // 32) ** 2, hidden, initialW=he)
+            n_in *= self.joins('fc6') * (input_size // 32) ** 2
+            self.fc6 = L.Linear(n_in, hidden, initialW=he)
             self.add_top(hidden, n_classes)
 
     def add_top(self, hidden, n_classes):
@@ -59,30 +64,37 @@ class VGGNet(chainer.Chain):
         self.fc7 = L.Linear(hidden, hidden, initialW=chainer.initializers.HeNormal())
         self.fc8 = L.Linear(hidden, n_classes)
 
-    def convolutions(self, x):
+    def joins(self, name):
+        """How many moments a layer takes at once."""
+        return len(self.taps.get(name, (0,)))
+
+    def convolutions(self, x, names=None):
         """(N, 3, S, S) preprocessed float32 -> pool5, (N, C, S/32, S/32).
 
-        Where no gradient is needed, on the CPU, the compiled convolutions of
-        engine/conv.py do it, many times faster; `fast = False` turns them off.
+        With `names`, those layers alone, of x as they take it. Where no gradient is needed, on
+        the CPU, the compiled convolutions of engine/conv.py do it, many times faster;
+        `fast = False` turns them off.
         """
-        if self.fast and self.xp is numpy and not chainer.config.enable_backprop:
-            return chainer.Variable(self._fast_convolutions(x))
-        for name in self.conv_names:
+        names = self.conv_names if names is None else names
+        if names and self.fast and self.xp is numpy and not chainer.config.enable_backprop:
+            return chainer.Variable(self._fast_convolutions(x, names))
+        for name in names:
             x = F.relu(self[name](x))
             if self.pooled_after(name):
                 x = F.max_pooling_2d(x, 2, stride=2)
         return x
 
-    def _fast_convolutions(self, x):
-        # The stack holds transformed copies of the weights: a sample of every layer
+    def _fast_convolutions(self, x, names):
+        # A stack holds transformed copies of the weights: a sample of every layer
         # tells whether they have changed since.
         sample = [float(p.array.ravel()[::101].sum(dtype=numpy.float64))
-                  for name in self.conv_names for p in (self[name].W, self[name].b)]
-        if self._stack is None or self._stack[0] != sample:
-            self._stack = sample, ConvStack(
-                (self[name].W.array, self[name].b.array, self.pooled_after(name))
-                for name in self.conv_names)
-        return self._stack[1](chainer.as_array(x).transpose(0, 2, 3, 1))
+                  for name in names for p in (self[name].W, self[name].b)]
+        before, stack = self._stacks.get(names[0], (None, None))
+        if before != sample:
+            stack = ConvStack((self[name].W.array, self[name].b.array, self.pooled_after(name))
+                              for name in names)
+            self._stacks[names[0]] = sample, stack
+        return stack(chainer.as_array(x).transpose(0, 2, 3, 1))
 
     @staticmethod
     def pooled_after(name):

@@ -3,13 +3,26 @@
 The convolutions and fc6 come from VGG.model and stay as they are; fc7 and fc8
 are new. The feature of a frame is fc7's linear output, before ReLU and dropout.
 """
+import math
+
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
+import chainer.functions as F
 import chainer.links as L
+import numpy
 
-from VGGNet import CHANNELS, VGGNet, load_vgg
+from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet, load_vgg
+from engine.errors import UserError
+from engine.modelfile import read_card
 
 TRAINED = ('fc7', 'fc8')
+# Which layers learn, from the top (Karpathy et al. 2014, section 4.2): 2 is the original's.
+# Of 'scratch' the start differs, not what learns.
+CONVOLUTIONS = tuple(f'conv{block}_{layer}' for block, depth in enumerate(LAYERS_IN_BLOCK, 1)
+                     for layer in range(1, depth + 1))
+TRAIN_LAYERS = {'1': ('fc8',), '2': TRAINED, '3': ('fc6', *TRAINED),
+                'all': (*CONVOLUTIONS, 'fc6', *TRAINED),
+                'scratch': (*CONVOLUTIONS, 'fc6', *TRAINED)}
 MADE_BY = 'python frameBasedTrain.py'
 
 
@@ -19,11 +32,16 @@ class VGGNet_1024(VGGNet):
     Args:
         n_features (int): units of fc7, the length of a frame's feature.
         The others as in VGGNet.
+
+    `trained` names the layers that learn, all those above the lowest of them; `offsets` are
+    the frames that it sees of a clip, less the frame that its feature stands for.
     """
+
+    offsets = (0,)
 
     def __init__(self, channels=CHANNELS, hidden=4096, n_classes=101, input_size=224,
                  n_features=1024):
-        self.n_features = n_features
+        self.n_features, self.trained = n_features, TRAINED
         super().__init__(channels, hidden, n_classes, input_size)
         self.shape['n_features'] = n_features
 
@@ -31,10 +49,21 @@ class VGGNet_1024(VGGNet):
         self.fc7 = L.Linear(hidden, self.n_features)
         self.fc8 = L.Linear(self.n_features, n_classes)
 
+    def convolutions(self, x, names=None):
+        return self._cut('conv1_1', super().convolutions, x, names)
+
     def bottom(self, x):
-        # No graph below fc7: nothing there is trained, nothing need be kept.
+        return self._cut('fc6', super().bottom, x)
+
+    def feature(self, x):
+        return self._cut('fc7', super().feature, x)
+
+    def _cut(self, name, function, *args):
+        """function(*args); without a graph where `name` and so all below it stay as they are."""
+        if name in self.trained:
+            return function(*args)
         with chainer.no_backprop_mode():
-            return super().bottom(x).array
+            return chainer.Variable(chainer.as_array(function(*args)), requires_grad=False)
 
     def trained_part(self):
         """The layers that learn, as a Chain of the same links.
@@ -42,29 +71,69 @@ class VGGNet_1024(VGGNet):
         An optimizer set up on it never sees the frozen ones: no gradient is made
         for them and no weight decay reaches them.
         """
-        return chainer.Chain(**{name: self[name] for name in TRAINED})
+        return chainer.Chain(**{name: self[name] for name in self.trained})
 
-    def feature_and_prediction(self, x):
-        """(N, 3, S, S) float32 -> (N, n_features) and softmax (N, n_classes), float32 arrays.
+    def layer_width(self, layer='fc7'):
+        """How many numbers feature_and_prediction gives of a frame."""
+        return layer_width(self.shape, layer)
 
-        Call it in test mode, or dropout falls on the way to the feature.
+    def feature_and_prediction(self, x, layer='fc7'):
+        """(N, 3, S, S) float32 -> (N, D) and softmax (N, n_classes), float32 arrays.
+
+        The former is fc7's linear output, or with the layer 'pool5' its maps (C, h, w) in a
+        row: what fc6 takes.
         """
         with chainer.no_backprop_mode(), chainer.using_config('train', False):
-            feature = self.feature(x)
-            scores = self.fc8(chainer.functions.relu(feature))
-            return feature.array, chainer.functions.softmax(scores).array
+            maps = self.convolutions(x)
+            feature = self.fc7(F.relu(self.fc6(maps)))
+            scores = self.fc8(F.relu(feature))
+            saved = feature if layer == 'fc7' else F.reshape(maps, (len(maps), -1))
+            return saved.array, F.softmax(scores).array
 
 
-def from_vgg(vgg, n_classes, n_features=1024):
-    """Returns a VGGNet_1024 with the convolutions and fc6 of a VGGNet, fc7 and fc8 new."""
-    shape = dict(vgg.shape, n_classes=n_classes)
-    model = VGGNet_1024(**shape, n_features=n_features)
-    model.mean = vgg.mean
-    for name in vgg.conv_names + ['fc6']:
-        model[name].copyparams(vgg[name])
+def layer_shape(shape, layer='fc7'):
+    """(n_features,), or (C, h, w) of pool5.
+
+    Args:
+        shape (dict): of a VGGNet_1024, as its card tells; what is not told is the whole one's.
+    """
+    if layer == 'fc7':
+        return (shape.get('n_features', 1024),)
+    side = shape.get('input_size', 224) // 32
+    return (shape.get('channels', CHANNELS)[-1], side, side)
+
+
+def layer_width(shape, layer='fc7'):
+    """How many numbers a layer gives of a frame."""
+    return math.prod(layer_shape(shape, layer))
+
+
+def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers='2'):
+    """Returns a network for actions that starts from a VGGNet's weights.
+
+    Args:
+        vgg (VGGNet): gives the convolutions and fc6; a layer that joins n moments (FusionNet.py)
+            starts from the weights divided by n, for each of them. fc8 is new, and fc7 too.
+        network: VGGNet_1024, or one of FusionNet.py.
+        train_layers: key of TRAIN_LAYERS. With '1' fc7 also comes from the VGGNet, whose
+            hidden units must be as many as n_features; with 'scratch' nothing does.
+    """
+    model = network(**dict(vgg.shape, n_classes=n_classes), n_features=n_features)
+    model.mean, model.trained = vgg.mean, TRAIN_LAYERS[train_layers]
+    names = [] if train_layers == 'scratch' else vgg.conv_names + ['fc6']
+    for name in names + ['fc7'] * (train_layers == '1'):
+        n = model.joins(name)
+        W = vgg[name].W.array
+        model[name].W.array[...] = numpy.concatenate([W / n] * n, axis=1) if n > 1 else W
+        model[name].b.array[...] = vgg[name].b.array
     return model
 
 
 def load_vgg_1024(path, made_by=MADE_BY):
-    """Returns (VGGNet_1024, card) from VGG_1024.model."""
-    return load_vgg(path, made_by, VGGNet_1024)
+    """Returns (network, card) from VGG_1024.model: a VGGNet_1024, or as its card says."""
+    from FusionNet import NETWORKS  # which builds on this module
+    fusion = read_card(path, made_by).get('fusion', 'single')
+    if fusion not in NETWORKS:
+        raise UserError(f'{path}: its card asks for the fusion "{fusion}", but there are only '
+                        f'{", ".join(NETWORKS)}; made by: {made_by}')
+    return load_vgg(path, made_by, NETWORKS[fusion])
