@@ -18,7 +18,7 @@ from pathlib import Path
 
 import helperFunctions as hf
 from engine.errors import UserError
-from engine.files import sha256, write_text
+from engine.files import files_under, sha256, write_text
 from engine.frames import frame_counts
 from engine.progress import Progress
 from engine.video import is_short, read_header
@@ -46,12 +46,6 @@ def leaks(lists):
     groups = [{f'{clip.class_name}/{clip.group}' for clip in part}
               for part in (lists.train, lists.test)]
     return sorted(train & test), sorted(groups[0] & groups[1])
-
-
-def files_under(folder):
-    """All files below a folder but hidden ones, sorted."""
-    return sorted(path for path in folder.rglob('*') if path.is_file()
-                  and not any(part.startswith('.') for part in path.relative_to(folder).parts))
 
 
 def duplicates(paths, workers):
@@ -108,7 +102,7 @@ def inventory(root, split, workers, quick=False):
         raise UserError(f'{folder}: not there; put the clips there, or make small ones: '
                         f'python demo.py clips --root {root}')
     clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
-    files = files_under(folder)
+    files = [path for path in files_under(folder) if path.is_file()]
     there = set(files)
     found = [clip for clip in clips if clip.path in there]
     promised = headers(found, workers)
@@ -132,7 +126,13 @@ def inventory(root, split, workers, quick=False):
         rate = promised.get(clip.name, (0, 0.0))[1]
         row['seconds'] += counts.get(clip.name, 0) / rate if rate else 0
     names, groups = leaks(lists)
+    # What another split's lists name is no stray file.
     listed = {clip.path for clip in clips}
+    for other in {1, 2, 3} - {split}:
+        if all((root / hf.LISTS / f'{side}list{other:02d}.txt').exists()
+               for side in ('train', 'test')):
+            lists = hf.read_lists(root, other, leaks=True)
+            listed.update(clip.path for clip in lists.train + lists.test)
     return {
         'root': str(root), 'split': split, 'quick': quick,
         'listed': len(clips), 'found': len(found),
@@ -167,14 +167,19 @@ def main():
     if args.workers < 1:
         raise UserError(f'--workers {args.workers}: expected 1 or more')
     found = inventory(args.root, args.split, args.workers, args.quick)
+    if args.json:
+        write_text(args.json, json.dumps(found, indent=1))
+    return show(found)
+
+
+def show(found):
+    """Prints an inventory; returns the exit code: 0 all is well, 3 something was found."""
     print('\n'.join(table(found['classes'])))
     for kind in KINDS:
         for item in found[kind][:SHOWN]:
             print(f'{kind}: {item if isinstance(item, str) else " = ".join(item)}')
         if len(found[kind]) > SHOWN:
             print(f'{kind}: ... and {len(found[kind]) - SHOWN} more; all of them: --json FILE')
-    if args.json:
-        write_text(args.json, json.dumps(found, indent=1))
     wrong = {kind: len(found[kind]) for kind in KINDS if found[kind]}
     print(f'{found["found"]} of {found["listed"]} clips found; '
           + (', '.join(f'{n} {kind}' for kind, n in wrong.items()) or 'all is well'))

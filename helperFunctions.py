@@ -28,9 +28,13 @@ TOP_K = (1, 5, 10)
 TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
-                'function')
+                'communicator', 'function')
 
 CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
+# Beside the lists where clips' names do not tell their group: "CLASS/CLIP.ext<tab>GROUP".
+GROUPS = 'groups.txt'
+# Its first line where official lists have a group on both: named each time, not refused.
+MAY_LEAK = '# official lists: a group may be on both'
 FEATURES, FRAME_PREDICTIONS = 'UCF-101_features', 'UCF-101_framePrediction'
 VGG_MODEL, FRAME_MODEL, RNN_MODEL = 'VGG.model', 'VGG_1024.model', 'RNN.model'
 TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
@@ -139,6 +143,19 @@ def add_variant(parser, *fields):
         if field in fields:
             group.add_argument(f'--{field}', choices=values, default=values[0],
                                help=f'{text} (default: {values[0]})')
+
+
+def add_parts(parser):
+    """Adds the number of the part and --parts, --walltime, --margin; returns their group."""
+    parser.add_argument('part', type=whole(1), help='which part, from 1')
+    group = parser.add_argument_group('work')
+    group.add_argument('--parts', type=whole(1), default=12,
+                       help='into how many parts the clips are dealt (default: 12)')
+    group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
+                       help='leave in good order before this much time has passed')
+    group.add_argument('--margin', type=float, default=120, metavar='SECONDS',
+                       help='how long before --walltime to leave (default: 120)')
+    return group
 
 
 def names_of(args):
@@ -304,18 +321,20 @@ def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
 
     CRLF, blank lines and spaces around are taken as they come. The label is that
     of the folder's class; a number in the list that says otherwise is an error.
+    A clip's group is what groups.txt beside the lists says, or else its name (group_of).
     The lists stand in ROOT/ucfTrainTestlist, or in `folder`. With `leaks` a clip or a
     group may be on both lists: checkData.py names them all. With the stream 'flow' a clip's
     path is that of its flow.
 
     Raises:
-        UserError: naming file and line: unknown class, wrong label, a clip named twice,
-            a group on both lists.
+        UserError: naming file and line: unknown class, wrong label, a clip named twice
+            or without a group in groups.txt, a group on both lists.
     """
     folder = Path(folder or Path(root) / LISTS)
     classes = _read_classes(folder / 'classInd.txt')
-    train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes)
-    test = _read_list(root, folder / f'testlist{split:02d}.txt', classes)
+    groups, may_leak = _read_groups(folder / GROUPS)
+    train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes, groups)
+    test = _read_list(root, folder / f'testlist{split:02d}.txt', classes, groups)
     if stream == 'flow':
         train, test = ([clip._replace(path=flow_path(root, clip)) for clip in clips]
                        for clips in (train, test))
@@ -329,8 +348,11 @@ def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
     leaking = ({(c.class_name, c.group) for c in train}
                & {(c.class_name, c.group) for c in test})
     if leaking:
-        raise UserError(f'{folder}: {len(leaking)} groups are on both lists of split {split}, '
-                        f'{"/".join(sorted(leaking)[0])} first')
+        text = (f'{folder}: {len(leaking)} groups are on both lists of split {split}, '
+                f'{"/".join(sorted(leaking)[0])} first')
+        if not may_leak:
+            raise UserError(text)
+        print(f'warning: {text}; so are the official lists', file=sys.stderr)
     return Lists(classes, train, test)
 
 
@@ -361,7 +383,26 @@ def _read_classes(path):
     return [numbers[i] for i in sorted(numbers)]
 
 
-def _read_list(root, path, classes):
+def _read_groups(path):
+    """({clip name: group} or None where there is no such file, whether a group may leak)."""
+    if not path.exists():
+        return None, False
+    groups, may_leak = {}, False
+    for number, line in _lines(path):
+        if line.startswith('#') and '\t' not in line:
+            may_leak = may_leak or line == MAY_LEAK
+            continue
+        clip, _, group = line.partition('\t')
+        name = os.path.splitext(clip.rpartition('/')[2])[0]
+        if not group or name in groups:
+            raise UserError(f'{path}:{number}: '
+                            + ('is there twice' if group else 'expected "CLASS/CLIP.ext", a tab '
+                               f'and the group, found "{line}"'))
+        groups[name] = group
+    return groups, may_leak
+
+
+def _read_list(root, path, classes, groups):
     labels = {name.lower(): label for label, name in enumerate(classes)}
     clips, seen, folders = [], set(), {}
     for number, line in _lines(path):
@@ -382,11 +423,14 @@ def _read_list(root, path, classes):
         if name in seen:
             raise UserError(f'{path}:{number}: {name} is there twice')
         seen.add(name)
+        if groups is not None and name not in groups:
+            raise UserError(f'{path}:{number}: {path.with_name(GROUPS)} names no group of {name}')
         if class_name not in folders:
             # As the list spells it, unless only the class's own spelling is there.
             spelled = [Path(root) / CLIPS / spelling for spelling in (class_name, classes[label])]
             folders[class_name] = next((f for f in spelled if f.is_dir()), spelled[0])
-        clips.append(Clip(name, classes[label], label, group_of(name),
+        clips.append(Clip(name, classes[label], label,
+                          group_of(name) if groups is None else groups[name],
                           folders[class_name] / file_name))
     if not clips:
         raise UserError(f'{path}: names no clip')

@@ -7,6 +7,7 @@ import re
 import tempfile
 import time
 import zipfile
+from pathlib import Path
 
 import numpy
 
@@ -72,6 +73,21 @@ def remove_leftovers(paths, older_than=900.0):
                 if (found and found[1] in names[folder]
                         and time.time() - entry.stat().st_mtime > older_than):
                     os.unlink(entry.path)
+
+
+def files_under(folder):
+    """Paths of all files below a folder but hidden ones, sorted.
+
+    Raises:
+        UserError: a folder there cannot be read.
+    """
+    def refuse(error):
+        raise UserError(f'{error.filename}: {error.strerror}') from None
+    found = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith('.')]
+        found += [Path(place, name) for name in names if not name.startswith('.')]
+    return sorted(found)
 
 
 def sha256(path):
