@@ -120,7 +120,11 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
     """
     model = network(**dict(vgg.shape, n_classes=n_classes), n_features=n_features)
     model.mean, model.trained = vgg.mean, TRAIN_LAYERS[train_layers]
-    names = [] if train_layers == 'scratch' else vgg.conv_names + ['fc6']
+    names = vgg.conv_names + ['fc6']
+    if train_layers == 'scratch':
+        names = []
+        # He's rule is for inputs near 1, these are near 64.
+        model.conv1_1.W.array /= 64
     for name in names + ['fc7'] * (train_layers == '1'):
         n = model.joins(name)
         W = vgg[name].W.array

@@ -1,13 +1,17 @@
-"""Stage 1: finetunes the top of VGG-16 (fc7, fc8) on single frames of the training clips.
+"""Stage 1: finetunes VGG-16 (by default its top, fc7 and fc8) on frames of the training clips.
 
 Needs   ROOT/UCF-101/, ROOT/ucfTrainTestlist/, ROOT/VGG.model (python convertWeights.py)
 Writes  ROOT/VGG_1024.model, and log, plots and snapshot in ROOT/frameTraining/
 
     python frameBasedTrain.py                        # the original's settings, GPU: --device 0
     python frameBasedTrain.py --root demo --epochs 5
+    python frameBasedTrain.py --train-layers 3       # fc6 as well: Karpathy's best
+    python frameBasedTrain.py --fusion slow          # sees 10 frames at once (FusionNet.py)
 
 Every epoch reads one random frame of each clip. Whole groups of the training list are
-held out to validate; no test clip is read. Run it again to resume.
+held out to validate; no test clip is read. Run it again to resume. On a CPU convolutions
+that learn take some ten times as long as those that stay as they are: they go through
+Chainer's own, and back.
 
 Augmentation changes training frames alone: all later stages see whole frames as they are. Does
 it help? Train with and without it in two roots, then compare on the same test clips:
@@ -34,7 +38,8 @@ from chainer.optimizer_hooks import WeightDecay
 
 import helperFunctions as hf
 from VGGNet import load_vgg
-from VGGNet_1024 import from_vgg
+from FusionNet import NETWORKS
+from VGGNet_1024 import TRAIN_LAYERS, from_vgg
 from engine.augmentation import Augmentation
 from engine.errors import UserError
 from engine.frames import COUNTS, FrameIterator, frame_counts
@@ -43,6 +48,8 @@ from engine.training import Training, Updater, reseed
 from engine.video import preprocess, preprocessing
 
 FOLDER = 'frameTraining'
+# The fewest layers that let those learn that join frames.
+DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
 
 
 def get_parser():
@@ -51,6 +58,13 @@ def get_parser():
     group = parser.add_argument_group('model')
     group.add_argument('--features', type=hf.whole(1), default=1024, metavar='N',
                        help='units of fc7: length of a feature (default: 1024)')
+    group.add_argument('--train-layers', choices=TRAIN_LAYERS, metavar='WHICH',
+                       help='what learns (Karpathy et al. 2014, section 4.2): the top 1 (fc8; '
+                            'fc7 is that of VGG.model), 2 (the original), or 3 layers, or all; '
+                            'or scratch: all, and nothing but shape and mean from VGG.model. '
+                            'The layers that join frames must learn to tell their order, hence '
+                            'the default: 2 for single frames, 3 for late fusion, all for early '
+                            'and slow')
     group = parser.add_argument_group('optimisation')
     group.add_argument('--epochs', type=hf.whole(1), default=20, help='default: 20')
     group.add_argument('--batch', type=hf.whole(1), default=36, metavar='N',
@@ -103,11 +117,16 @@ def main():
     args = hf.parse_stage(get_parser(), epochs=2, batch=8)
     if not (0 < args.crop <= 1 and 0 <= args.rescale < 1 and 0 <= args.brightness < 1):
         raise UserError('--crop: above 0, at most 1; --rescale, --brightness: from 0 to below 1')
+    args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
     hf.print_settings(args)
     names = hf.names_of(args)
     device = hf.get_device(args.device)
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
     vgg, vgg_card = load_vgg(args.root / hf.VGG_MODEL)
+    hidden = vgg.shape['hidden']
+    if args.train_layers == '1' and args.features != hidden:
+        raise UserError(f'--train-layers 1 takes fc7 from VGG.model, where it has {hidden} units: '
+                        f'add --features {hidden}, or train fc7 too: --train-layers 2')
     clips, counts, failures = readable(args.root, lists.train, args.workers,
                                        names._replace(fusion='single'))
     training, held_out = hf.hold_out_groups(clips, args.validation_every)
@@ -116,7 +135,10 @@ def main():
 
     # The weights of the new layers are drawn before anything else draws.
     reseed(device, args.seed)
-    model = from_vgg(vgg, len(lists.classes), args.features)
+    model = from_vgg(vgg, len(lists.classes), args.features, NETWORKS[args.fusion],
+                     args.train_layers)
+    if set(model.taps) - set(model.trained):
+        print(f'{", ".join(model.taps)}: not trained, so the order of frames is not seen')
     model.fast = args.fast
     model.to_device(device)
     trained = model.trained_part()
@@ -140,13 +162,15 @@ def main():
     batches = FrameIterator(training, counts, args.batch, size, args.seed,
                             args.frames_per_clip,
                             Augmentation(args.flip, args.crop, args.rotate, args.rescale,
-                                         args.brightness), args.workers)
+                                         args.brightness), args.workers,
+                            offsets=model.offsets)
 
     def validate():
         sums = numpy.zeros(2)
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             for batch in FrameIterator(held_out, counts, args.batch, size,
-                                       workers=args.workers, repeat=False):
+                                       workers=args.workers, repeat=False,
+                                       offsets=model.offsets):
                 figures = loss_and_accuracy(*send(batch, device))
                 # by frames, so that a smaller last batch counts as what it is
                 sums += [float(v.array) * len(batch[1]) for v in figures]
@@ -166,7 +190,8 @@ def main():
         'classes': lists.classes, 'preprocessing': preprocessing(model.mean), 'split': args.split,
         'held_out': sorted(c.name for c in held_out),
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
-        'base': vgg_card.get('source', 'VGG.model without a card'), **hf.provenance(args)})
+        'base': ('none, from scratch' if args.train_layers == 'scratch' else
+                 vgg_card.get('source', 'VGG.model without a card')), **hf.provenance(args)})
     print(f'wrote {args.root / names.model}; next: '
           f'./saveFeatures.sh --local{names.flags()}')
     if failures:

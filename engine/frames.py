@@ -1,4 +1,5 @@
-"""Random frames of clips for stage 1, read by parallel workers ahead of the network."""
+"""Frames of clips for stage 1, or windows of frames, read ahead of the network; and how a clip
+goes on beyond its ends, for windows in stages 1 and 2."""
 import json
 import os
 import time
@@ -73,8 +74,43 @@ def frame_counts(root, clips, workers, table=COUNTS):
     return counts, failures
 
 
+def mirrored(indices, n):
+    """The frames that stand for `indices` before, in and behind a clip of n frames.
+
+    It goes on in reverse, as engine.sequences.reverse_append lets it: ... 1 0 0 1 2 ... and
+    ... n-2 n-1 n-1 n-2 ...; a clip shorter than a window runs to and fro in it.
+    """
+    indices = numpy.asarray(indices) % (2 * n)
+    return numpy.minimum(indices, 2 * n - 1 - indices)
+
+
+def with_mirrored_ends(batches, before, after):
+    """Yields (n, S, S, 3) batches of a clip with so many more frames at its ends.
+
+    No more is held in memory than a batch and the frames that are to be mirrored.
+    """
+    batches = iter(batches)
+    last = next(batches)
+    for batch in batches:
+        if len(last) >= max(before, after):
+            break
+        last = numpy.concatenate([last, batch])
+    else:
+        batch = None
+    # Either this is the whole clip, or so much of it that its length does not matter.
+    yield last[mirrored(numpy.arange(-before, len(last)), len(last))]
+    while batch is not None:
+        yield batch
+        last = numpy.concatenate([last, batch])[-max(before, after, 1):]
+        batch = next(batches, None)
+    if after:
+        yield last[mirrored(len(last) + numpy.arange(after), len(last))]
+
+
 class FrameIterator(NumberedBatches):
     """Batches of single frames: random ones for training, the middle ones for validation.
+
+    For networks that join frames (FusionNet.py) these are the middles of windows.
 
     Args:
         clips: list of Clip.
@@ -86,17 +122,20 @@ class FrameIterator(NumberedBatches):
             and spread over as many batches.
         augment: function of (frames uint8, RandomState) that changes the training frames,
             such as an Augmentation; None leaves them as they are.
+        offsets: the frames of a window, less its middle one; see `mirrored` for the clip's
+            ends. All frames of a window are augmented alike.
         workers (int): clips decoded at once.
         repeat (bool): goes on after an epoch.
     """
 
     def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
-                 augment=None, workers=2, repeat=True):
+                 augment=None, workers=2, repeat=True, offsets=(0,)):
         if not clips:
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.per_clip, self.augment = frames_per_clip, augment
+        self.offsets = numpy.array(offsets)
         self.pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
@@ -118,10 +157,26 @@ class FrameIterator(NumberedBatches):
         count = self.counts[clip.name]
         if self.seed is None:
             wanted = (2 * numpy.arange(self.per_clip) + 1) * count // (2 * self.per_clip)
-            return read_frames(clip.path, wanted, self.size)
+            return self._windows(clip, wanted)
         random = self._random(2, epoch, index)
-        frames = read_frames(clip.path, random.randint(count, size=self.per_clip), self.size)
-        return frames if self.augment is None else self.augment(frames, random)
+        windows = self._windows(clip, random.randint(count, size=self.per_clip))
+        if self.augment is None:
+            return windows
+        if windows.ndim == 4:
+            return self.augment(windows, random)
+        # A window goes through as one frame of 3 W channels.
+        n, length, size = windows.shape[:3]
+        frames = windows.transpose(0, 2, 3, 1, 4).reshape(n, size, size, 3 * length)
+        frames = self.augment(frames, random).reshape(n, size, size, length, 3)
+        return frames.transpose(0, 3, 1, 2, 4)
+
+    def _windows(self, clip, middles):
+        """(n, S, S, 3), or (n, W, S, S, 3) for windows of W frames."""
+        if len(self.offsets) == 1:
+            return read_frames(clip.path, middles, self.size)
+        wanted = mirrored(middles[:, None] + self.offsets, self.counts[clip.name])
+        frames = read_frames(clip.path, wanted.ravel(), self.size)
+        return frames.reshape(*wanted.shape, *frames.shape[1:])
 
     def _start(self, block):
         if block not in self._pending:
@@ -130,7 +185,7 @@ class FrameIterator(NumberedBatches):
                                     for index in members]
 
     def make(self, number):
-        """Returns (frames (n, S, S, 3) uint8 BGR, labels (n,) int32)."""
+        """Returns (frames (n, S, S, 3) uint8 BGR, or windows (n, W, S, S, 3), labels (n,) int32)."""
         block, slot = divmod(number, self.per_clip)
         if self._block[0] != block:
             self._start(block)

@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import tempfile
+from array import array
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy
@@ -16,6 +18,9 @@ from engine.errors import UserError
 
 # Mean of ImageNet in BGR, 0-255, as VGG-16 was trained (Simonyan & Zisserman 2014).
 MEAN = (103.939, 116.779, 123.68)
+# What is taken for a video in a folder.
+EXTENSIONS = set('.3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mjpeg .mkv .mov .mp4 .mpe '
+                 '.mpeg .mpg .mts .mxf .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m'.split())
 
 
 def preprocessing(mean=MEAN):
@@ -81,17 +86,18 @@ def preprocess(frames, mean=MEAN):
     """What every network here takes, in training and in extraction alike.
 
     Args:
-        frames: (N, H, W, 3) uint8, BGR, NumPy or CuPy.
+        frames: (N, H, W, 3) uint8, BGR, NumPy or CuPy; or windows of frames (N, T, H, W, 3).
         mean: (B, G, R), 0-255, that the network was trained with: `model.mean`.
 
     Returns:
-        (N, 3, H, W) float32, mean subtracted; in memory the channels stay last,
-        which is what the fast convolutions take.
+        (N, 3, H, W) or (N, T, 3, H, W) float32, mean subtracted; in memory the channels stay
+        last, which is what the fast convolutions take.
     """
     channels_last = frames.astype(numpy.float32)
     for channel, value in enumerate(mean):
         channels_last[..., channel] -= float(value)
-    return channels_last.transpose(0, 3, 1, 2)
+    n = frames.ndim - 3
+    return channels_last.transpose(*range(n), n + 2, n, n + 1)
 
 
 class Frames:
@@ -103,6 +109,7 @@ class Frames:
         batch: frames a batch, the last one may be shorter.
         step: takes every step-th frame.
         only: indices of frames to take instead (ascending).
+        timed: whether `times` tells when each frame given so far is shown, in seconds.
 
     After the last batch `count` is the number of frames given, `announced` the
     number that the header promises (None if it does not say) and `complaint`
@@ -113,43 +120,60 @@ class Frames:
         DecoderKilled: a signal has ended ffmpeg.
     """
 
-    def __init__(self, path, size=224, batch=32, step=1, only=None):
+    def __init__(self, path, size=224, batch=32, step=1, only=None, timed=False):
         self.path, self.size, self.batch = str(path), size, batch
-        self.step, self.only = step, only
+        self.step, self.only, self.timed = step, only, timed
         self.count, self.announced, self.complaint = 0, None, None
+        self.times = array('d')
+        self._process, self._stopped = None, False
+
+    def stop(self):
+        """Ends the reading in good order, after the frames that are on their way."""
+        self._stopped = True
+        if self._process is not None:
+            self._process.terminate()
+
+    def _input(self):
+        return ['-i', 'file:' + self.path]
 
     def _command(self):
         picks = []
         if self.only is not None:
-            picks = ['select=' + '+'.join(f'eq(n\\,{index})' for index in self.only)]
+            picks = ['select=' + _sum([f'eq(n\\,{index})' for index in self.only])]
         elif self.step > 1:
             picks = [f'select=not(mod(n\\,{self.step}))']
         picks.append(f'scale={self.size}:{self.size}:flags=bilinear')
         limit = ['-frames:v', str(len(self.only))] if self.only is not None else []
         return [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-nostats',
-                '-loglevel', 'level+info', '-threads', '1', '-i', 'file:' + self.path,
+                '-loglevel', 'level+info', '-threads', '1', *self._input(),
                 '-map', '0:v:0', '-vf', ','.join(picks), '-fps_mode', 'passthrough', *limit,
-                '-pix_fmt', 'bgr24', '-f', 'rawvideo', 'pipe:1']
+                '-pix_fmt', 'bgr24', '-f', 'rawvideo']
 
     def __iter__(self):
         self.count = 0
         frame_bytes = self.size * self.size * 3
         # stderr goes to a file: a pipe that nobody reads would stop ffmpeg.
-        with tempfile.TemporaryFile() as errors:
-            process = subprocess.Popen(self._command(), stdin=subprocess.DEVNULL,
-                                       stdout=subprocess.PIPE, stderr=errors,
-                                       bufsize=0)
+        with tempfile.TemporaryFile() as errors, tempfile.NamedTemporaryFile() as times:
+            command = self._command()
+            if self.timed:
+                command += ['-stats_enc_pre', times.name, '-stats_enc_pre_fmt', '{ti}']
+            process = self._process = subprocess.Popen(
+                [*command, 'pipe:1'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=errors, bufsize=0)
             try:
                 while True:
                     buffer = numpy.empty((self.batch, self.size, self.size, 3), numpy.uint8)
                     n = _read_into(process.stdout, memoryview(buffer).cast('B')) // frame_bytes
                     if n:
                         self.count += n
+                        if self.timed:
+                            self._read_times(times)
                         yield buffer[:n]
                     if n < self.batch:
                         break
                 process.wait()
-                _check_alive_to_the_end(process, self.path)
+                if not self._stopped:
+                    _check_alive_to_the_end(process, self.path)
             finally:
                 process.kill()
                 process.wait()
@@ -159,6 +183,18 @@ class Frames:
         if not self.count:
             raise VideoError(f'{self.path}: no frame could be read '
                              f'({self.complaint or "ffmpeg gave none"})')
+
+    def _read_times(self, f):
+        """Takes in the moments of the frames given; ffmpeg notes one before it gives the frame."""
+        while len(self.times) < self.count:
+            try:
+                moment = float(f.readline())
+            except ValueError:
+                moment = float('-inf')
+            before = self.times[-1] if self.times else 0.0
+            # A raw stream has no clock: 25 frames a second, as ffmpeg takes it.
+            self.times.append(max(moment, before) if moment > -1e9 else
+                              before + 0.04 * self.step * bool(self.times))
 
     def _read_log(self, log):
         self.complaint = _complaint(log, self.path)
@@ -179,6 +215,12 @@ def read_header(path):
     done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
                            '-i', f'file:{path}'], stdin=subprocess.DEVNULL, capture_output=True)
     return _header_of_log(done.stderr.decode(errors='replace'))
+
+
+def find_videos(folder):
+    """The videos under a folder, by the endings of their names, in order: [Path, ...]."""
+    return sorted(path for path in Path(folder).rglob('*')
+                  if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
 def is_short(count, announced):
@@ -205,6 +247,14 @@ def _avi_header(path):
         return 0, 0.0
     microseconds = int.from_bytes(start[32:36], 'little')
     return int.from_bytes(start[48:52], 'little'), 1e6 / microseconds if microseconds else 0.0
+
+
+def _sum(terms):
+    """a+b+c+d as ((a+b)+(c+d)): ffmpeg refuses expressions more than about 100 deep."""
+    if len(terms) < 3:
+        return '+'.join(terms)
+    half = len(terms) // 2
+    return f'({_sum(terms[:half])}+{_sum(terms[half:])})'
 
 
 def _read_into(stream, view):

@@ -1,16 +1,26 @@
 """Early, late and slow fusion: what they see, what they share, what learns, what is saved."""
+import os
+import signal
+import sys
+
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
 import numpy
 import pytest
 
-from FusionNet import NETWORKS, Responses
+import frameBasedTrain
+import helperFunctions as hf
+from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, load_vgg_1024
+from engine.augmentation import Augmentation
 from engine.errors import UserError
-from engine.modelfile import save_model
-from engine.video import preprocess
+from engine.frames import FrameIterator, frame_counts, mirrored, with_mirrored_ends
+from engine.modelfile import read_card, save_model
+from engine.sequences import reverse_append
+from engine.training import Updater
+from engine.video import Frames, preprocess, read_frames
 
 NARROW = dict(channels=(4, 6, 8, 8, 8), hidden=8, input_size=32)
 FUSED = ('early', 'late', 'slow')
@@ -270,3 +280,138 @@ def test_an_unknown_fusion_is_one_line(vgg, tmp_path):
     save_model(tmp_path / 'a', vgg, {'shape': vgg.shape, 'fusion': 'warm'})
     with pytest.raises(UserError, match='a: its card asks for the fusion "warm".*single, early'):
         load_vgg_1024(tmp_path / 'a')
+
+
+# ---- frames of a window -----------------------------------------------------------
+
+def test_a_clip_goes_on_in_reverse_beyond_its_ends():
+    assert list(mirrored(range(-4, 9), 5)) == [3, 2, 1, 0, 0, 1, 2, 3, 4, 4, 3, 2, 1]
+    assert list(mirrored(range(-7, 9), 3)) == [0, 0, 1, 2, 2, 1, 0, 0, 1, 2, 2, 1, 0, 0, 1, 2]
+    for n in (1, 3, 40):
+        numpy.testing.assert_array_equal(mirrored(range(35), n), reverse_append(n, 35)[:35])
+
+
+@pytest.mark.parametrize('n', [1, 2, 5, 8, 9, 30])
+@pytest.mark.parametrize('before, after', [(4, 5), (7, 8), (0, 3), (0, 0)])
+def test_mirrored_ends_of_a_clip_that_comes_in_batches(n, before, after):
+    frames = clip(n)
+    for size in (1, 3, 16, 30):
+        batches = iter([frames[i:i + size] for i in range(0, n, size)])
+        got = numpy.concatenate(list(with_mirrored_ends(batches, before, after)))
+        numpy.testing.assert_array_equal(
+            got, frames[mirrored(numpy.arange(-before, n + after), n)])
+
+
+@pytest.fixture
+def clips(small_set):
+    lists = hf.read_lists(small_set)
+    return lists.train, frame_counts(small_set, lists.train, 2)[0]
+
+
+@pytest.mark.parametrize('offsets', [(0,), SEEN['late'], SEEN['slow']])
+def test_training_windows_are_frames_of_the_clip_changed_alike(clips, offsets):
+    train, counts = clips
+    plain, = FrameIterator(train, counts, len(train), 32, repeat=False, offsets=offsets)
+    for window, c in zip(plain[0], train):
+        wanted = mirrored(counts[c.name] // 2 + numpy.array(offsets), counts[c.name])
+        frames = numpy.concatenate(list(Frames(c.path, 32)))[wanted]
+        numpy.testing.assert_array_equal(window, frames if len(offsets) > 1 else frames[0])
+    if len(offsets) == 1:
+        return
+    def first(augment, per_clip=3):
+        return FrameIterator(train, counts, 50, 32, 5, per_clip, augment, offsets=offsets).next()
+    windows, labels = first(None)
+    assert windows.shape == (len(labels), len(offsets), 32, 32, 3)
+    flipped = first(Augmentation(flip=True))[0]
+    kinds = {(numpy.array_equal(a, b), numpy.array_equal(a, b[..., ::-1, :]))
+             for a, b in zip(windows, flipped)}
+    assert kinds == {(True, False), (False, True)}
+    # A crop that differed between the frames of a window would give other differences.
+    cropped = first(Augmentation(crop=0.8, rotate=10, brightness=0.2))[0]
+    for a, b in zip(windows, cropped):
+        still = numpy.array([numpy.array_equal(frame, a[0]) for frame in a])
+        assert [numpy.array_equal(frame, b[0]) for frame in b] == list(still)
+
+
+def test_hundreds_of_frames_asked_for_at_once(clips):
+    """ffmpeg's expressions have a limit, which windows would reach."""
+    c = clips[0][0]
+    frames = read_frames(c.path, range(8), 32)
+    many = numpy.concatenate(list(Frames(c.path, 32, only=range(700))))
+    numpy.testing.assert_array_equal(many[:8], frames)
+
+
+# ---- stage 1 ----------------------------------------------------------------------
+
+@pytest.fixture
+def root(small_set, tmp_path):
+    """A root with 24 clips of 8 to 12 frames, shorter than late fusion's window."""
+    return make_root(small_set, tmp_path / 'root')
+
+
+def make_root(small_set, root):
+    root.mkdir()
+    for name in (hf.CLIPS, hf.LISTS):
+        (root / name).symlink_to(small_set / name)
+    vgg = make_vgg()
+    save_model(root / hf.VGG_MODEL, vgg, {'shape': vgg.shape})
+    return root
+
+
+@pytest.fixture
+def train(monkeypatch):
+    def run(root, *flags):
+        monkeypatch.setattr(sys, 'argv', [
+            'frameBasedTrain.py', '--root', str(root), '--tiny', '--features', '8', '--lr',
+            '1e-5', *map(str, flags)])
+        return frameBasedTrain.main()
+    return run
+
+
+def test_a_stopped_training_of_slow_fusion_goes_on_bit_for_bit(small_set, tmp_path, root, train,
+                                                               monkeypatch):
+    other = make_root(small_set, tmp_path / 'other')
+    flags = ('--fusion', 'slow', '--batch', 5, '--frames-per-clip', 2, '--crop', 0.9)
+    train(root, *flags)
+    core = Updater.update_core
+
+    def stopping(self):
+        core(self)
+        if self.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+    monkeypatch.setattr(Updater, 'update_core', stopping)
+    with pytest.raises(UserError, match='goes on from there'):
+        train(other, *flags)
+    monkeypatch.setattr(Updater, 'update_core', core)
+    train(other, *flags)
+    name = 'VGG_1024_slow.model'
+    assert (root / name).read_bytes() == (other / name).read_bytes()
+    with pytest.raises(UserError, match='train_layers all -> 2'):
+        train(root, *flags, '--train-layers', 2)
+
+
+@pytest.mark.parametrize('fusion, learns', [('single', '2'), ('late', '3'), ('early', 'all')])
+def test_what_learns_without_being_asked(root, train, capsys, fusion, learns):
+    train(root, '--fusion', fusion, '--epochs', 1)
+    card = read_card(root / hf.Names(fusion=fusion).model)
+    assert card['fusion'] == fusion and card['settings']['train_layers'] == learns
+    model, _ = load_vgg_1024(root / hf.Names(fusion=fusion).model)
+    start = make_vgg()
+    n = model.joins('conv1_1')
+    same = numpy.array_equal(model.conv1_1.W.array,
+                             numpy.concatenate([start.conv1_1.W.array / n] * n, axis=1))
+    assert same is (learns != 'all')
+    assert 'order of frames' not in capsys.readouterr().out
+
+
+def test_frozen_layers_that_join_frames_are_told(root, train, capsys):
+    train(root, '--fusion', 'late', '--train-layers', 2, '--epochs', 1)
+    assert 'fc6: not trained, so the order of frames is not seen' in capsys.readouterr().out
+
+
+def test_the_top_layer_alone_takes_fc7_as_it_is(root, train):
+    with pytest.raises(UserError, match='--train-layers 1 .* 8 units: add --features 8, or'):
+        train(root, '--train-layers', 1, '--features', 9)
+    train(root, '--train-layers', 1, '--epochs', 1)
+    model, _ = load_vgg_1024(root / hf.FRAME_MODEL)
+    numpy.testing.assert_array_equal(model.fc7.W.array, make_vgg().fc7.W.array)
