@@ -13,6 +13,7 @@ One file a part, with the number in it, is what Torque, OpenPBS and Slurm all un
 their arrays of jobs differ.
 """
 import argparse
+import importlib
 import json
 import os
 import shlex
@@ -24,14 +25,15 @@ from statistics import median
 from typing import NamedTuple
 
 import helperFunctions as hf
-import saveFeatures_1024 as stage
+from engine import parts as clip_parts
 from engine.errors import UserError
 from engine.files import write_text
-from engine.modelfile import read_card
 
-JOBS, SETTINGS = 'jobs', 'cluster.toml'
+SETTINGS = 'cluster.toml'
 RECORD, REMEMBERED = 'jobs.txt', 'flags.json'
 PACK = 'pack'
+# Scripts that work in parts: each offers get_parser, work_of, JOB, JOBS and THEN.
+STAGES = ('saveFeatures_1024', 'opticalFlow')
 # What a one-letter state of qstat means; a job that is over or unknown is none of these.
 ALIVE = {'Q': 'queued', 'R': 'running', 'H': 'held', 'E': 'ending', 'W': 'waiting',
          'S': 'suspended', 'T': 'moving', 'B': 'running'}
@@ -44,11 +46,13 @@ def get_parser():
     group = parser.add_argument_group('what to do')
     group.add_argument('--root', type=Path, default=Path('.'), metavar='DIR',
                        help='folder under which all files stand (default: here)')
+    group.add_argument('--stage', choices=STAGES, default=STAGES[0],
+                       help=f'whose parts (default: {STAGES[0]})')
     group.add_argument('--settings', type=Path, metavar='FILE',
                        help='flags for this cluster (default: ROOT/cluster.toml if there)')
     group.add_argument('--then-pack', action='store_true',
-                       help='one more job: save_hdf5.py and normalizeData.py, once all '
-                            'parts are well')
+                       help='one more job after saveFeatures_1024: save_hdf5.py and '
+                            'normalizeData.py, once all parts are well')
     group.add_argument('--status', action='store_true', help='a line a part; submits nothing')
     group.add_argument('--resubmit', action='store_true',
                        help='as last time, with the same flags: the parts with clips left')
@@ -69,8 +73,8 @@ def get_parser():
     group.add_argument('--directive', action='append', default=[], metavar='TEXT',
                        help="any further line of the header, such as '-l mem=32gb'; again for "
                             'more')
-    group.add_argument('--name', default='features',
-                       help='what the jobs are called, less the number (default: features)')
+    group.add_argument('--name', help='what the jobs are called, less the number (default: '
+                                      'features, or flow)')
     group = parser.add_argument_group('inside a job')
     group.add_argument('--module', action='append', default=[], metavar='NAME',
                        help='module to load; again for more')
@@ -83,6 +87,11 @@ def get_parser():
     group.add_argument('--pack-flags', default='', metavar='FLAGS',
                        help="for save_hdf5.py: '--dtype float16'")
     return parser
+
+
+def stage_of(args):
+    """The module of --stage."""
+    return importlib.import_module(args.stage)
 
 
 def settings_flags(path):
@@ -128,7 +137,7 @@ def header(args, name, log):
 
 def job_text(args, job, folder, commands):
     """The .pbs file of a job that runs the commands, each a list of words, in order."""
-    name = args.name + job.removeprefix('part')
+    name = (args.name or stage_of(args).JOB) + job.removeprefix('part')
     # A scheduler shows what it caught only when the job is over, hence a log of our own.
     run = [f'{args.launcher} {shlex.join(command)} >>{job}.log 2>&1'.strip()
            for command in commands]
@@ -144,17 +153,19 @@ def job_text(args, job, folder, commands):
 
 
 def write_jobs(args, flags, root, folder, parts):
-    """Writes ROOT/jobs/partNN.pbs and pack.pbs."""
+    """Writes ROOT/jobs/partNN.pbs, and pack.pbs where the stage has a next one."""
     def python(script, *words):
         # A login profile may set another PATH, so every path is a whole one.
         return [args.python, str(hf.HERE / script), *words, '--root', str(root)]
-    same = [f'--split={parts.split}', *hf.names_of(parts).flags().split()]
-    texts = {PACK: job_text(args, PACK, folder, [
-        python('save_hdf5.py', *same, *shlex.split(args.pack_flags)),
-        python('normalizeData.py', *same)])}
+    texts, then = {}, stage_of(args).THEN
+    if then:
+        same = [f'--split={parts.split}', *hf.names_of(parts).flags().split()]
+        texts[PACK] = job_text(args, PACK, folder, [
+            python(then[0], *same, *shlex.split(args.pack_flags)),
+            *(python(script, *same) for script in then[1:])])
     for part in range(1, parts.parts + 1):
         texts[f'part{part:02d}'] = job_text(args, f'part{part:02d}', folder, [
-            python('saveFeatures_1024.py', str(part), *flags, '--walltime', args.walltime)])
+            python(f'{args.stage}.py', str(part), *flags, '--walltime', args.walltime)])
     for name, text in texts.items():
         write_text(folder / f'{name}.pbs', text)
 
@@ -173,31 +184,23 @@ class Part(NamedTuple):
     rate: float
 
 
-def inspect(work):
+def inspect(work, parts):
     """Returns a Part for each part, from the lists and what stands in the folders."""
-    lists = hf.read_lists(work.root, work.split, stream=work.stream)
-    names = hf.names_of(work)
-    card = read_card(work.root / names.model,
-                     f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
-    widths = card.get('shape', {}).get('n_features', 1024), len(lists.classes)
-    return [_inspect_part(work.root, number, clips, widths, names)
-            for number, clips in enumerate(stage.deal(lists.train + lists.test, work.parts), 1)]
+    return [_inspect_part(work, number, clips)
+            for number, clips in enumerate(clip_parts.deal(work.clips, parts), 1)]
 
 
-def _inspect_part(root, number, clips, widths, names):
-    # without the numbers themselves, 10 GB: a look must not take minutes
-    frames = {clip: stage.finished_frames(root, clip, *widths, names, values=False)
-              for clip in clips}
-    report = stage.Report(root / names.features, number)
+def _inspect_part(work, number, clips):
+    frames = {clip: work.finished(clip) for clip in clips}
+    report = clip_parts.Report(work.folder, number)
     names = {clip.name: clip for clip in clips if not frames[clip]}
     # A clip that failed is tried again only once somebody has replaced it.
     failed = [reason for name, reason in report.of_kind('failed')
               if name in names and _changed(names[name].path) <= _changed(report.path)]
     done = [clip for clip in clips if frames[clip]]
-    return Part(f'part{number:02d}', len(clips), sum(map(stage.size, clips)) / 1e6, len(done),
-                len(clips) - len(done) - len(failed), failed, sum(frames.values()),
-                _rate([(_changed(hf.output_path(root, names.features, clip)), frames[clip])
-                       for clip in done]))
+    return Part(f'part{number:02d}', len(clips), sum(map(clip_parts.size, clips)) / 1e6,
+                len(done), len(clips) - len(done) - len(failed), failed, sum(frames.values()),
+                _rate([(_changed(work.results(clip)[-1]), frames[clip]) for clip in done]))
 
 
 def _changed(path):
@@ -303,10 +306,11 @@ def main():
     given = sys.argv[1:]
     first, _ = parser.parse_known_args(given)
     root = first.root.resolve()
+    stage = stage_of(first)
     # Each variant has its own jobs.
     variant = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     hf.add_variant(variant, 'stream', 'fusion', 'layer')
-    folder = root / hf.names_of(variant.parse_known_args(given)[0]).of(JOBS)
+    folder = root / hf.names_of(variant.parse_known_args(given)[0]).of(stage.JOBS)
     if '\n' in str(root):
         raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
     remembered = hf.read_json(folder / REMEMBERED)
@@ -322,9 +326,11 @@ def main():
     args, work_flags = parser.parse_known_args(flags)
     # The stage's own parser checks the rest now, not in a job in the night.
     work = stage.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
-    stage.seconds(args.walltime)
+    clip_parts.seconds(args.walltime)
+    if args.then_pack and not stage.THEN:
+        raise UserError(f'--then-pack: nothing is packed after {args.stage}')
 
-    parts = inspect(work)
+    parts = inspect(stage.work_of(work), work.parts)
     states, alive, known = job_states(args, folder)
     stream = sys.stdout if first.status else sys.stderr
     print(*table(parts, states), sep='\n', file=stream)

@@ -1,23 +1,23 @@
 """Stage 2: saves a feature and a prediction of every frame of every clip, one part of many.
 
 Needs   ROOT/VGG_1024.model (python frameBasedTrain.py), ROOT/UCF-101/, ROOT/ucfTrainTestlist/
-Writes  ROOT/UCF-101_features/Class/clip.npy          (frames, 1024) float32
+Writes  ROOT/UCF-101_features/Class/clip.npy          (frames, 1024) float32; of --layer pool5
+                                                      (frames, C*h*w) float16
         ROOT/UCF-101_framePrediction/Class/clip.npy   (frames, classes) float32, softmax
         ROOT/UCF-101_features/part03.txt              clips that failed or are short, and why
 
     python saveFeatures_1024.py 3 --parts 12     # part 3 of 12; ./saveFeatures.sh does all
     python saveFeatures_1024.py 1 --parts 1 --root demo
+    python saveFeatures_1024.py 3 --layer pool5 --step 25    # maps, a frame a second
+    python saveFeatures_1024.py 3 --fusion slow              # each frame's feature sees 10
 
 A finished clip is skipped, so the same command goes on where a killed job stopped.
 Exit code 0: all done; 3: done but for the clips named; 4: stopped before the end, by
 SIGTERM or because --walltime is nearly over.
 """
 import json
-import os
 import queue
-import signal
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -25,62 +25,39 @@ import numpy
 from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
-from VGGNet_1024 import load_vgg_1024
+from VGGNet_1024 import layer_width, load_vgg_1024
+from engine import parts
+from engine.augmentation import views
 from engine.errors import UserError
-from engine.files import remove_leftovers, save_npy, write_text
-from engine.modelfile import weights_digest
+from engine.files import save_npy, write_text
+from engine.frames import with_mirrored_ends
+from engine.modelfile import read_card, weights_digest
 from engine.progress import Progress
-from engine.video import DecoderKilled, Frames, VideoError, is_short, preprocess
+from engine.video import Frames, VideoError, is_short, preprocess
 
 # Decoded batches that may wait for the network, a clip.
 AHEAD = 4
-# A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
-PATIENCE = 1.0
+# For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
+JOB, JOBS, THEN = 'features', 'jobs', ('save_hdf5.py', 'normalizeData.py')
 
 
 def get_parser():
     parser = hf.stage_parser(__doc__)
-    parser.add_argument('part', type=hf.whole(1), help='which part, from 1')
-    group = parser.add_argument_group('work')
-    group.add_argument('--parts', type=hf.whole(1), default=12,
-                       help='into how many parts the clips are dealt (default: 12)')
+    group = hf.add_parts(parser)
     group.add_argument('--step', type=hf.whole(1), default=1, metavar='N',
                        help='take every Nth frame, for trials (default: 1)')
+    group.add_argument('--views', type=int, choices=(1, 2, 10), default=1, metavar='N',
+                       help='average the predictions (log softmax) of so many views of each '
+                            'frame, in N times the time: 2, itself and its mirror image, or 10, '
+                            'these and the four corners; features are of the whole frame alone '
+                            '(default: 1)')
     group.add_argument('--batch', type=hf.whole(1), default=16,
                        help='frames through the network at once (default: 16)')
     group.add_argument('--workers', type=hf.whole(1), default=2,
                        help='clips decoded ahead of the network (default: 2)')
-    group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
-                       help='leave in good order before this much time has passed')
-    group.add_argument('--margin', type=float, default=120, metavar='SECONDS',
-                       help='how long before --walltime to leave (default: 120)')
     hf.add_variant(parser, 'stream', 'fusion', 'layer')
     hf.add_device(parser)
     return parser
-
-
-def size(clip):
-    """Bytes of a clip's file; 0 if it is not there."""
-    try:
-        return os.path.getsize(clip.path)
-    except OSError:
-        return 0
-
-
-def deal(clips, parts):
-    """Deals clips into parts of nearly equal bytes: [[Clip, ...], ...].
-
-    The largest clip goes to the part with least so far. Only the lists and the
-    files' sizes decide, never what is finished, so a part means the same every day.
-    """
-    sized = sorted(((size(clip), clip) for clip in clips), key=lambda s: (-s[0], s[1].name))
-    dealt, loads = [[] for _ in range(parts)], [0] * parts
-    for bytes_, clip in sized:
-        # a file that is not there still counts a little, or all would go to one part
-        lightest = loads.index(min(loads))
-        dealt[lightest].append(clip)
-        loads[lightest] += max(bytes_, 1)
-    return [sorted(part, key=lambda clip: str(clip.path)) for part in dealt]
 
 
 def finished_frames(root, clip, n_features, n_classes, names, values=True):
@@ -91,52 +68,21 @@ def finished_frames(root, clip, n_features, n_classes, names, values=True):
         return 0
 
 
-def claim_folders(root, model_path, step, names):
+def claim_folders(root, model_path, step, names, n_views=1):
     """Makes sure that what stands in the output folders came from this very model."""
     digest = weights_digest(model_path)
     made_with = {'model_sha256': digest, 'step': step}
+    if n_views > 1:
+        made_with['views'] = n_views
     path = root / names.features / 'extraction.json'
     before = hf.read_json(path)
     if before is None:
         write_text(path, json.dumps(made_with))
     elif before != made_with:
         what = ('another model' if before.get('model_sha256') != digest
-                else f'--step {before.get("step")}')
+                else f'--step {before.get("step")} --views {before.get("views", 1)}')
         raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
                         f'rm -r {path.parent} {root / names.frame_predictions}')
-
-
-class Report:
-    """The clips of a part that failed or are short, kept in a file beside the features.
-
-    A line of the file is KIND, clip and reason, with tabs between.
-    """
-
-    def __init__(self, folder, part):
-        self.path = folder / f'part{part:02d}.txt'
-        self.lines = {}
-        try:
-            text = self.path.read_text(encoding='utf-8')
-        except OSError:
-            return
-        for line in text.splitlines():
-            kind, name, reason = line.split('\t', 2)
-            self.lines[name] = kind, reason
-
-    def add(self, kind, name, reason):
-        self.lines[name] = kind, ' '.join(reason.split())
-        self.save()
-
-    def remove(self, name):
-        if self.lines.pop(name, None):
-            self.save()
-
-    def save(self):
-        write_text(self.path, ''.join(f'{kind}\t{name}\t{reason}\n' for name, (kind, reason)
-                                      in sorted(self.lines.items())))
-
-    def of_kind(self, kind):
-        return [(name, reason) for name, (k, reason) in sorted(self.lines.items()) if k == kind]
 
 
 class DecodedAhead:
@@ -194,29 +140,47 @@ class DecodedAhead:
             yield item
 
 
-def extract(clip, batches, model, device, stop):
+def extract(clip, batches, model, device, stop, names, step=1, n_views=1):
     """Runs one clip through the network; returns (features, predictions) or None if stopped."""
     features, predictions = [], []
-    for frames in batches:
+    seen = [(view, model.along_clip(step)) for view in views(n_views)]
+    for frames in with_mirrored_ends(batches, -model.offsets[0], model.offsets[-1]):
         if stop.is_set():
             return None
-        pair = model.feature_and_prediction(preprocess(device.send(frames), model.mean))
-        features.append(to_cpu(pair[0]))
-        predictions.append(to_cpu(pair[1]))
+        pairs = []
+        for view, along_clip in seen:
+            x = along_clip(preprocess(device.send(view(frames)), model.mean))
+            if x is not None:
+                pairs.append(model.feature_and_prediction(x, names.layer))
+        if pairs:
+            with numpy.errstate(over='ignore'):  # looked for below
+                features.append(to_cpu(pairs[0][0].astype(names.dtype)))
+            predictions.append(average([to_cpu(prediction) for _, prediction in pairs]))
     features, predictions = numpy.concatenate(features), numpy.concatenate(predictions)
     if not (numpy.isfinite(features).all() and numpy.isfinite(predictions).all()):
-        raise VideoError(f'{clip.path}: the network gave a number that is not finite')
+        raise VideoError(f'{clip.path}: the network gave a number that is not finite, or too '
+                         f'large for {names.dtype}')
     return features, predictions
+
+
+def average(predictions):
+    """Joins the views' (n, classes) softmax by the mean of their logarithms, as videos do."""
+    if len(predictions) == 1:
+        return predictions[0]
+    frames = numpy.stack(predictions, axis=1)  # (n, views, classes)
+    return numpy.exp([hf.video_log_probability(frame) for frame in frames]).astype(numpy.float32)
 
 
 def run_part(args, todo, report, model, device, stop):
     """Extracts the clips; returns whether it came to the end before `stop` was set."""
     names = hf.names_of(args)
-    ahead = DecodedAhead(todo, model.shape['input_size'], args.batch, args.step, args.workers)
+    ahead = DecodedAhead(todo, model.shape['input_size'], args.batch,
+                         args.step if args.fusion == 'single' else 1, args.workers)
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
         for clip, frames, batches in ahead:
             try:
-                result = extract(clip, batches, model, device, stop)
+                result = extract(clip, batches, model, device, stop, names, args.step,
+                                 args.views)
             except VideoError as error:
                 folder = args.root / hf.clips_folder(args.stream)
                 if not folder.is_dir():
@@ -240,42 +204,30 @@ def run_part(args, todo, report, model, device, stop):
     return True
 
 
-def seconds(walltime):
-    """'02:30:00' -> 9000.0."""
-    try:
-        hours, minutes, rest = walltime.split(':')
-        return int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    except ValueError:
-        raise UserError(f'--walltime {walltime}: expected HH:MM:SS') from None
-
-
-def leave(why):
-    """Ends the program now: what is finished stands there in whole files.
-
-    A batch still in the network is not waited for, nor is anything asked of a file
-    system that may hang.
-    """
-    print(f'stopped ({why}); the same command goes on', flush=True)
-    os._exit(4)
+def work_of(args, values=False):
+    """The engine.parts.Work of this stage; with `values` every number is checked."""
+    names = hf.names_of(args)
+    lists = hf.read_lists(args.root, args.split, stream=args.stream)
+    card = read_card(args.root / names.model,
+                     f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
+    widths = layer_width(card.get('shape', {}), names.layer), len(lists.classes)
+    return parts.Work(
+        lists.train + lists.test, args.root / names.features,
+        lambda clip: finished_frames(args.root, clip, *widths, names, values),
+        lambda clip: [hf.output_path(args.root, folder, clip)
+                      for folder in (names.frame_predictions, names.features)])
 
 
 def main():
-    started = time.monotonic()
     args = hf.parse_stage(get_parser(), step=8)
     if not 1 <= args.part <= args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     hf.print_settings(args)
     names = hf.names_of(args)
-    stop, why = threading.Event(), []
-
-    def on_signal(number, _):
-        why.append(signal.Signals(number).name)
-        stop.set()
-        if not at_work:
-            leave(why[0])
-    at_work = False
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, on_signal)
+    if (args.fusion, args.layer) == ('late', 'pool5'):
+        raise UserError('--fusion late has two towers, each with a pool5 of its own: save that of '
+                        '--fusion single')
+    stop = parts.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
     model_path = args.root / names.model
     model, card = load_vgg_1024(
@@ -285,59 +237,14 @@ def main():
                         f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
                         'train again: python frameBasedTrain.py')
     hf.check_frame_model(model_path, card, args.split, names)
-    claim_folders(args.root, model_path, args.step, names)
+    claim_folders(args.root, model_path, args.step, names, args.views)
     device = hf.get_device(args.device)
     model.fast = args.fast
     model.to_device(device)
 
-    mine = deal(lists.train + lists.test, args.parts)[args.part - 1]
-    todo = [clip for clip in mine
-            if not finished_frames(args.root, clip, model.n_features, len(lists.classes),
-                                   names)]
-    print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
-    remove_leftovers(hf.output_path(args.root, folder, clip) for clip in todo
-                     for folder in (names.features, names.frame_predictions))
-    report = Report(args.root / names.features, args.part)
-    finished_before = {clip.name for clip in mine} - {clip.name for clip in todo}
-    report.lines = {name: line for name, line in report.lines.items()
-                    if line[0] == 'short' and name in finished_before}
-    report.save()
-
-    deadline = (started + seconds(args.walltime) - args.margin if args.walltime
-                else float('inf'))
-
-    # The network works in a thread, so that this one hears signals at once.
-    outcome = {}
-
-    def work():
-        try:
-            outcome['ended'] = run_part(args, todo, report, model, device, stop)
-        except BaseException as error:  # raised again below, in the main thread
-            outcome['error'] = error
-    worker = threading.Thread(target=work, daemon=True)
-    at_work = True
-    worker.start()
-    while worker.is_alive() and not stop.is_set():
-        worker.join(0.1)
-        if time.monotonic() > deadline:
-            why.append(f'{args.margin:g} s are left of --walltime')
-            stop.set()
-    worker.join(PATIENCE)
-    error = outcome.get('error')
-    if isinstance(error, DecoderKilled):
-        # A scheduler signals one process after the other: ours may be yet to come.
-        stop.wait(PATIENCE)
-    if error and not why:
-        raise error
-    if not outcome.get('ended'):
-        leave(why[0])
-    for kind in ('short', 'failed'):
-        for _, reason in report.of_kind(kind):
-            print(f'{kind}: {reason}')
-    failed = report.of_kind('failed')
-    print(f'part {args.part}: {len(mine) - len(failed)} clips finished, {len(failed)} failed'
-          + (f'; see {report.path}' if report.lines else ''), flush=True)
-    return 3 if failed else 0
+    mine, todo, report = parts.begin(work_of(args, values=True), args.part, args.parts)
+    stop.run(lambda: run_part(args, todo, report, model, device, stop.event))
+    return parts.end(mine, report, args.part)
 
 
 if __name__ == '__main__':

@@ -15,11 +15,11 @@ import numpy
 import pytest
 
 import helperFunctions as hf
-import saveFeatures_1024 as stage2
 from VGGNet_1024 import load_vgg_1024
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers, save_npy
 from engine.modelfile import save_model, weights_digest
+from engine.parts import deal
 from engine.video import MEAN, DecoderKilled, Frames, count_frames, preprocess, read_frames
 from smallSet import N_FEATURES, REPOSITORY, copy_set, features, save_random_model, stage
 
@@ -112,17 +112,17 @@ def test_parts_share_all_clips_and_nearly_equal_bytes(tmp_path):
         path = tmp_path / f'v_Class_g{number:03d}_c01.avi'
         os.truncate(os.open(path, os.O_CREAT | os.O_WRONLY), rng.randint(50_000, 900_000))
         clips.append(hf.Clip(path.stem, 'Class', 0, f'g{number}', path))
-    parts = stage2.deal(clips, 12)
+    parts = deal(clips, 12)
     assert sorted(clip for part in parts for clip in part) == sorted(clips)
     loads = [sum(clip.path.stat().st_size for clip in part) for part in parts]
     assert max(loads) < 1.01 * min(loads)
     rng.shuffle(clips)
-    assert stage2.deal(clips, 12) == parts
+    assert deal(clips, 12) == parts
 
 
 def test_parts_do_not_depend_on_what_is_finished(small_set, undisturbed):
     fresh, finished = clips_of(small_set), clips_of(undisturbed)
-    names = [[[clip.name for clip in part] for part in stage2.deal(clips, 5)]
+    names = [[[clip.name for clip in part] for part in deal(clips, 5)]
              for clips in (fresh, finished)]
     assert names[0] == names[1]
 
@@ -384,7 +384,7 @@ def test_full_and_read_only_file_systems(small_set, tmp_path):
 def test_vanished_clips_stop_the_part_and_fail_no_clip(own_clips):
     # The clips go away once the stage has dealt them out.
     clips = clips_of(own_clips)
-    first = stage2.deal(clips, 1)[0][0].path
+    first = deal(clips, 1)[0][0].path
     first.unlink()
     os.mkfifo(first)
     process = started(own_clips, '--workers', '1')
