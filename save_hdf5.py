@@ -7,6 +7,7 @@ Writes  ROOT/train1024.hdf5, ROOT/test1024.hdf5           features (frames, 1024
 
     python save_hdf5.py                      # float32: 10.2 GB for the whole of UCF-101
     python save_hdf5.py --dtype float16      # half of that
+    python save_hdf5.py --layer pool5        # maps, float16 as they were saved
 
 Each file appears whole or not at all. While clips are missing nothing is written, unless
 --allow-missing; then the data set `_missing` in the file names them.
@@ -17,6 +18,7 @@ import h5py
 import numpy
 
 import helperFunctions as hf
+from VGGNet_1024 import layer_shape, layer_width
 from engine import statistics
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers, replacing
@@ -30,8 +32,9 @@ CHUNK = 32
 def get_parser():
     parser = hf.stage_parser(__doc__)
     group = parser.add_argument_group('packing')
-    group.add_argument('--dtype', choices=('float32', 'float16'), default='float32',
-                       help='of the features; predictions stay float32 (default: float32)')
+    group.add_argument('--dtype', choices=('float32', 'float16'),
+                       help='of the features; predictions stay float32 (default: as saved, '
+                            'float32, or float16 of pool5)')
     group.add_argument('--allow-missing', action='store_true',
                        help='go on without the clips that have no features')
     hf.add_variant(parser, 'stream', 'fusion', 'layer')
@@ -82,7 +85,7 @@ def main():
     model_path = root / names.model
     card = read_card(model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
     hf.check_frame_model(model_path, card, args.split, names)
-    n_features, n_classes = card['shape']['n_features'], len(lists.classes)
+    n_features, n_classes = layer_width(card['shape'], args.layer), len(lists.classes)
     made_with = hf.read_json(root / names.features / 'extraction.json')
     if made_with is None:
         raise UserError(f'{root / names.features}: no features yet; made by: '
@@ -109,13 +112,17 @@ def main():
     attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
              'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
              **names._asdict()}
+    if args.layer == 'pool5':
+        attrs['maps'] = layer_shape(card['shape'], args.layer)  # (C, h, w), for PoolingNet
+    if 'views' in made_with:
+        attrs['views'] = made_with['views']
     # What trained the network, for the lines in results.jsonl.
     training = {'settings': json.dumps(card.get('settings', {}))}
     if 'seed' in card:
         training['seed'] = card['seed']
     for name, folder, clips, dtype in (
-            (names.train, names.features, lists.train, args.dtype),
-            (names.test, names.features, lists.test, args.dtype),
+            (names.train, names.features, lists.train, args.dtype or names.dtype),
+            (names.test, names.features, lists.test, args.dtype or names.dtype),
             (names.test_predictions, names.frame_predictions, lists.test, 'float32'),
             (names.validation_predictions, names.frame_predictions,
              [clip for clip in lists.train if clip.name in held_out], 'float32')):
