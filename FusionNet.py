@@ -58,8 +58,7 @@ class FusionNet(VGGNet_1024):
             x = Responses(self).take_windows(x)
         return x.answer()
 
-    def stream(self, step=1):
-        """Returns an empty Responses, to be fed the frames of one clip."""
+    def along_clip(self, step=1):
         return Responses(self, step)
 
 

@@ -68,6 +68,20 @@ class VGGNet(chainer.Chain):
         """How many moments a layer takes at once."""
         return len(self.taps.get(name, (0,)))
 
+    def expect_input(self, factor):
+        """Makes it answer to `factor` times an input as it did to that input.
+
+        Each layer up to fc6 takes an equal share, which changes no later answer. Were it all
+        in conv1_1, that layer would have tiny weights and huge gradients, and could not learn
+        at the others' rate.
+        """
+        names = self.conv_names + ['fc6']
+        share = factor ** (-1 / len(names))
+        for name in names:
+            factor *= share
+            self[name].W.array *= share
+            self[name].b.array *= factor
+
     def convolutions(self, x, names=None):
         """(N, 3, S, S) preprocessed float32 -> pool5, (N, C, S/32, S/32).
 

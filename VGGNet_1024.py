@@ -73,6 +73,16 @@ class VGGNet_1024(VGGNet):
         """
         return chainer.Chain(**{name: self[name] for name in self.trained})
 
+    def along_clip(self, step=1):
+        """Returns a function, to be called with the frames of one clip, batch by batch.
+
+        It takes (n, 3, S, S) and returns what feature_and_prediction takes for as many of the
+        clip's frames as can be answered by now; None where that is not one. Networks that join
+        frames (FusionNet.py) take the clip with the frames before and behind it that
+        `offsets` tells of, and answer for every step-th frame.
+        """
+        return lambda x: x
+
     def layer_width(self, layer='fc7'):
         """How many numbers feature_and_prediction gives of a frame."""
         return layer_width(self.shape, layer)
@@ -123,8 +133,7 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
     names = vgg.conv_names + ['fc6']
     if train_layers == 'scratch':
         names = []
-        # He's rule is for inputs near 1, these are near 64.
-        model.conv1_1.W.array /= 64
+        model.expect_input(64)  # He's rule is for inputs near 1
     for name in names + ['fc7'] * (train_layers == '1'):
         n = model.joins(name)
         W = vgg[name].W.array

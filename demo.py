@@ -606,7 +606,7 @@ def pretrain(args):
         print(f'epoch {epoch} of {args.epochs}: loss {loss:.3f}', flush=True)
     # The network was trained on inputs of about unit size; from now on it takes them as
     # the other stages give them.
-    model.conv1_1.W.array /= INPUT_SCALE
+    model.expect_input(INPUT_SCALE)
     with chainer.no_backprop_mode():
         named = numpy.concatenate([
             _scores(model, preprocess(held_out[i:i + 50])).array.argmax(axis=1)

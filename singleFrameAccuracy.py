@@ -48,8 +48,9 @@ def main():
     # The seed and settings that made these figures are those of the network's training.
     seed = int(attrs.get('seed', args.seed))
     settings = json.loads(attrs.get('settings', '{}'))
-    if attrs.get('step', 1) != 1:
-        settings['step'] = int(attrs['step'])
+    for key in ('step', 'views'):
+        if attrs.get(key, 1) != 1:
+            settings[key] = int(attrs[key])
     for unit, figures in (('frame', by_frame), ('video', by_video)):
         hf.append_result(args.root, names.method('frames'), args.split, unit, seed, settings,
                          predictions=names.test_predictions, **figures)

@@ -1,5 +1,13 @@
-"""Random changes to training frames: what a network sees once it must not learn by heart."""
+"""Random changes to training frames: what a network sees once it must not learn by heart.
+
+And the several views of a frame whose predictions may be averaged in testing.
+"""
+import functools
+
 import numpy
+
+# Side of a corner view, as a share of the frame's: 224 of 256 pixels.
+CORNER = 0.875
 
 
 class Augmentation:
@@ -15,11 +23,16 @@ class Augmentation:
         rotate (float): turns by up to so many degrees either way.
         rescale (float): makes things larger or smaller by up to this share.
         brightness (float): multiplies all values by 1 - brightness to 1 + brightness.
+        stream (str): 'flow' where frames hold flow (engine/flow.py), whose numbers change with
+            a mirror and with scale; it can be neither turned nor brightened.
     """
 
-    def __init__(self, flip=False, crop=1.0, rotate=0.0, rescale=0.0, brightness=0.0):
+    def __init__(self, flip=False, crop=1.0, rotate=0.0, rescale=0.0, brightness=0.0,
+                 stream='rgb'):
+        if stream == 'flow' and (rotate or brightness):
+            raise ValueError('flow can be neither turned nor brightened')
         self.flip, self.crop, self.rotate = flip, crop, rotate
-        self.rescale, self.brightness = rescale, brightness
+        self.rescale, self.brightness, self.stream = rescale, brightness, stream
 
     def __call__(self, frames, random):
         """Returns changed copies.
@@ -31,7 +44,7 @@ class Augmentation:
         if self.flip:
             frames = frames.copy()
             mirrored = random.randint(2, size=len(frames)) == 1
-            frames[mirrored] = frames[mirrored, :, ::-1]
+            frames[mirrored] = mirror(frames[mirrored], self.stream)
         if self.crop < 1 or self.rotate or self.rescale:
             frames = numpy.stack([self._resample(frame, random) for frame in frames])
         if self.brightness:
@@ -45,7 +58,52 @@ class Augmentation:
         angle = numpy.deg2rad(random.uniform(-self.rotate, self.rotate))
         # How far the window's middle may lie from the frame's.
         reach = (1 - self.crop) / 2
-        return resample(frame, side, angle, *random.uniform(-reach, reach, 2))
+        frame = resample(frame, side, angle, *random.uniform(-reach, reach, 2))
+        return zoom_flow(frame, 1 / side) if self.stream == 'flow' else frame
+
+
+def mirror(frames, stream='rgb'):
+    """Left and right exchanged: (n, S, S, C) uint8. A window of W frames has C = 3 W.
+
+    Of flow, x also changes its sign: a byte b becomes 256 - b.
+    """
+    frames = frames[:, :, ::-1]
+    if stream == 'flow':
+        frames = frames.copy()
+        # 0 is no byte of flow, but a codec may leave one
+        frames[..., ::3] = 256 - numpy.maximum(frames[..., ::3], 1).astype(numpy.int16)
+    return frames
+
+
+def zoom_flow(frames, factor):
+    """Flow (uint8) of frames that are scaled up by a factor: what moves, moves farther."""
+    return numpy.rint(numpy.clip(128 + factor * (frames.astype(numpy.float32) - 128), 1, 255)
+                      ).astype(numpy.uint8)
+
+
+def views(number, stream='rgb'):
+    """Returns functions of frames (n, S, S, 3) uint8, the first of which changes nothing.
+
+    Args:
+        number: 1; 2 with the mirror image; 10 with the four corners scaled up, too, and
+            their mirror images.
+    """
+    reach = (1 - CORNER) / 2
+    places = [None] + [(right, down) for right in (-reach, reach) for down in (-reach, reach)]
+    return [functools.partial(_view, place, flip, stream) for place in places
+            for flip in (False, True)][:number]
+
+
+def _view(place, flip, stream, frames):
+    if place is not None:
+        # all frames at once, as one of 3 n channels
+        n, size = frames.shape[:2]
+        beside = frames.transpose(1, 2, 0, 3).reshape(size, size, 3 * n)
+        frames = resample(beside, CORNER, 0, *place).reshape(size, size, n, 3)
+        frames = frames.transpose(2, 0, 1, 3)
+        if stream == 'flow':
+            frames = zoom_flow(frames, 1 / CORNER)
+    return mirror(frames, stream) if flip else frames
 
 
 def resample(frame, side, angle, right, down):

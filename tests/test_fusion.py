@@ -1,5 +1,7 @@
 """Early, late and slow fusion: what they see, what they share, what learns, what is saved."""
 import os
+import re
+import shutil
 import signal
 import sys
 
@@ -11,11 +13,13 @@ import pytest
 
 import frameBasedTrain
 import helperFunctions as hf
+import saveFeatures_1024
 from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, load_vgg_1024
-from engine.augmentation import Augmentation
+from engine.augmentation import Augmentation, views
 from engine.errors import UserError
+from engine.files import load_npy
 from engine.frames import FrameIterator, frame_counts, mirrored, with_mirrored_ends
 from engine.modelfile import read_card, save_model
 from engine.sequences import reverse_append
@@ -83,9 +87,9 @@ def test_which_frames_a_network_sees(vgg, fusion):
 def test_a_feature_depends_on_the_frames_of_its_window_and_no_others(vgg, fusion):
     model, frames = network(vgg, fusion), clip(40)
     def features(frames):
-        stream = model.stream()
-        assert stream(preprocess(frames[:3])) is None  # no window is whole yet
-        return test_mode(model.feature, stream(preprocess(frames[3:])))
+        along = model.along_clip()
+        assert along(preprocess(frames[:3])) is None  # no window is whole yet
+        return test_mode(model.feature, along(preprocess(frames[3:])))
     before = features(frames)
     first = -model.offsets[0]  # frame of feature 0
     assert before.shape == (40 - model.moments[-1], 5)
@@ -211,19 +215,19 @@ def test_answers_along_a_clip_equal_window_by_window(vgg, fusion, monkeypatch):
         return run(self, x, names)
     monkeypatch.setattr(type(model), 'convolutions', counting)
     for sizes in ([45], [3, 20, 1, 21], [5] * 9):
-        stream, got = model.stream(), []
+        along, got = model.along_clip(), []
         for part in numpy.split(preprocess(frames), numpy.cumsum(sizes)[:-1]):
-            if stream(part):
-                got.append(test_mode(model.feature, stream))
+            if along(part):
+                got.append(test_mode(model.feature, along))
         got = numpy.concatenate(got)
         assert abs(got - expected).max() < 1e-5 * abs(expected).max()
         # at most as often as there are frames, however they come
         assert passed and max(passed.values()) <= 45
         passed.clear()
-        assert max(map(len, stream.known)) <= max(sizes) + model.moments[-1]
-    stream = model.stream(step=4)
-    stream(preprocess(frames))
-    assert abs(test_mode(model.feature, stream) - expected[::4]).max() < 1e-4
+        assert max(map(len, along.known)) <= max(sizes) + model.moments[-1]
+    along = model.along_clip(step=4)
+    along(preprocess(frames))
+    assert abs(test_mode(model.feature, along) - expected[::4]).max() < 1e-4
 
 
 def test_windows_of_another_length_are_an_error(vgg):
@@ -262,6 +266,15 @@ def test_where_the_weights_come_from(vgg):
                 for name in vgg.conv_names + ['fc6', 'fc7']}
         assert same.pop('fc7') is (train_layers == '1')
         assert set(same.values()) == {train_layers != 'scratch'}
+
+
+def test_an_input_of_another_size_changes_no_answer(vgg):
+    x = preprocess(clip(3))
+    expected = test_mode(vgg, x)
+    vgg.expect_input(64)
+    got = test_mode(vgg, 64 * x)
+    assert abs(got - expected).max() < 1e-4 * abs(expected).max()
+    assert 0.7 < vgg.conv1_1.W.array.std() / make_vgg().conv1_1.W.array.std() < 0.8  # 64 ** -1/14
 
 
 # ---- files ------------------------------------------------------------------------
@@ -415,3 +428,112 @@ def test_the_top_layer_alone_takes_fc7_as_it_is(root, train):
     train(root, '--train-layers', 1, '--epochs', 1)
     model, _ = load_vgg_1024(root / hf.FRAME_MODEL)
     numpy.testing.assert_array_equal(model.fc7.W.array, make_vgg().fc7.W.array)
+
+
+# ---- stage 2 ----------------------------------------------------------------------
+
+def save_network(root, fusion):
+    """Writes the model of a fusion whose joining layers have learnt; returns its path."""
+    classes = hf.read_lists(root).classes
+    model = from_vgg(make_vgg(), len(classes), 8, NETWORKS[fusion])
+    random = numpy.random.RandomState(1)
+    for name in model.taps:
+        W = model[name].W.array
+        W += (W.std() * random.standard_normal(W.shape)).astype(W.dtype)
+    path = root / hf.Names(fusion=fusion).model
+    save_model(path, model, {'shape': model.shape, 'fusion': fusion, 'classes': classes})
+    return path
+
+
+def saved(root, fusion, clip):
+    names = hf.Names(fusion=fusion)
+    return [load_npy(hf.output_path(root, folder, clip))
+            for folder in (names.features, names.frame_predictions)]
+
+
+@pytest.fixture
+def extract(monkeypatch, capsys):
+    def run(root, *flags):
+        monkeypatch.setattr(sys, 'argv', ['saveFeatures_1024.py', '1', '--parts', '1', '--root',
+                                          str(root), *map(str, flags)])
+        return saveFeatures_1024.main()
+    return run
+
+
+@pytest.mark.parametrize('fusion', FUSED)
+def test_every_frame_gets_a_feature_whatever_the_batch(root, extract, fusion):
+    path = save_network(root, fusion)
+    model, _ = load_vgg_1024(path)
+    clips = hf.read_lists(root).test
+    assert extract(root, '--fusion', fusion, '--batch', 5) == 0
+    before = [saved(root, fusion, c) for c in clips]
+    model.fast = False
+    for c, (features, predictions) in zip(clips, before):
+        frames = numpy.concatenate(list(Frames(c.path, 32)))
+        wanted = mirrored(numpy.arange(len(frames))[:, None] + model.offsets, len(frames))
+        pair = model.feature_and_prediction(preprocess(frames[wanted]))
+        for mine, expected in zip((features, predictions), pair):
+            assert mine.shape == expected.shape and mine.dtype == numpy.float32
+            assert abs(mine - expected).max() < 1e-4 * abs(expected).max()
+    for name in (hf.Names(fusion=fusion).features, hf.Names(fusion=fusion).frame_predictions):
+        shutil.rmtree(root / name)
+    assert extract(root, '--fusion', fusion, '--batch', 64, '--step', 3) == 0
+    for c, pair in zip(clips, before):
+        for again, first in zip(saved(root, fusion, c), pair):
+            assert again.shape == first[::3].shape
+            assert abs(again - first[::3]).max() < 1e-5 * abs(first).max()
+
+
+def test_features_of_another_fusion_are_refused(root, extract):
+    path = save_network(root, 'late')
+    path.rename(root / hf.Names(fusion='early').model)
+    with pytest.raises(UserError) as error:
+        extract(root, '--fusion', 'early')
+    assert re.search('a network of fusion late, not early; .*--fusion early', str(error.value))
+    assert '\n' not in str(error.value)
+    with pytest.raises(UserError, match='VGG_1024_slow.model: No such file.*--fusion slow'):
+        extract(root, '--fusion', 'slow')
+    with pytest.raises(UserError, match='two towers'):
+        extract(root, '--fusion', 'late', '--layer', 'pool5')
+
+
+@pytest.mark.parametrize('fusion', ['single', 'slow'])
+def test_views_average_predictions_and_leave_features(root, extract, fusion):
+    model, _ = load_vgg_1024(save_network(root, fusion))
+    c = hf.read_lists(root).test[0]
+    extract(root, '--fusion', fusion)
+    plain = saved(root, fusion, c)
+    with pytest.raises(UserError, match='--step 1 --views 1; remove them'):
+        extract(root, '--fusion', fusion, '--views', 2)
+    names = hf.Names(fusion=fusion)
+    for folder in (names.features, names.frame_predictions):
+        shutil.rmtree(root / folder)
+    extract(root, '--fusion', fusion, '--views', 2, '--batch', 64)
+    features, predictions = saved(root, fusion, c)
+    assert abs(features - plain[0]).max() < 1e-5 * abs(plain[0]).max()
+    frames = numpy.concatenate(list(Frames(c.path, 32)))[:, :, ::-1]  # the mirror image
+    if fusion != 'single':
+        wanted = numpy.arange(len(frames))[:, None] + model.offsets
+        frames = frames[mirrored(wanted, len(frames))]
+    other = model.feature_and_prediction(preprocess(frames))[1]
+    product = numpy.sqrt(plain[1].astype(float) * other)
+    product /= product.sum(axis=1, keepdims=True)
+    assert abs(other - plain[1]).max() > 1e-3
+    numpy.testing.assert_allclose(predictions, product, rtol=1e-3, atol=1e-6)
+
+
+def test_the_ten_views_of_a_frame():
+    frames = clip(3)
+    frames[:] = numpy.arange(32)[:, None, None] * 6 + numpy.arange(32)[:, None]
+    frames[0, 0, 0] = 255
+    seen = [view(frames) for view in views(10)]
+    assert len(seen) == 10 and all(view.shape == frames.shape for view in seen)
+    numpy.testing.assert_array_equal(seen[0], frames)
+    for plain, flipped in zip(seen[::2], seen[1::2]):
+        numpy.testing.assert_array_equal(plain, flipped[:, :, ::-1])
+    # A corner's window is 28 pixels wide: half a pixel of it is 0.4375 of the frame's.
+    middles = [view[1].astype(float).mean() for view in seen[2::2]]
+    whole = frames[1].astype(float).mean()
+    numpy.testing.assert_allclose(sorted(m - whole for m in middles), [-14, -10, 10, 14], atol=0.3)
+    assert [view[0, 0, 0, 0] > 100 for view in seen[::2]] == [True, True, False, False, False]
+    assert [len(views(n)) for n in (1, 2)] == [1, 2]
