@@ -9,7 +9,6 @@ import signal
 import subprocess
 import tempfile
 from array import array
-from pathlib import Path
 
 import imageio_ffmpeg
 import numpy
@@ -18,14 +17,16 @@ from engine.errors import UserError
 
 # Mean of ImageNet in BGR, 0-255, as VGG-16 was trained (Simonyan & Zisserman 2014).
 MEAN = (103.939, 116.779, 123.68)
-# What is taken for a video in a folder.
-EXTENSIONS = set('.3gp .asf .avi .divx .f4v .flv .gif .m2ts .m2v .m4v .mjpeg .mkv .mov .mp4 .mpe '
-                 '.mpeg .mpg .mts .mxf .ogv .qt .rm .rmvb .ts .vob .webm .wmv .y4m'.split())
 
 
-def preprocessing(mean=MEAN):
+# Flow (engine/flow.py) has no mean that is anybody's: no motion becomes 0.
+FLOW_MEAN = (128.0, 128.0, 128.0)
+ORDERS = {'rgb': 'BGR', 'flow': 'flow x, flow y, 128'}
+
+
+def preprocessing(mean=MEAN, stream='rgb'):
     """Returns what a model's card says of its input (dict of JSON values)."""
-    return {'order': 'BGR', 'scale': '0-255', 'mean': [float(value) for value in mean],
+    return {'order': ORDERS[stream], 'scale': '0-255', 'mean': [float(value) for value in mean],
             'resize': 'whole frame to input_size x input_size, bilinear'}
 
 
@@ -44,7 +45,8 @@ STOPPED = (255, *(-number for number in (signal.SIGTERM, signal.SIGINT, signal.S
                                           signal.SIGKILL)))
 
 
-def _check_alive_to_the_end(process, path):
+def check_alive_to_the_end(process, path):
+    """Raises what an ended ffmpeg, at work on `path`, did not come to its end by."""
     # ffmpeg takes SIGTERM and Ctrl-C for an order to end well, with 255, after a part of
     # the frames; schedulers and terminals send these to every process of a job.
     if process.returncode in STOPPED:
@@ -55,7 +57,7 @@ def _check_alive_to_the_end(process, path):
                          f'({signal.Signals(-process.returncode).name})')
 
 
-def mean_of(card, path):
+def mean_of(card, path, stream='rgb'):
     """Returns the mean, (B, G, R), that a model's card asks to be subtracted.
 
     A model without a card takes ImageNet's mean.
@@ -63,12 +65,17 @@ def mean_of(card, path):
     Args:
         card (dict): from engine.modelfile.read_card.
         path: the model file, for the error's text.
+        stream: what it will be given, 'rgb' or 'flow'.
 
     Raises:
         UserError: the model takes its input in a way that no stage here gives it.
     """
     asked = card.get('preprocessing', PREPROCESSING)
-    for key, ours in PREPROCESSING.items():
+    theirs = {order: name for name, order in ORDERS.items()}.get(asked.get('order'), 'rgb')
+    if theirs != stream:
+        raise UserError(f'{path}: a network for the stream {theirs}, but it would be given '
+                        f'{stream}; say --stream {theirs}, or give another model')
+    for key, ours in preprocessing(stream=stream).items():
         theirs = asked.get(key, ours)
         if key != 'mean' and theirs != ours:
             raise UserError(f'{path}: made for frames with {key} "{theirs}", but the stages '
@@ -105,7 +112,7 @@ class Frames:
 
     Args:
         path: video file, any container and codec that ffmpeg reads.
-        size: side of the square that a whole frame is scaled to, pixels.
+        size: side of the square that a whole frame is scaled to, pixels; or (width, height).
         batch: frames a batch, the last one may be shorter.
         step: takes every step-th frame.
         only: indices of frames to take instead (ascending).
@@ -121,7 +128,8 @@ class Frames:
     """
 
     def __init__(self, path, size=224, batch=32, step=1, only=None, timed=False):
-        self.path, self.size, self.batch = str(path), size, batch
+        self.path, self.batch = str(path), batch
+        self.width, self.height = (size, size) if numpy.isscalar(size) else size
         self.step, self.only, self.timed = step, only, timed
         self.count, self.announced, self.complaint = 0, None, None
         self.times = array('d')
@@ -142,7 +150,7 @@ class Frames:
             picks = ['select=' + _sum([f'eq(n\\,{index})' for index in self.only])]
         elif self.step > 1:
             picks = [f'select=not(mod(n\\,{self.step}))']
-        picks.append(f'scale={self.size}:{self.size}:flags=bilinear')
+        picks.append(f'scale={self.width}:{self.height}:flags=bilinear')
         limit = ['-frames:v', str(len(self.only))] if self.only is not None else []
         return [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-nostats',
                 '-loglevel', 'level+info', '-threads', '1', *self._input(),
@@ -151,7 +159,8 @@ class Frames:
 
     def __iter__(self):
         self.count = 0
-        frame_bytes = self.size * self.size * 3
+        shape = self.height, self.width, 3
+        frame_bytes = self.height * self.width * 3
         # stderr goes to a file: a pipe that nobody reads would stop ffmpeg.
         with tempfile.TemporaryFile() as errors, tempfile.NamedTemporaryFile() as times:
             command = self._command()
@@ -162,7 +171,7 @@ class Frames:
                 stderr=errors, bufsize=0)
             try:
                 while True:
-                    buffer = numpy.empty((self.batch, self.size, self.size, 3), numpy.uint8)
+                    buffer = numpy.empty((self.batch, *shape), numpy.uint8)
                     n = _read_into(process.stdout, memoryview(buffer).cast('B')) // frame_bytes
                     if n:
                         self.count += n
@@ -173,7 +182,7 @@ class Frames:
                         break
                 process.wait()
                 if not self._stopped:
-                    _check_alive_to_the_end(process, self.path)
+                    check_alive_to_the_end(process, self.path)
             finally:
                 process.kill()
                 process.wait()
@@ -197,7 +206,7 @@ class Frames:
                               before + 0.04 * self.step * bool(self.times))
 
     def _read_log(self, log):
-        self.complaint = _complaint(log, self.path)
+        self.complaint = complaint_of(log, self.path)
         log = log.decode(errors='replace')
         announced = _avi_header(self.path)[0] if self.count else 0
         announced = max(announced, _header_of_log(log)[0])
@@ -215,12 +224,6 @@ def read_header(path):
     done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
                            '-i', f'file:{path}'], stdin=subprocess.DEVNULL, capture_output=True)
     return _header_of_log(done.stderr.decode(errors='replace'))
-
-
-def find_videos(folder):
-    """The videos under a folder, by the endings of their names, in order: [Path, ...]."""
-    return sorted(path for path in Path(folder).rglob('*')
-                  if path.suffix.lower() in EXTENSIONS and path.is_file())
 
 
 def is_short(count, announced):
@@ -279,14 +282,14 @@ def read_frames(path, indices, size=224):
     try:
         got = numpy.concatenate(list(Frames(path, size, batch=len(wanted), only=wanted)))
     except VideoError:
-        got = numpy.empty((0, size, size, 3), numpy.uint8)
+        got = []
     if len(got) < len(wanted):
         # Headers promise a frame or two too many; the last one stands in.
         everything = Frames(path, size, batch=64)
         for batch in everything:
             last = batch[-1:]
         missing = len(wanted) - len(got)
-        got = numpy.concatenate([got] + [last] * missing)
+        got = numpy.concatenate([*([got] if len(got) else []), *[last] * missing])
     return got[numpy.searchsorted(wanted, indices)]
 
 
@@ -300,16 +303,16 @@ def count_frames(path):
                '-map', '0:v:0', '-fps_mode', 'passthrough', '-f', 'null',
                '-progress', 'pipe:1', '-']
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    _check_alive_to_the_end(done, path)
+    check_alive_to_the_end(done, path)
     counts = re.findall(rb'^frame=\s*(\d+)', done.stdout, re.MULTILINE)
     count = int(counts[-1]) if counts else 0
     if not count:
         raise VideoError(f'{path}: no frame could be read '
-                         f'({_complaint(done.stderr, path) or "ffmpeg gave none"})')
+                         f'({complaint_of(done.stderr, path) or "ffmpeg gave none"})')
     return count
 
 
-def _complaint(log, path):
+def complaint_of(log, path):
     """The first error in ffmpeg's log (bytes), without addresses and the file's name."""
     for line in log.decode(errors='replace').splitlines():
         # "[h264 @ 0x55..] [error] text"

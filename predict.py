@@ -1,0 +1,336 @@
+"""Says what any video shows: the top classes of the frame network and, if there, of the RNN.
+
+Needs   ROOT/VGG_1024.model (python frameBasedTrain.py); better with ROOT/RNN.model (python rnn.py)
+Writes  nothing; with --out DIR, for each video
+        DIR/NAME.predicted.mp4    a copy with the labels on it: its own size, rate and sound
+        DIR/NAME.predicted.png    the top classes over time
+        DIR/NAME.predicted.json   all of it as numbers, the line that --json prints
+
+    python predict.py holiday.mp4                     # the top 5, a line a network
+    python predict.py --out seen FOLDER more.mkv      # every video under a folder
+    python predict.py --json *.avi > seen.jsonl       # a JSON object a line
+    python predict.py --camera 0 --out seen           # until Ctrl-C
+
+A video is read as a stream and seen through a window, as long as the RNN's training sequences
+(120 frames), that moves on by 30; of a shorter one the RNN sees the reverse appended, as in
+training. So an hour takes no more memory than a minute, but for a few MB of results. The
+prediction of the whole video is, of the frame network, the mean over all frames of log softmax;
+of the RNN, the mean over the windows of their log probability.
+Exit code 3: done but for the videos named.
+"""
+import contextlib
+import json
+import sys
+import time
+from itertools import zip_longest
+from pathlib import Path
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import numpy
+from chainer.backends.cuda import to_cpu
+
+import helperFunctions as hf
+from RNNNet import load_rnn
+from VGGNet_1024 import load_vgg_1024
+from engine import inference
+from engine.camera import look_through
+from engine.errors import UserError
+from engine.files import write_text
+from engine.given import videos_given
+from engine.modelfile import read_card, weights_digest
+from engine.overlay import draw_strip, label_video, panel, shown_size
+from engine.progress import Progress
+from engine.sliding import OneClip, Pictures, edges_of, moment, slide
+from engine.video import Frames, VideoError, is_short, preprocess, read_header
+
+OURS = '.predicted'  # in the names of the outputs, which are not looked at again
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    parser.add_argument('videos', nargs='*', metavar='VIDEO', type=Path,
+                        help='files, and folders that are searched for videos')
+    group = parser.add_argument_group('camera')
+    group.add_argument('--camera', metavar='NAME',
+                       help='look through a camera: its number, or device (/dev/video0)')
+    group.add_argument('--input-format', default='v4l2', metavar='KIND',
+                       help="ffmpeg's name for the kind of camera: avfoundation on a Mac, dshow "
+                            'on Windows (default: v4l2, Linux)')
+    group.add_argument('--seconds', type=float, metavar='S',
+                       help='end the camera after so long (default: at Ctrl-C)')
+    group = parser.add_argument_group('networks')
+    group.add_argument('--rnn', metavar='NAME',
+                       help='ROOT/NAME.model beside the frame network (default: RNN, if there)')
+    group.add_argument('--no-rnn', action='store_true', help='the frame network alone')
+    group = parser.add_argument_group('time')
+    group.add_argument('--step', type=hf.whole(1), metavar='N',
+                       help='take every Nth frame, N times as quick (default: as the features '
+                            'were saved that the RNN was trained on, else 1)')
+    group.add_argument('--window', type=hf.whole(1), metavar='N',
+                       help='frames taken that are seen at once (default: the length of the '
+                            "RNN's training sequences, else 120)")
+    group.add_argument('--stride', type=hf.whole(1), default=30, metavar='N',
+                       help='frames taken from one window to the next (default: 30)')
+    group.add_argument('--readout', choices=hf.READOUTS,
+                       help="how the RNN's steps make one prediction (default: as it was tested)")
+    group.add_argument('--batch', type=hf.whole(1), default=16, metavar='N',
+                       help='frames through the network at once (default: 16)')
+    group = parser.add_argument_group('output')
+    group.add_argument('--out', type=Path, metavar='DIR',
+                       help='write labelled video, strip and numbers there')
+    group.add_argument('--json', action='store_true',
+                       help='a JSON object a line on stdout; words go to stderr')
+    group.add_argument('--top', type=hf.whole(1), default=5, metavar='K',
+                       help='classes that are told (default: 5)')
+    hf.add_device(parser)
+    return parser
+
+
+# --------------------------------------------------------------------------- networks
+
+class Networks:
+    """The frame network and, if there, the RNN behind it, checked to belong together.
+
+    `names` is {'frames': 'frames', 'rnn': 'LSTM 1x1024'}, the latter where there is one.
+
+    Raises:
+        UserError: they do not, or one is of a variant that sees no single frames.
+    """
+
+    def __init__(self, args):
+        self.device = hf.get_device(args.device)
+        self.path = args.root / hf.Names().model
+        card = read_card(self.path, 'python frameBasedTrain.py')
+        for field, usual in zip(('stream', 'fusion'), hf.Names()):
+            if card.get(field, usual) != usual:
+                raise UserError(f'{self.path}: a network of {field} {card[field]}; predict.py takes '
+                                f'one of {field} {usual}: python frameBasedTrain.py')
+        self.frames, _ = load_vgg_1024(self.path)
+        self.classes = card.get('classes')
+        if not self.classes:
+            raise UserError(f'{self.path}: its card names no classes; make it again: '
+                            'python frameBasedTrain.py')
+        self.names, self.rnn, settings = {'frames': 'frames'}, None, {}
+        digest = weights_digest(self.path)
+        path = args.root / f'{args.rnn or "RNN"}.model'
+        if not args.no_rnn and (args.rnn or path.exists()):
+            settings = self._load_rnn(path, digest)
+            self.rnn.to_device(self.device)
+        made = hf.read_json(args.root / hf.FEATURES / 'extraction.json') or {}
+        self.trained_step = made.get('step', 1) if made.get('model_sha256') == digest else 1
+        self.step = args.step or self.trained_step
+        self.window = args.window or settings.get('steps', 120)
+        self.readout = args.readout or settings.get('readout', 'linear')
+        # An RNN that is tested on whole clips as they are sees short ones so here, too.
+        as_is = settings.get('variable_length') or not settings.get('test_steps', 180)
+        self.technique = 'full' if as_is else 'first'
+        self.frames.fast = args.fast
+        self.frames.to_device(self.device)
+
+    def _load_rnn(self, path, digest):
+        """Loads the network on sequences of features; returns the settings of its training."""
+        self.rnn, card = load_rnn(path, f'python rnn.py --name {path.stem}')
+        hint = f'train it again: python rnn.py --name {path.stem} --restart, or add --no-rnn'
+        for theirs, ours in zip_longest(card.get('classes') or [], self.classes):
+            if theirs != ours:
+                raise UserError(f'{path}: made for other classes than {self.path}: for {theirs} '
+                                f'where that has {ours}; {hint}')
+        if card.get('features') != digest or card.get('layer', hf.LAYERS[0]) != hf.LAYERS[0]:
+            raise UserError(f'{path}: trained on other features than those of {self.path}; {hint}')
+        self.names['rnn'] = card.get('method', 'RNN')
+        return card.get('settings', {})
+
+    def features_and_softmax(self, frames):
+        """(n, S, S, 3) uint8 BGR -> (n, D) and (n, C) float32."""
+        x = preprocess(self.device.send(frames), self.frames.mean)
+        return [to_cpu(array) for array in self.frames.feature_and_prediction(x)]
+
+    def rnn_log_probability(self, features):
+        """(T, D) features of a window -> (C,) log probability, as stage 6 tests a clip."""
+        store = OneClip(hf.Clip('window', '', -1, '', None), features)
+        ((_, steps),) = inference.predict(self.rnn, store, self.device, 1,
+                                          technique=self.technique, steps=self.window)
+        return hf.video_log_probability(steps, self.readout)
+
+    def in_words(self):
+        def taken(step):
+            return 'every frame' if step == 1 else f'one frame in {step}'
+        other = self.rnn is not None and self.step != self.trained_step
+        return (f'{self.path}{", " + self.names["rnn"] if self.rnn else ""}: {len(self.classes)} '
+                f'classes; {taken(self.step)}'
+                + f', but the RNN was trained on {taken(self.trained_step)}' * other)
+
+
+# ------------------------------------------------------------------------- one video
+
+class Seen:
+    """What the networks say of one video: window by window, and of the whole.
+
+    `windows` is [(start, end, {'frames' or 'rnn': (C,) float32 log probability})].
+    """
+
+    def __init__(self, networks, frames, stride, progress=None):
+        self.networks, self.frames, self.stride = networks, frames, stride
+        self.progress, self.windows, self.pictures = progress, [], Pictures(16)
+        self.frame_logs = 0.0
+
+    def _batches(self):
+        for batch in self.frames:
+            pair = self.networks.features_and_softmax(batch)
+            if not all(numpy.isfinite(array).all() for array in pair):
+                raise VideoError(f'{self.frames.path}: the network gave a number that is not '
+                                 'finite')
+            self.frame_logs += len(batch) * hf.video_log_probability(pair[1])
+            self.pictures.add(batch)
+            if self.progress:
+                self.progress.update(len(batch))
+            yield pair
+
+    def __iter__(self):
+        """Goes through the video; yields each window, which is also kept."""
+        for start, end, features, softmax in slide(self._batches(), self.networks.window,
+                                                   self.stride):
+            said = {'frames': hf.video_log_probability(softmax)}
+            if self.networks.rnn:
+                said['rnn'] = self.networks.rnn_log_probability(features)
+            said = {key: logs.astype(numpy.float32) for key, logs in said.items()}
+            self.windows.append((start, end, said))
+            yield self.windows[-1]
+
+    def logs(self, key):
+        """(n, C) log probability of all windows."""
+        return numpy.array([said[key] for _, _, said in self.windows])
+
+    def whole(self):
+        """{'frames' or 'rnn': (C,) log probability}, as the script's first lines say."""
+        said = {key: hf.video_log_probability(numpy.exp(self.logs(key)))
+                for key in self.networks.names}
+        mean = self.frame_logs / self.frames.count
+        return {**said, 'frames': mean - numpy.logaddexp.reduce(mean)}
+
+    def best(self, logs, k):
+        """[(class, probability)] of the k best, the best first."""
+        best = numpy.argsort(-logs, kind='stable')[:k]
+        return [(self.networks.classes[i], float(numpy.exp(logs[i]))) for i in best]
+
+    def as_json(self, k):
+        """All of it as JSON values, times in seconds."""
+        times, networks = self.frames.times, self.networks
+
+        def top(said):
+            return {key: [{'class': name, 'probability': round(p, 6)}
+                          for name, p in self.best(logs, k)] for key, logs in said.items()}
+        return {'video': self.frames.path, 'frames_seen': self.frames.count,
+                'seconds': round(moment(times, self.frames.count), 3), 'step': networks.step,
+                'window': networks.window, 'stride': self.stride, 'methods': networks.names,
+                'predictions': top(self.whole()),
+                'windows': [{'from': round(moment(times, start), 3),
+                             'to': round(moment(times, end), 3), **top(said)}
+                            for start, end, said in self.windows]}
+
+    def write(self, stem, video, found):
+        """Writes the labelled copy of `video`, the strip, and `found` as JSON."""
+        size, times, names = shown_size(video), self.frames.times, self.networks.names
+        edges = edges_of([window[:2] for window in self.windows], times)
+        said, last = self.whole(), list(names)[-1]
+        label_video(video, f'{stem}.mp4', (
+            (start, panel(self.best(logs[last], 3), size))
+            for start, (_, _, logs) in zip(edges, self.windows)))
+        draw_strip(f'{stem}.png', Path(self.frames.path).name, self.networks.classes,
+                   {name: (self.logs(key), said[key]) for key, name in names.items()}, edges,
+                   [(moment(times, i), shown) for i, shown in self.pictures.kept],
+                   size[0] / size[1])
+        write_text(f'{stem}.json', json.dumps(found) + '\n')
+        print(f'wrote {stem}.mp4, .png and .json', flush=True)
+
+
+def in_words(pairs):
+    return '  '.join(f'{name} {100 * probability:.1f} %' for name, probability in pairs)
+
+
+@contextlib.contextmanager
+def opened(args, source, options):
+    """Gives (Frames, file to draw labels on, Progress) of a video, or of the camera (None)."""
+    if source is not None:
+        progress = Progress(read_header(source)[0] // options['step'], source.name, 'frames')
+        try:
+            yield Frames(source, **options), source, progress
+        finally:
+            if progress.bar:
+                progress.close()
+        return
+    numbered = args.input_format == 'v4l2' and args.camera.isdigit()
+    with look_through(f'/dev/video{args.camera}' if numbered else args.camera, args.input_format,
+                      args.seconds, args.out, **options) as camera:
+        yield camera, camera.record, None
+
+
+def look(args, networks, source, stem):
+    """Predicts one video, or through the camera (None); returns (as_json, seconds of work)."""
+    started = time.monotonic()
+    options = dict(size=networks.frames.shape['input_size'], step=networks.step, timed=True,
+                   batch=min(args.batch, args.stride))
+    with opened(args, source, options) as (frames, video, progress):
+        seen = Seen(networks, frames, args.stride, progress)
+        for start, end, said in seen:
+            if source is None:
+                key = list(said)[-1]
+                print(f'{moment(frames.times, start):.1f} to {moment(frames.times, end):.1f} s  '
+                      f'{networks.names[key]}  {in_words(seen.best(said[key], 3))}', flush=True)
+        spent = time.monotonic() - started
+        for key, logs in seen.whole().items():
+            print(f'{frames.path}  {networks.names[key]}  {in_words(seen.best(logs, args.top))}',
+                  flush=True)
+        # A header alone proves nothing: sound may last longer, the rate may vary.
+        if frames.complaint and is_short(frames.count, frames.announced):
+            print(f'{frames.path}: only {frames.count} of about {frames.announced} frames could '
+                  f'be read ({frames.complaint})', flush=True)
+        found = seen.as_json(args.top)
+        if stem:
+            seen.write(stem, video, found)
+    return found, spent
+
+
+# ----------------------------------------------------------------------------- the run
+
+def run(args, tell):
+    networks = Networks(args)
+    print(f'{networks.in_words()}; a window of {networks.window} every {args.stride}', flush=True)
+    failed = frames = seconds = spent = 0
+    sources = (videos_given(args.videos, args.out, OURS) if args.camera is None else
+               [(None, args.out and args.out / f'camera{OURS}', None)])
+    for source, stem, wrong in sources:
+        try:
+            if wrong:
+                raise VideoError(wrong)
+            found, took = look(args, networks, source, stem)
+            frames, seconds = frames + found['frames_seen'], seconds + found['seconds']
+            spent += took
+        except VideoError as error:
+            print(error, file=sys.stderr, flush=True)
+            found, failed = {'video': str(source or args.camera), 'error': str(error)}, failed + 1
+        tell(found)
+    if frames:
+        pace = seconds / spent
+        step = max(2 * networks.step, int(numpy.ceil(networks.step / pace)))
+        print(f'{frames} frames in {spent:.1f} s: {frames / spent:.1f} frames/s, {pace:.2g} x real '
+              'time' + f' on the CPU; quicker: --step {step}, or a GPU: --device 0'
+              * (networks.device.xp is numpy))
+    return 3 if failed else 0
+
+
+def main():
+    args = hf.parse_stage(get_parser(), step=8)
+    if bool(args.videos) == (args.camera is not None):
+        raise UserError('name videos or folders of them, or a camera: python predict.py --help')
+    out = sys.stdout
+
+    def tell(found):
+        if args.json:
+            print(json.dumps(found), file=out, flush=True)
+    with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
+        return run(args, tell)
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
