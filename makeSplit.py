@@ -22,6 +22,7 @@ import argparse
 import os
 import re
 import shutil
+import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -254,6 +255,8 @@ def cut_lists(args):
 
 def main():
     args = hf.parse_stage(get_parser())
+    # Files may have names that are no text, and are named all the same.
+    sys.stdout.reconfigure(errors='backslashreplace')
     given = [flag for flag, value in (('--groups', args.groups), ('--group', args.group),
                                       ('--test-share', args.test_share),
                                       ('--splits', args.splits)) if value is not None]

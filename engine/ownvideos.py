@@ -125,7 +125,8 @@ def groups_of_table(path, videos):
         if not any(row):
             continue
         if len(row) < 2 or not row[0] or not row[1]:
-            raise UserError(f'{path}:{number}: expected a clip and its group, found "{tab.join(row)}"')
+            raise UserError(f'{path}:{number}: expected a clip and its group, found '
+                            f'"{tab.join(row)}"')
         meant = by_name.get(row[0].removeprefix('./'), set())
         if len(meant) > 1:
             raise UserError(f'{path}:{number}: {row[0]} is the name of {len(meant)} clips; write '
@@ -182,7 +183,6 @@ def films(videos):
     found = [re.match(HMDB_CLIP.format(re.escape(video.class_name)), video.path.name)
              for video in videos]
     return [clean(match[1]) if match else None for match in found]
-
 
 
 # ------------------------------------------------------------------------- splits
