@@ -160,7 +160,7 @@ VERSION = import sys; print('%d.%d.%d' % sys.version_info[:3])
 FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PIP     = $(RUN) -m pip install -qq --disable-pip-version-check
 
-$(READY): requirements.txt requirements-test.txt
+$(READY): requirements.txt requirements-test.txt requirements-mpi.txt
 	@first() { for p; do "$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && return; done; false; }; \
 	version() { "$$1" -c "$(VERSION)" 2>/dev/null; }; \
 	there=$$($(RUN) -m pip --version >/dev/null 2>&1 && version $(RUN)); \

@@ -77,14 +77,6 @@ class Updater(training.updaters.StandardUpdater):
             setattr(optimizer, 'alpha' if hasattr(optimizer, 'alpha') else 'lr', self.rate(done))
         self.step(self.converter(self.get_iterator('main').next(), self.device),
                   self.get_optimizer('main'))
-        if self.workers.size > 1 and self.failure is None:
-            # From here on the figures of this step are those of all workers.
-            figures = chainer.get_current_reporter().observation
-            names = sorted(figures)
-            weight = self.get_iterator('main').weight
-            means = self.workers.mean(*(float(chainer.as_array(figures[name])) * weight
-                                        for name in names))
-            figures.update(zip(names, means))
 
     def step(self, batch, optimizer):
         """One update of the weights."""
@@ -94,11 +86,21 @@ class Updater(training.updaters.StandardUpdater):
             loss.backward()
             del loss  # the graph must not outlive the step
             optimizer.update()
+        if self.workers.size > 1:
+            # What the loss function has reported, as the mean over all workers.
+            figures = chainer.get_current_reporter().observation
+            names = sorted(figures)
+            means = self.workers.mean(*(float(chainer.as_array(figures[name])) * self.weight
+                                        for name in names))
+            figures.update(zip(names, means))
+
+    @property
+    def weight(self):
+        """What this worker's batch counts in the mean over workers."""
+        return getattr(self.get_iterator('main'), 'weight', 1.0)
 
     def weighted(self, loss):
-        """The loss times what this worker's batch counts in the mean over workers."""
-        weight = self.get_iterator('main').weight
-        return loss if weight == 1 else loss * weight
+        return loss if self.weight == 1 else loss * self.weight
 
     def finite(self, loss):
         """Whether the loss is a number; if not, the run ends with the weights as they were."""
@@ -177,7 +179,7 @@ class Training:
         self.plotted = -math.inf
         self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
         self.workers.from_first(lambda: self._check_settings(settings, restart))
-        self.trainer = training.Trainer(updater, self._is_over, out=self.folder)
+        self.trainer = training.Trainer(updater, self, out=self.folder)
         self._extend(validate, state)
 
     def _check_settings(self, settings, restart):
@@ -221,11 +223,13 @@ class Training:
             trigger=epoch, filename='log' if self.workers.first else None))
         if not self.workers.first:
             return
+        # mpiexec shows a terminal to its workers also where it writes into a log.
+        terminal = sys.stdout.isatty() and self.workers.size == 1
         trainer.extend(extensions.PrintReport(
             [c for c in columns if validate is not None or 'validation' not in c],
-            out=sys.stdout if sys.stdout.isatty() else _PlainLog()), trigger=epoch)
+            out=sys.stdout if terminal else _PlainLog()), trigger=epoch)
         trainer.extend(lambda _: self._plot(), name='plot', trigger=epoch, priority=-50)
-        if sys.stdout.isatty():
+        if terminal:
             trainer.extend(extensions.ProgressBar(update_interval=1))
         trainer.extend(lambda _: self._snapshot(), name='snapshot', trigger=epoch, priority=-100)
 
@@ -247,7 +251,12 @@ class Training:
             with replacing(os.path.join(self.folder, f'{key}.png')) as temporary:
                 figure.savefig(temporary, format='png')
 
-    def _is_over(self, trainer):
+    def get_training_length(self):
+        """For Chainer's progress bar, which asks the trigger that ends the training."""
+        return self.epochs, 'epoch'
+
+    def __call__(self, trainer):
+        """Whether the training is over."""
         # All leave together: a scheduler's signal reaches one worker before another.
         self.terminated, stop = self.workers.any(self.terminated, self.should_stop())
         return (self.updater.failure is not None or self.terminated or stop

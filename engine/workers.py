@@ -10,8 +10,11 @@ The first worker validates, logs and writes files; all must see the same --root.
 import os
 import sys
 import time
+import warnings
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import numpy
 
 from engine.errors import UserError
 
@@ -55,7 +58,6 @@ class Workers:
         """Mean over the workers of each number."""
         if self.size == 1:
             return values
-        import numpy
         return tuple(self.comm.allreduce_obj(numpy.array(values, float)) / self.size)
 
     def any(self, *flags):
@@ -65,7 +67,23 @@ class Workers:
     def from_first(self, function):
         """Calls the function at the first worker alone; all get what it returns."""
         value = function() if self.first else None
-        return value if self.size == 1 else self.comm.bcast_obj(value)
+        return value if self.size == 1 else self.comm.mpi_comm.bcast(value)
+
+    def join_batch_statistics(self, model):
+        """Lets the batch normalisations directly in a model use all workers' batches.
+
+        Their shares count alike, also in a last batch that cannot be shared evenly.
+        """
+        if self.size > 1:
+            from chainermn.links import create_mnbn_model
+            for link in list(model.children()):
+                if isinstance(link, chainer.links.BatchNormalization):
+                    name = link.name
+                    with warnings.catch_warnings(), model.init_scope():
+                        warnings.simplefilter('ignore', FutureWarning)  # "is experimental"
+                        joined = create_mnbn_model(link, self.comm)
+                        delattr(model, name)
+                        setattr(model, name, joined)
 
     def agree(self, optimizer):
         """Lets an optimizer that is set up average gradients; all begin with the first's weights.

@@ -529,3 +529,22 @@ def test_bad_input_is_one_clear_line(root, spoil, flags, why):
     assert 'error: ' in last and why in last
     if done.returncode == 1:
         assert len(done.stderr.splitlines()) == 1
+
+
+def test_training_on_a_terminal_shows_chainers_progress_bar(tmp_path):
+    featureSet.make_features(tmp_path)
+    leader, follower = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, REPOSITORY / 'rnn.py', '--tiny', '--epochs', '3', '--root', tmp_path],
+        stdout=follower, stderr=subprocess.PIPE)
+    os.close(follower)
+    shown = b''
+    try:
+        while block := os.read(leader, 1 << 16):
+            shown += block
+    except OSError:  # how Linux ends a terminal whose other side is closed
+        pass
+    finally:
+        os.close(leader)
+    assert process.wait(timeout=60) == 0, process.stderr.read().decode()
+    assert b'this epoch [' in shown and b'3 epoch / 3 epochs' in shown
