@@ -97,7 +97,8 @@ class _Compiled:
     def __init__(self, library, weights, biases, pools, relu, mean, threads):
         self.library = library
         self.lanes = library.lanes()
-        self.relu, self.pools, self.threads, self.mean = relu, pools, threads, mean
+        self.relu, self.pools, self.threads = relu, pools, threads
+        self.mean, self.no_mean = mean, numpy.zeros_like(mean)
         self.shapes = [w.shape[:2] for w in weights]
         self.u, self.biases = [], []
         for w, b in zip(weights, biases):
@@ -152,8 +153,9 @@ class _Compiled:
         # As many blocks for every thread, and none longer than the cache likes.
         most = MOST_TILES * (2 if self.u[level].nbytes > LARGE_WEIGHTS else 1)
         blocks = -(-tiles // (most * self.threads)) * self.threads
+        mean = self.mean if x.dtype == numpy.uint8 else self.no_mean
         layer = _Layer(
-            x.ctypes.data, out.ctypes.data, self.mean.ctypes.data, self.u[level].ctypes.data,
+            x.ctypes.data, out.ctypes.data, mean.ctypes.data, self.u[level].ctypes.data,
             self.biases[level].ctypes.data, n, height, width, self.shapes[level][1],
             x.shape[3], out.shape[3], level == 0, x.dtype == numpy.uint8, self.relu,
             self.pools[level], -(-tiles // blocks))
@@ -183,14 +185,18 @@ _B2, _A2 = (numpy.kron(a, a).astype(numpy.float32) for a in (_B, _A))
 BLOCK_FLOATS = 1 << 20  # of the transformed tiles of one block, so that it stays in the cache
 
 
+def transformed_weights(w):
+    """(outputs, inputs, 3, 3) -> (36, inputs, outputs) float32, as the tiles' products want them."""
+    u = numpy.einsum('ik,jl,ockl->ijco', _G, _G, w.astype(numpy.float64))
+    return numpy.ascontiguousarray(u.reshape(36, w.shape[1], len(w)).astype(numpy.float32))
+
+
 class _Numpy:
     """The stack in NumPy: both transforms are matrix products over whole blocks of tiles. Each
     thread takes a frame; BLAS keeps to one thread, so that sums never depend on its choice."""
 
     def __init__(self, weights, biases, pools, relu, mean, threads):
-        self.u = [numpy.ascontiguousarray(
-            numpy.einsum('ik,jl,ockl->ijco', _G, _G, w.astype(numpy.float64)).reshape(
-                36, w.shape[1], len(w)).astype(numpy.float32)) for w in weights]
+        self.u = [transformed_weights(w) for w in weights]
         self.biases, self.pools, self.relu = biases, pools, relu
         self.mean, self.threads = mean, threads
 
@@ -201,7 +207,7 @@ class _Numpy:
             return numpy.ascontiguousarray(numpy.stack(list(pool.map(self._frame, x))))
 
     def _frame(self, x):
-        h = x.astype(numpy.float32) - self.mean
+        h = x - self.mean if x.dtype == numpy.uint8 else x
         for layer in zip(self.u, self.biases, self.pools):
             h = self._layer(h, *layer)
         return h.transpose(2, 0, 1)
@@ -241,6 +247,30 @@ def _pooled(x):
 
 # ---- what callers see -----------------------------------------------------------------------
 
+def check_layers(layers):
+    """-> (weights, biases, pools): lists of float32 arrays, float32 arrays, bools.
+
+    Raises ValueError for weights that do not fit together.
+    """
+    layers = list(layers)
+    if not layers:
+        raise ValueError('a ConvStack needs at least one layer')
+    weights = [numpy.ascontiguousarray(w, numpy.float32) for w, _, _ in layers]
+    before = None
+    for number, w in enumerate(weights):
+        if w.ndim != 4 or w.shape[2:] != (3, 3) or before not in (None, w.shape[1]):
+            raise ValueError(f'layer {number} has weights {w.shape}, not '
+                             f'(outputs, {before or "inputs"}, 3, 3)')
+        before = w.shape[0]
+    biases = [numpy.zeros(len(w), numpy.float32) if b is None
+              else numpy.ascontiguousarray(b, numpy.float32)
+              for w, (_, b, _) in zip(weights, layers)]
+    for number, (w, b) in enumerate(zip(weights, biases)):
+        if b.shape != (len(w),):
+            raise ValueError(f'layer {number} has {len(w)} outputs and biases {b.shape}')
+    return weights, biases, [bool(pool) for _, _, pool in layers]
+
+
 class ConvStack:
     """Convolutions 3x3 (stride 1, padding 1), each with bias, ReLU and, where asked, 2x2
     max-pooling, for inference.
@@ -250,8 +280,9 @@ class ConvStack:
             None, pool_after a bool. NumPy arrays; transformed here once, so later changes to
             them are not seen.
         relu: whether a ReLU follows every convolution.
-        mean: (channels,) or a number, subtracted from every pixel of the input; what lies
-            outside the frame is zero after that, as when the mean is taken before.
+        mean: (channels,) or a number, subtracted from every pixel of an input of bytes; what
+            lies outside the frame is zero after that, as when the mean is taken before.
+            Float32 is taken as it is: its mean is off already.
         threads: how many to use; None is every core that this process may run on.
         compiled: True asks for winograd.c and raises RuntimeError where it cannot be built,
             False for NumPy; None takes the first that works, or what ENGINE_CONV says.
@@ -260,25 +291,9 @@ class ConvStack:
     """
 
     def __init__(self, layers, relu=True, mean=0, threads=None, compiled=None):
-        layers = list(layers)
-        if not layers:
-            raise ValueError('a ConvStack needs at least one layer')
-        weights = [numpy.ascontiguousarray(w, numpy.float32) for w, _, _ in layers]
-        before = None
-        for number, w in enumerate(weights):
-            if w.ndim != 4 or w.shape[2:] != (3, 3) or before not in (None, w.shape[1]):
-                raise ValueError(f'layer {number} has weights {w.shape}, not '
-                                 f'(outputs, {before or "inputs"}, 3, 3)')
-            before = w.shape[0]
-        biases = [numpy.zeros(len(w), numpy.float32) if b is None
-                  else numpy.ascontiguousarray(b, numpy.float32)
-                  for w, (_, b, _) in zip(weights, layers)]
-        for number, (w, b) in enumerate(zip(weights, biases)):
-            if b.shape != (len(w),):
-                raise ValueError(f'layer {number} has {len(w)} outputs and biases {b.shape}')
+        weights, biases, pools = check_layers(layers)
         self.in_channels, self.out_channels = weights[0].shape[1], len(weights[-1])
         self.threads = threads or usable_cores()
-        pools = [bool(pool) for _, _, pool in layers]
         mean = numpy.ascontiguousarray(
             numpy.broadcast_to(numpy.float32(mean), self.in_channels))
         library = _chosen(compiled)
