@@ -126,16 +126,20 @@ class FrameIterator(NumberedBatches):
             ends. All frames of a window are augmented alike.
         workers (int): clips decoded at once.
         repeat (bool): goes on after an epoch.
+        share_of: Workers.share_of, where several processes share each batch. What they have
+            together is one process's batch if frames_per_clip is 1; if not, the same frames
+            come in other batches.
     """
 
     def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
-                 augment=None, workers=2, repeat=True, offsets=(0,)):
+                 augment=None, workers=2, repeat=True, offsets=(0,),
+                 share_of=lambda members: (members, 1.0)):
         if not clips:
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.per_clip, self.augment = frames_per_clip, augment
-        self.offsets = numpy.array(offsets)
+        self.offsets, self.share_of = numpy.array(offsets), share_of
         self.pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
@@ -146,11 +150,12 @@ class FrameIterator(NumberedBatches):
         return numpy.random.RandomState([self.seed, *numbers])
 
     def _members(self, block):
-        """Indices of the clips that a block of batches reads."""
+        """Epoch, indices of the clips that a block of batches reads, and their weight."""
         epoch, place = divmod(block, self._blocks)
         order = (numpy.arange(len(self.clips)) if self.seed is None
                  else self._random(1, epoch).permutation(len(self.clips)))
-        return epoch, order[place * self.batch_size:(place + 1) * self.batch_size]
+        return epoch, *self.share_of(order[place * self.batch_size:
+                                           (place + 1) * self.batch_size])
 
     def _read(self, epoch, index):
         clip = self.clips[index]
@@ -180,7 +185,7 @@ class FrameIterator(NumberedBatches):
 
     def _start(self, block):
         if block not in self._pending:
-            epoch, members = self._members(block)
+            epoch, members, _ = self._members(block)
             self._pending[block] = [self.pool.submit(self._read, epoch, int(index))
                                     for index in members]
 
@@ -195,7 +200,8 @@ class FrameIterator(NumberedBatches):
             self._block = block, numpy.concatenate(
                 [job.result() for job in self._pending.pop(block)])
         frames = self._block[1]
-        labels = numpy.repeat([self.clips[i].label for i in self._members(block)[1]],
+        _, members, self.weight = self._members(block)
+        labels = numpy.repeat([self.clips[i].label for i in members],
                               self.per_clip).astype(numpy.int32)
         order = (numpy.arange(len(labels)) if self.seed is None
                  else self._random(3, block).permutation(len(labels)))
