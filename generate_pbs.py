@@ -1,4 +1,4 @@
-"""Writes the batch jobs of stage 2, one a part, and tells how far they are.
+"""Writes the batch jobs of stage 2, one a part, or of a training; tells how far they are.
 
 Needs   what saveFeatures_1024.py needs, and ROOT/cluster.toml or flags for this cluster
 Writes  ROOT/jobs/part01.pbs ... part12.pbs, pack.pbs; their logs stand beside them
@@ -6,6 +6,7 @@ Writes  ROOT/jobs/part01.pbs ... part12.pbs, pack.pbs; their logs stand beside t
     ./saveFeatures.sh --root DIR --account ABC     # runs this script, submits what it names
     ./saveFeatures.sh --root DIR --status          # a line a part
     ./saveFeatures.sh --root DIR --resubmit        # sends the parts that died, same flags
+    ./saveFeatures.sh --root DIR --stage rnn --nodes 2 --processes 2 --communicator naive
 
 Flags that are not named here are those of saveFeatures_1024.py. ROOT/cluster.toml holds any
 of them without the dashes: account = "ABC", module = ["cuda", "ffmpeg"]; see docs/cluster.md.
@@ -34,6 +35,8 @@ RECORD, REMEMBERED = 'jobs.txt', 'flags.json'
 PACK = 'pack'
 # Scripts that work in parts: each offers get_parser, work_of, JOB, JOBS and THEN.
 STAGES = ('saveFeatures_1024', 'opticalFlow')
+# One job each, which several nodes may share.
+TRAININGS = ('frameBasedTrain', 'rnn')
 # What a one-letter state of qstat means; a job that is over or unknown is none of these.
 ALIVE = {'Q': 'queued', 'R': 'running', 'H': 'held', 'E': 'ending', 'W': 'waiting',
          'S': 'suspended', 'T': 'moving', 'B': 'running'}
@@ -46,8 +49,8 @@ def get_parser():
     group = parser.add_argument_group('what to do')
     group.add_argument('--root', type=Path, default=Path('.'), metavar='DIR',
                        help='folder under which all files stand (default: here)')
-    group.add_argument('--stage', choices=STAGES, default=STAGES[0],
-                       help=f'whose parts (default: {STAGES[0]})')
+    group.add_argument('--stage', choices=STAGES + TRAININGS, default=STAGES[0],
+                       help=f'whose parts, or a training as one job (default: {STAGES[0]})')
     group.add_argument('--settings', type=Path, metavar='FILE',
                        help='flags for this cluster (default: ROOT/cluster.toml if there)')
     group.add_argument('--then-pack', action='store_true',
@@ -63,9 +66,13 @@ def get_parser():
     group.add_argument('--walltime', default='02:30:00', metavar='HH:MM:SS',
                        help='a job leaves by itself before (default: 02:30:00)')
     group.add_argument('--ppn', type=int, default=16, metavar='N',
-                       help='cores of the one node a job gets (default: 16)')
+                       help='cores of a node that a job gets (default: 16)')
+    group.add_argument('--nodes', type=hf.whole(1), default=1, metavar='N',
+                       help='nodes of a training with --communicator (default: 1)')
+    group.add_argument('--processes', type=hf.whole(1), default=1, metavar='N',
+                       help='its processes on each node, as many as --gpus (default: 1)')
     group.add_argument('--gpus', type=int, default=0, metavar='N',
-                       help='GPUs of that node (default: 0); say --device 0 too')
+                       help='GPUs of a node (default: 0); say --device 0 too')
     group.add_argument('--property', metavar='NAME', help='kind of node, such as xk')
     group.add_argument('--queue', metavar='NAME', help='queue or partition')
     group.add_argument('--account', metavar='NAME', help='who pays')
@@ -74,14 +81,15 @@ def get_parser():
                        help="any further line of the header, such as '-l mem=32gb'; again for "
                             'more')
     group.add_argument('--name', help='what the jobs are called, less the number (default: '
-                                      'features, or flow)')
+                                      'features, or flow); of rnn also its own --name')
     group = parser.add_argument_group('inside a job')
     group.add_argument('--module', action='append', default=[], metavar='NAME',
                        help='module to load; again for more')
     group.add_argument('--setup', action='append', default=[], metavar='COMMAND',
                        help='shell command to run first; again for more')
-    group.add_argument('--launcher', default='', metavar='COMMAND',
-                       help="put before python: 'aprun -n 1 -N 1' on a Cray")
+    group.add_argument('--launcher', metavar='COMMAND',
+                       help="put before python: 'aprun -n 1 -N 1' on a Cray (default: nothing, or "
+                            'mpiexec -n with as many workers as a training has)')
     group.add_argument('--python', default=sys.executable, metavar='FILE',
                        help='default: the one that runs this')
     group.add_argument('--pack-flags', default='', metavar='FLAGS',
@@ -115,17 +123,20 @@ def settings_flags(path):
 def header(args, name, log):
     """The lines that the scheduler reads; none may carry a comment."""
     if args.scheduler == 'slurm':
-        lines = [f'--job-name={name}', '--nodes=1', '--ntasks=1',
-                 f'--cpus-per-task={args.ppn}', f'--time={args.walltime}', f'--output={log}',
+        lines = [f'--job-name={name}', f'--nodes={args.nodes}',
+                 f'--ntasks={args.nodes * args.processes}',
+                 f'--cpus-per-task={max(args.ppn // args.processes, 1)}', f'--time={args.walltime}', f'--output={log}',
                  '--open-mode=append']
         options = {'--gres=gpu:': args.gpus, '--constraint=': args.property,
                    '--partition=': args.queue, '--account=': args.account,
                    '--mail-type=END,FAIL --mail-user=': args.mail}
     else:
         if args.scheduler == 'openpbs':
-            node = f'select=1:ncpus={args.ppn}' + (f':ngpus={args.gpus}' if args.gpus else '')
+            node = (f'select={args.nodes}:ncpus={args.ppn}'
+                    + (f':mpiprocs={args.processes}' if args.processes > 1 else '')
+                    + (f':ngpus={args.gpus}' if args.gpus else ''))
         else:
-            node = f'nodes=1:ppn={args.ppn}' + (f':gpus={args.gpus}' if args.gpus else '')
+            node = f'nodes={args.nodes}:ppn={args.ppn}' + (f':gpus={args.gpus}' if args.gpus else '')
         node += f':{args.property}' if args.property else ''
         lines = [f'-N {name}', f'-l {node}', f'-l walltime={args.walltime}', '-j oe',
                  f'-o {log}']
@@ -137,9 +148,13 @@ def header(args, name, log):
 
 def job_text(args, job, folder, commands):
     """The .pbs file of a job that runs the commands, each a list of words, in order."""
-    name = (args.name or stage_of(args).JOB) + job.removeprefix('part')
+    name = job
+    if args.stage in STAGES:
+        name = (args.name or stage_of(args).JOB) + job.removeprefix('part')
     # A scheduler shows what it caught only when the job is over, hence a log of our own.
-    run = [f'{args.launcher} {shlex.join(command)} >>{job}.log 2>&1'.strip()
+    workers = args.nodes * args.processes
+    launcher = args.launcher or (f'mpiexec -n {workers}' if workers > 1 else '')
+    run = [f'{launcher} {shlex.join(command)} >>{job}.log 2>&1'.strip()
            for command in commands]
     # exec: SIGTERM must reach the last command itself, not a shell before it.
     return '\n'.join([
@@ -152,11 +167,15 @@ def job_text(args, job, folder, commands):
         *(f'{line} || [ $? = 3 ] || exit 1' for line in run[:-1]), f'exec {run[-1]}', ''])
 
 
+def command_of(args, root, script, *words):
+    """The words of a stage's command; a login profile may set another PATH, so paths are whole."""
+    return [args.python, str(hf.HERE / script), *words, '--root', str(root)]
+
+
 def write_jobs(args, flags, root, folder, parts):
     """Writes ROOT/jobs/partNN.pbs, and pack.pbs where the stage has a next one."""
-    def python(script, *words):
-        # A login profile may set another PATH, so every path is a whole one.
-        return [args.python, str(hf.HERE / script), *words, '--root', str(root)]
+    def python(*words):
+        return command_of(args, root, *words)
     texts, then = {}, stage_of(args).THEN
     if then:
         same = [f'--split={parts.split}', *hf.names_of(parts).flags().split()]
@@ -301,28 +320,54 @@ def job_states(args, folder):
 
 # ----------------------------------------------------------------------------- main
 
+def training(args, flags, root):
+    """Writes the one job of a training, or tells how it is; returns the exit code."""
+    if args.name and args.stage == 'rnn':
+        flags = [*flags, '--name', args.name]
+    # A flag that the stage would refuse is refused now, not in a job in the night.
+    work = stage_of(args).get_parser().parse_args([*flags, '--root', str(root)])
+    if args.nodes * args.processes > 1 and not work.communicator:
+        raise UserError(f'{args.nodes * args.processes} workers want to know of one another: add '
+                        '--communicator pure_nccl (GPUs) or naive (CPUs)')
+    clip_parts.seconds(args.walltime)
+    folder = root / 'jobs'
+    job = '-'.join(filter(None, (args.stage, args.name)))
+    states, alive, known = job_states(args, folder)
+    stream = sys.stdout if args.status else sys.stderr
+    print(f'{job}: {states.get(job, "never submitted")}',
+          *(f'  {line}' for line in last_words(folder, job)), sep='\n', file=stream)
+    if args.status:
+        return 0
+    if not known or job in alive:
+        raise UserError(f'{job}: may still run; nothing is submitted')
+    write_text(folder / f'{job}.pbs',
+               job_text(args, job, folder, [command_of(args, root, f'{args.stage}.py', *flags)]))
+    print(args.scheduler, folder, '', '', job, sep='\n')
+    return 0
+
+
 def main():
     parser = get_parser()
     given = sys.argv[1:]
     first, _ = parser.parse_known_args(given)
     root = first.root.resolve()
+    if '\n' in str(root):
+        raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
+    settings = first.settings or root / SETTINGS
+    flags = (settings_flags(settings) if first.settings or settings.exists() else []) + given
+    if first.stage in TRAININGS:
+        return training(*parser.parse_known_args(flags), root)
     stage = stage_of(first)
     # Each variant has its own jobs.
     variant = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     hf.add_variant(variant, 'stream', 'fusion', 'layer')
     folder = root / hf.names_of(variant.parse_known_args(given)[0]).of(stage.JOBS)
-    if '\n' in str(root):
-        raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
     remembered = hf.read_json(folder / REMEMBERED)
     if first.resubmit and remembered is None:
         raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh '
                         f'--root {shlex.quote(str(first.root))}')
     if (first.resubmit or first.status) and remembered:
         flags = remembered + given
-    else:
-        settings = first.settings or root / SETTINGS
-        there = first.settings or settings.exists()
-        flags = (settings_flags(settings) if there else []) + given
     args, work_flags = parser.parse_known_args(flags)
     # The stage's own parser checks the rest now, not in a job in the night.
     work = stage.get_parser().parse_args(['1', *work_flags, '--root', str(root)])

@@ -59,6 +59,28 @@ def test_header_for_openpbs_and_slurm(small_set, tmp_path, monkeypatch):
     assert not any(line.startswith('#PBS') for line in lines)
 
 
+def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
+    root = copy_set(small_set, tmp_path / 'r')
+
+    def lines(*flags):
+        monkeypatch.setattr(sys, 'argv', [
+            'generate_pbs.py', '--root', str(root), '--python', '/opt/python', '--ppn', '8',
+            '--nodes', '3', '--processes', '2', *flags])
+        assert generate_pbs.main() == 0
+        job = capsys.readouterr().out.split()[-1]
+        return (root / 'jobs' / f'{job}.pbs').read_text().splitlines()
+    rnn = ('--stage', 'rnn', '--name', 'deep', '--communicator', 'naive', '--layers', '5')
+    assert '#PBS -l nodes=3:ppn=8' in lines(*rnn)
+    assert '#PBS -l select=3:ncpus=8:mpiprocs=2' in lines(*rnn, '--scheduler', 'openpbs')
+    text = lines(*rnn, '--scheduler', 'slurm')
+    assert {'#SBATCH --nodes=3', '#SBATCH --ntasks=6', '#SBATCH --cpus-per-task=4',
+            '#SBATCH --job-name=rnn-deep'} <= set(text)
+    assert text[-1] == (f'exec mpiexec -n 6 /opt/python {REPOSITORY}/rnn.py --communicator naive '
+                        f'--layers 5 --name deep --root {root} >>rnn-deep.log 2>&1')
+    with pytest.raises(UserError, match='add --communicator'):
+        lines('--stage', 'frameBasedTrain')
+
+
 def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
     root = copy_set(small_set, tmp_path / 'r')
     (root / 'cluster.toml').write_text('ppn = 4\nwalltime = "01:00:00"\nparts = 3\n'
