@@ -11,6 +11,7 @@ import http.client
 import os
 import re
 import shutil
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -123,6 +124,11 @@ def _attempt(url, f, part, timeout):
                 raise _Interrupted(f'the server says {error.code} {error.reason}') from None
             raise UserError(f'{url}: the server says {error.code} {error.reason}') from None
     except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, 'reason', None)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            raise UserError(f'{url}: the certificate there is not to be trusted '
+                            f'({reason.verify_message}); is this clock right, and the system '
+                            'package ca-certificates there?') from None
         raise _Interrupted(f'no answer ({getattr(error, "reason", None) or error})') from None
     with response:
         total = _total(url, response, f, part)
