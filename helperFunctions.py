@@ -361,9 +361,9 @@ def _lines(path):
         text = path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'not a text'
-        raise UserError(f'{path}: {reason}; the official lists are '
-                        'UCF101TrainTestSplits-RecognitionTask.zip, unpacked into '
-                        f'{path.parent}') from None
+        raise UserError(f'{path}: {reason}; the official lists '
+                        '(UCF101TrainTestSplits-RecognitionTask.zip) come by python getData.py '
+                        '--lists-only, those of own videos by python makeSplit.py') from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, line.strip()
