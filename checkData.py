@@ -99,7 +99,8 @@ def inventory(root, split, workers, quick=False):
     lists = hf.read_lists(root, split, leaks=True)
     folder = root / hf.CLIPS
     if not folder.is_dir():
-        raise UserError(f'{folder}: not there; put the clips there, or make small ones: '
+        raise UserError(f'{folder}: not there; python getData.py --root {root} fetches UCF-101, '
+                        'python makeSplit.py lays out own videos, and small clips are drawn by '
                         f'python demo.py clips --root {root}')
     clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
     files = [path for path in files_under(folder) if path.is_file()]
