@@ -19,6 +19,8 @@ class Camera(Frames):
         The others as in Frames.
     """
 
+    apart = True
+
     def __init__(self, name, form='v4l2', seconds=None, record=None, **options):
         super().__init__(name, **options)
         self.form, self.seconds, self.record = form, seconds, record

@@ -52,7 +52,7 @@ def panel(rows, size):
     """Draws class names with bars and percentages.
 
     Args:
-        rows: [(name, probability)], the best first.
+        rows: [(name, probability)], the best first; a low video has no room for all.
         size: (width, height) of the video, pixels.
 
     Returns:
@@ -62,6 +62,7 @@ def panel(rows, size):
     letters = max(10, round(0.034 * height))
     line, margin = round(1.6 * letters), max(3, letters // 3)
     font = ImageFont.truetype(FONT, letters)
+    rows = rows[:max(1, (round(0.45 * height) - margin) // line)]
     room = font.getlength('100 %') + 4 * margin
     inner = min(width - 2 * margin, max(18 * letters, round(0.42 * width)))
     image = Image.new('RGBA', (max(inner, 8), margin + line * len(rows)), (0, 0, 0, 0))

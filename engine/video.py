@@ -127,6 +127,9 @@ class Frames:
         DecoderKilled: a signal has ended ffmpeg.
     """
 
+    # Whether ffmpeg is in a process group of its own, where the terminal's Ctrl-C does not reach it.
+    apart = False
+
     def __init__(self, path, size=224, batch=32, step=1, only=None, timed=False):
         self.path, self.batch = str(path), batch
         self.width, self.height = (size, size) if numpy.isscalar(size) else size
@@ -137,9 +140,12 @@ class Frames:
 
     def stop(self):
         """Ends the reading in good order, after the frames that are on their way."""
-        self._stopped = True
-        if self._process is not None:
+        if self._process is None:
+            raise KeyboardInterrupt  # not begun yet: nothing to end well
+        # a second signal would make ffmpeg drop what it has not written yet
+        if not self._stopped:
             self._process.terminate()
+        self._stopped = True
 
     def _input(self):
         return ['-i', 'file:' + self.path]
@@ -168,7 +174,7 @@ class Frames:
                 command += ['-stats_enc_pre', times.name, '-stats_enc_pre_fmt', '{ti}']
             process = self._process = subprocess.Popen(
                 [*command, 'pipe:1'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=errors, bufsize=0)
+                stderr=errors, bufsize=0, process_group=0 if self.apart else None)
             try:
                 while True:
                     buffer = numpy.empty((self.batch, *shape), numpy.uint8)
