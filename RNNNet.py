@@ -14,15 +14,17 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
+from PoolingNet import PoolingNet
+from engine.featurenet import FeatureNet
 from engine.lstm import GRU, LSTM
-from engine.modelfile import load_network
+from engine.modelfile import load_network, read_card
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
 LOSSES = ('linear', 'uniform', 'last')
 MADE_BY = 'python rnn.py'
 
 
-class RNNNet(chainer.Chain):
+class RNNNet(FeatureNet):
     """Scores of every step from features of every step.
 
     Args:
@@ -38,7 +40,7 @@ class RNNNet(chainer.Chain):
 
     def __init__(self, n_in, n_classes, cell='lstm', cells=(1024,), hidden=1024,
                  batch_norm=True, dropout=(0.5, 0.5, 0.5), recurrent_dropout=0.0):
-        super().__init__()
+        super().__init__(n_in)
         self.shape = dict(n_in=n_in, n_classes=n_classes, cell=cell, cells=list(cells),
                           hidden=hidden, batch_norm=batch_norm, dropout=list(dropout),
                           recurrent_dropout=recurrent_dropout)
@@ -61,15 +63,7 @@ class RNNNet(chainer.Chain):
                     if batch_norm:
                         self.norm2 = L.BatchNormalization(width)
             self.out = L.Linear(width, n_classes)
-        # The training features' statistics travel with the weights.
-        self.add_persistent('mean', numpy.zeros(n_in, numpy.float32))
-        self.add_persistent('scale', numpy.ones(n_in, numpy.float32))
         self.reset_state()
-
-    def set_statistics(self, mean, std):
-        """Takes the mean and deviation, (D,), that features are normalised by."""
-        self.mean[...] = self.xp.asarray(mean)
-        self.scale[...] = self.xp.asarray(1 / std)
 
     def reset_state(self):
         """Begins a new sequence."""
@@ -98,7 +92,7 @@ class RNNNet(chainer.Chain):
                 stands at the end of its sequence.
         """
         steps, batch, _ = xs.shape
-        h = (xs - self.mean) * self.scale
+        h = self.normalise(xs)
         if self.cell == 'mean':
             h = self._running_mean(h)
         if self.drop_in and chainer.config.train:
@@ -183,5 +177,6 @@ def sequence_loss(model, xs, labels, weights, mask=None):
 
 
 def load_rnn(path, made_by=MADE_BY):
-    """Returns (RNNNet, card) from RNN.model."""
-    return load_network(RNNNet, path, made_by)
+    """Returns (RNNNet or PoolingNet, card) from RNN.model."""
+    pools = read_card(path, made_by).get('kind') == 'pooling'
+    return load_network(PoolingNet if pools else RNNNet, path, made_by)

@@ -1,4 +1,4 @@
-"""Stage 6: trains a recurrent network on sequences of frame features, then tests it.
+"""Stage 6: trains a recurrent or pooling network on sequences of frame features, then tests it.
 
 Needs   ROOT/train1024.hdf5 with statistics (python normalizeData.py), ROOT/test1024.hdf5
 Writes  ROOT/RNN.model, ROOT/RNN_testPredictions.hdf5, ROOT/RNN_validationPredictions.hdf5,
@@ -6,7 +6,9 @@ Writes  ROOT/RNN.model, ROOT/RNN_testPredictions.hdf5, ROOT/RNN_validationPredic
 
     python rnn.py                                    # the original: one LSTM of 1024 cells
     python rnn.py --name deep --layers 5 --cells 512 --optimizer adam --lr 0.0005
+    python rnn.py --name deeper --start-from deep --layers 5 --cells 512 --steps 240
     python rnn.py --name linear --cell linear        # a baseline that sees no order
+    python rnn.py --name conv --cell conv-pool --layer pool5 --fc-from-frames --batch 32
     python rnn.py --name deep --test-only --inference segments:4 --test-steps 60
 
 The groups that the frame network did not see validate; the weights of the epoch with the
@@ -23,14 +25,23 @@ import numpy
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, WeightDecay
 
 import helperFunctions as hf
+from PoolingNet import FAMILIES, PoolingNet
 from RNNNet import CELLS, LOSSES, RNNNet, load_rnn, sequence_loss, step_weights
-from engine import statistics
+from VGGNet_1024 import load_vgg_1024
+from engine import statistics, workers
 from engine.adam import Adam
 from engine.errors import UserError
 from engine.inference import check_technique, predict
-from engine.modelfile import load_weights, save_model
+from engine.modelfile import go_on_from, load_weights, save_model, weights_digest
 from engine.sequences import FeatureStore, SequenceBatches
 from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, reseed
+
+
+# What only one kind of network takes.
+NOT_POOLING = {'layers': '--layers', 'cells': '--cells', 'hidden': '--hidden',
+               'batch_norm': '--no-batch-norm', 'recurrent_dropout': '--recurrent-dropout',
+               'window': '--window', 'loss_weights': '--loss'}
+POOLING = {'fc': '--fc', 'fc_from_frames': '--fc-from-frames'}
 
 
 def get_parser():
@@ -39,10 +50,17 @@ def get_parser():
                         help='names the model and all its files (default: RNN, or RNN_flow ...)')
     hf.add_variant(parser, 'stream', 'fusion', 'layer')
     group = parser.add_argument_group('model')
-    group.add_argument('--cell', choices=CELLS, default='lstm',
-                       help='lstm; gru, with a quarter fewer weights; linear, a classifier of '
-                            'each frame, and mean, one of the mean so far: baselines that see no '
-                            'order (default: lstm)')
+    group.add_argument('--cell', choices=(*CELLS, *FAMILIES), default='lstm', metavar='KIND',
+                       help='what joins the frames. Recurrent: lstm; gru, with a quarter fewer '
+                            'weights. Baselines that see no order: linear, a classifier of each '
+                            'frame; mean, one of the mean so far. Pooling, one answer a sequence '
+                            '(Ng et al. 2015; PoolingNet.py tells more): conv-pool and late-pool, '
+                            'the maximum over time before or behind the layers of --fc, which '
+                            'see no order; slow-pool and local-pool, of 10 frames at a time; '
+                            'time-conv, 256 kernels over 10 frames (default: lstm)')
+    group.add_argument('--start-from', metavar='NAME',
+                       help='begin with the weights of NAME.model: one that was trained on short '
+                            'sequences goes on with long ones')
     group.add_argument('--layers', type=hf.whole(1), metavar='N',
                        help='recurrent layers; more learn the training clips by heart sooner and '
                             'want more data or dropout (default: one for each of --cells)')
@@ -62,6 +80,12 @@ def get_parser():
     group.add_argument('--recurrent-dropout', type=float, default=0.0, metavar='RATIO',
                        help='the same on the way from step to step, one choice a sequence: '
                             'weakens what is remembered by heart (default: 0)')
+    group = parser.add_argument_group('pooling')
+    group.add_argument('--fc', type=hf.whole(0), nargs='+', default=[1024, 1024], metavar='N',
+                       help='units of each fully connected layer (default: 1024 1024)')
+    group.add_argument('--fc-from-frames', action='store_true',
+                       help='start with fc6, fc7 and fc8 of the frame network, as many and as '
+                            'large as they are (wants --layer pool5)')
     group = parser.add_argument_group('sequences')
     group.add_argument('--steps', type=hf.whole(1), default=120, metavar='N',
                        help='frames of a training sequence: a random segment of a long clip, a '
@@ -127,20 +151,24 @@ def get_parser():
                        help='average in each sequence run backward')
     group.add_argument('--readout', choices=hf.READOUTS, default='linear',
                        help='how the steps make one prediction: mean of log probability, the '
-                            'same weighted (j+1)/T, last step, or maximum (default: linear)')
+                            'same weighted (j+1)/T, last step, or maximum; the mean names the '
+                            'class that the sum does (default: linear)')
     group = parser.add_argument_group('bookkeeping')
     group.add_argument('--memory', type=float, default=4.0, metavar='GIB',
                        help='features up to this size are held in memory (default: 4)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot')
     hf.add_device(parser, convolutions=False)
+    workers.add_communicator(parser)
     return parser
 
 
 def parse(parser, argv=None):
     """Parses flags and checks what argparse cannot; --layers and --cells come out as one."""
     args = hf.parse_stage(parser, argv, epochs=2, batch=8, steps=16, window=8, cells=[16],
-                          hidden=16, test_steps=16)
+                          hidden=16, fc=[16], test_steps=16)
+    if not args.test_only:
+        _check_kind(parser, args)
     args.layers = len(args.cells) if args.layers is None else args.layers
     if len(args.cells) not in (1, args.layers):
         raise UserError(f'--layers {args.layers} --cells {" ".join(map(str, args.cells))}: one '
@@ -158,7 +186,27 @@ def parse(parser, argv=None):
     if not re.fullmatch(r'[\w.,+-]+', args.name):
         raise UserError(f'--name {args.name}: a name of letters, digits and _ . , + - alone, '
                         'not a path')
+    if args.start_from == args.name:
+        raise UserError(f'--start-from {args.name}: a run cannot start from itself; give it '
+                        'another --name')
     return args
+
+
+def _check_kind(parser, args):
+    """Refuses flags that the network of --cell has no use for."""
+    pools = args.cell in FAMILIES
+    for key, flag in (NOT_POOLING if pools else POOLING).items():
+        if getattr(args, key) != parser.get_default(key):
+            raise UserError(f'{flag} is not for --cell {args.cell}'
+                            + ', which takes a sequence as a whole' * pools)
+    if args.fc_from_frames and (args.layer != 'pool5' or args.fc != parser.get_default('fc')):
+        raise UserError('--fc-from-frames wants --layer pool5, and no --fc')
+    if FAMILIES.get(args.cell, FAMILIES['conv-pool']).join == 'concatenate':
+        if (args.variable_length or args.inference == 'full'
+                or args.test_steps not in (args.steps, parser.get_default('test_steps'))):
+            raise UserError(f'--cell {args.cell} is made for sequences of one length: no '
+                            '--variable-length, no --inference full, --test-steps as --steps')
+        args.test_steps = args.steps
 
 
 def made_by(args):
@@ -168,8 +216,10 @@ def made_by(args):
 
 def settings_of(args):
     """What decides a result, as JSON values."""
+    unused = NOT_POOLING if args.cell in FAMILIES else POOLING
     return {key: value for key, value in hf.settings_of(args).items()
-            if key not in ('memory', 'test_only')}
+            if key not in ('memory', 'test_only', *unused)
+            and (key, value) != ('start_from', None)}
 
 
 class WindowUpdater(Updater):
@@ -191,24 +241,29 @@ class WindowUpdater(Updater):
             now = slice(start, start + self.window)
             loss, hits = sequence_loss(self.model, xs[now], labels, weights[now],
                                        mask[now] if padded else None)
+            total += float(loss.array) * len(labels)
+            right += hits
+            loss = self.weighted(loss)
             if not self.finite(loss):
                 return
-            total += float(loss.array)
-            right += hits
-            if not weights[now].any():
+            if not self.workers.any(weights[now].any())[0]:
                 continue  # nothing of this window counts; only the state goes on
             optimizer.target.cleargrads()
             loss.backward()
             del loss  # the graph must not outlive the window
             optimizer.update()
-        chainer.report({'loss': total * len(labels) / float(weights.sum()),
-                        'accuracy': right / float(mask.sum())}, optimizer.target)
+        # A share that counts nothing repeats a clip of another worker's.
+        counts = self.weight > 0
+        total, weights, right, real = self.workers.mean(
+            *(counts * float(value) for value in (total, weights.sum(), right, mask.sum())))
+        chainer.report({'loss': total / weights, 'accuracy': right / real}, optimizer.target)
 
 
-def make_optimizer(args, model):
+def make_optimizer(args, model, team):
     optimizer = (Adam(args.lr) if args.optimizer == 'adam'
                  else chainer.optimizers.MomentumSGD(args.lr, 0.9))
     optimizer.setup(model)
+    team.agree(optimizer)
     if args.weight_decay:
         optimizer.add_hook(WeightDecay(args.weight_decay))
     if args.clip:
@@ -218,13 +273,41 @@ def make_optimizer(args, model):
     return optimizer
 
 
-def train(args, device, lists):
-    """Trains, and saves the model of the best epoch with its figures; returns the seconds."""
+def new_model(args, n_in, n_classes, f):
+    """The network that the flags ask for, on features of length n_in of an open HDF5 file."""
+    dropout = args.dropout * 3 if len(args.dropout) == 1 else args.dropout
+    if args.cell not in FAMILIES:
+        model = RNNNet(n_in, n_classes, args.cell, args.cells, args.hidden, args.batch_norm,
+                       dropout, args.recurrent_dropout)
+        model.set_statistics(*statistics.read(f))
+        return model
+    fc, vgg = [units for units in args.fc if units], None
+    if args.fc_from_frames:
+        path = args.root / hf.names_of(args).model
+        vgg, _ = load_vgg_1024(path)
+        if weights_digest(path) != f.attrs['model_sha256']:
+            raise UserError(f'{path}: another network than made the features; make them again: '
+                            f'./saveFeatures.sh{hf.names_of(args).flags()}')
+        fc = [vgg.shape['hidden'], vgg.n_features]
+    model = PoolingNet(n_in, n_classes, args.cell, fc, f.attrs.get('maps'), args.steps, dropout)
+    if vgg is None:
+        model.set_statistics(*statistics.read(f))
+    else:
+        print(f'{", ".join(model.start_from_frames(vgg)) or "no layer"} from {path}')
+    return model
+
+
+def train(args, device, lists, team):
+    """Trains, and saves the model of the best epoch with its figures; returns the seconds.
+
+    Args:
+        team (Workers): the processes that share the work; all but the first return None.
+    """
     names = hf.names_of(args)
     with hf.open_hdf5(args.root / names.train, made_by(args)) as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
         hf.check_split(f.filename, f.attrs, args.split)
-        mean, std = statistics.read(f)
+        std = statistics.read(f)[1]
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
                                 args.memory)
@@ -235,10 +318,15 @@ def train(args, device, lists):
               f'{len(lists.classes)} classes, features '
               f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
         reseed(device, args.seed)
-        dropout = args.dropout * 3 if len(args.dropout) == 1 else args.dropout
-        model = RNNNet(training.n_features, len(lists.classes), args.cell, args.cells,
-                       args.hidden, args.batch_norm, dropout, args.recurrent_dropout)
-        model.set_statistics(mean, std)
+        model = new_model(args, training.n_features, len(lists.classes), f)
+        card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
+                'classes': lists.classes, 'split': args.split, 'features': features}
+        started = {}
+        if args.start_from:
+            path = args.root / f'{args.start_from}.model'
+            started['start_from_sha256'] = go_on_from(
+                path, model, card, f'python rnn.py --name {args.start_from}')
+        team.join_batch_statistics(model)
         model.to_device(device)
         folder = args.root / f'{args.name}.training'
         best = Best(folder / 'best.npz', model, args.patience)
@@ -249,21 +337,27 @@ def train(args, device, lists):
             best.add(figures['loss'])
             return {'loss': figures['loss'], 'accuracy': figures['top1']}
 
-        batches = SequenceBatches(training, args.batch, args.steps, args.seed, args.reverse,
+        batches = SequenceBatches(training, args.batch * team.size, args.steps, args.seed, args.reverse,
                                   args.stride, args.noise, args.drop_frames, std,
-                                  args.variable_length)
-        settings = dict(settings_of(args), seed=args.seed, split=args.split, features=features)
+                                  args.variable_length, team.share_of)
+        settings = dict(settings_of(args), seed=args.seed, split=args.split, features=features,
+                        workers=team.size, **started)
         if args.schedule in ('linear', 'cosine'):
             settings['schedule'] += f' over {args.epochs} epochs'
-        run = Training(
-            WindowUpdater(model, args.window, args.loss_weights, batches,
-                          make_optimizer(args, model), seed=args.seed, device=device,
-                          rate=lambda done: args.lr * rate_factor(
-                              args.schedule, done, args.epochs, args.lr_drop),
-                          converter=lambda batch, device: (device.send(batch[0]), *batch[1:])),
-            args.epochs, folder, settings, validate if len(validation) else None,
-            best.should_stop, best, restart=args.restart)
+        common = dict(
+            seed=args.seed, device=device, workers=team,
+            rate=lambda done: args.lr * rate_factor(args.schedule, done, args.epochs, args.lr_drop),
+            converter=lambda batch, device: (device.send(batch[0]), *batch[1:]))
+        optimizer = make_optimizer(args, model, team)
+        updater = (Updater(batches, optimizer, model.loss, **common) if model.once else
+                   WindowUpdater(model, args.window, args.loss_weights, batches, optimizer,
+                                 **common))
+        run = Training(updater, args.epochs, folder, settings,
+                       validate if len(validation) else None, best.should_stop, best,
+                       restart=args.restart)
         run.run()
+        if not team.first:
+            return None
         log, kept = run.log(), run.log()[-1]
         if len(validation):
             load_weights(best.path, model)
@@ -275,15 +369,16 @@ def train(args, device, lists):
         ('epoch', 'epoch')) if key in kept}
     figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
-        'kind': 'rnn', 'shape': model.shape, 'classes': lists.classes, 'split': args.split,
-        'method': method_of(args), **names._asdict(), 'features': features,
-        'training': figures, **hf.provenance(args, settings_of(args))})
+        **card, 'method': method_of(args), **names._asdict(), **started, 'training': figures,
+        **hf.provenance(args, settings_of(args))})
     return round(log[-1]['elapsed_time'], 1)
 
 
 def method_of(args):
-    """'LSTM 2x1024', 'GRU 512-256', 'linear', 'flow LSTM 2x1024'."""
+    """'LSTM 2x1024', 'GRU 512-256', 'linear', 'conv pooling', 'flow LSTM 2x1024'."""
     names = hf.names_of(args)
+    if args.cell in FAMILIES:
+        return names.method(FAMILIES[args.cell].method)
     if args.cell not in ('lstm', 'gru'):
         return names.method(args.cell)
     units = (f'{args.layers}x{args.cells[0]}' if len(set(args.cells)) == 1
@@ -366,13 +461,16 @@ def test(args, device, lists, **figures):
 
 def main():
     args = parse(get_parser())
+    team = workers.get_workers(args.communicator)
     hf.print_settings(args)
-    device = hf.get_device(args.device)
+    device = hf.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
     with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
         hf.check_split(f.filename, f.attrs, args.split)  # before hours of training
     figures = ({'test_only': True} if args.test_only
-               else {'seconds': train(args, device, lists)})
+               else {'seconds': train(args, device, lists, team)})
+    if not team.first:
+        return
     # The only place that reads the test clips, after all choices are made.
     test(args, device, lists, **figures)
 

@@ -12,6 +12,9 @@ A line holds flags of rnn.py; what stands behind a # is a remark:
     --layers 1 --dropout 0.5
     --layers 2 --dropout 0.5 --name deep
 
+A line with --start-from waits for the run of an earlier line that it names (with --seeds, for
+that of the same seed).
+
 A run without --name is named by its flags (layers1-dropout0.5). Needs what rnn.py needs;
 writes what rnn.py writes, and its output to ROOT/sweep/NAME.log. A run is done when
 ROOT/results.jsonl has a line with its settings, seed and split, whoever made it. Start the same
@@ -43,11 +46,13 @@ THREADS = ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS')
 
 
 class Run(NamedTuple):
-    """One run: its name, the flags for rnn.py, and what makes it the same as a result."""
+    """One run: its name, the flags for rnn.py, what makes it the same as a result, and the
+    run of an earlier line that it starts from."""
 
     name: str
     flags: tuple
     key: str
+    after: str = ''
 
 
 def get_parser():
@@ -82,26 +87,28 @@ def read_runs(path, args):
         lines = path.read_text(encoding='utf-8').splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f'{path}: {getattr(error, "strerror", None) or "not a text"}') from None
-    runs, lines_of = [], {}
+    runs, lines_of, names = [], {}, set()
     for number, line in enumerate(lines, 1):
         try:
             words = shlex.split(line, comments=True)
         except ValueError as error:
             raise UserError(f'{path}:{number}: {error}') from None
         for seed in (args.seeds or [args.seed]) if words else []:
-            run = _run(words, seed, args, f'{path}:{number}')
+            base, run = _run(words, seed, args, names, f'{path}:{number}')
             if run.name in lines_of:
                 raise UserError(f'{path}:{number}: {run.name} is also the name of line '
                                 f'{lines_of[run.name]}; give one of them a --name of its own')
             lines_of[run.name] = number
             runs.append(run)
+        if words:
+            names.add(base)
     if not runs:
         raise UserError(f'{path}: names no run')
     return runs
 
 
-def _run(words, seed, args, where):
-    """The Run of one line of the file, split into words."""
+def _run(words, seed, args, earlier, where):
+    """One line of the file, split into words: (its name without the seed, its Run)."""
     def refuse(message):
         raise UserError(f'{where}: {message}')
     parser = rnn.get_parser()
@@ -120,14 +127,18 @@ def _run(words, seed, args, where):
         # --cells 64 32 --dropout 0.5 -> cells64,32-dropout0.5
         text = re.sub(r'(?<=\d) (?=[\d.])', ',', ' '.join(words).replace(' --', '-'))
         name = re.sub(r'[^\w.,-]', '', text).lstrip('-')[:100]
+    base, start, start_flags = name, given.start_from, ()
     if args.seeds:
         name += f'-seed{seed}'
+        if start in earlier:
+            start_flags = ('--start-from', f'{start}-seed{seed}')
     elif given.seed is not None:
         seed = given.seed
-    flags = (*words, *['--tiny'] * args.tiny, '--split', str(args.split), '--seed', str(seed),
+    flags = (*words, *start_flags, *['--tiny'] * args.tiny, '--split', str(args.split), '--seed', str(seed),
              '--name', name, '--device', args.device)
     parsed = rnn.parse(rnn.get_parser(), flags)
-    return Run(name, flags, key_of(rnn.settings_of(parsed), parsed.seed, parsed.split))
+    return base, Run(name, flags, key_of(rnn.settings_of(parsed), parsed.seed, parsed.split),
+                     parsed.start_from if start in earlier else '')
 
 
 def finished(root):
@@ -178,8 +189,12 @@ def run_here(runs, root, parallel):
     old = signal.signal(signal.SIGTERM, stop)
     try:
         while waiting or running:
-            while waiting and len(running) < parallel:
-                run = waiting.pop(0)
+            while len(running) < parallel:
+                unfinished = {run.name for run in (*waiting, *running)}
+                run = next((run for run in waiting if run.after not in unfinished), None)
+                if run is None:
+                    break
+                waiting.remove(run)
                 log = folder / f'{run.name}.log'
                 with open(log, 'ab') as output:
                     running[run] = subprocess.Popen(
@@ -221,6 +236,10 @@ def write_jobs(runs, root, words):
     submit = 'sbatch' if args.scheduler == 'slurm' else 'qsub'
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
+        if run.after in {other.name for other in runs}:
+            print(f'{run.name}: later; the same command once {run.after} has ended',
+                  file=sys.stderr)
+            continue
         text = generate_pbs.job_text(args, run.name, folder,
                                      [command(run, root, args.python)])
         # Torque takes a name of 15 characters.

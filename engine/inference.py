@@ -10,6 +10,8 @@ from engine.sequences import by_length, reverse_append
 TECHNIQUES = ('full', 'first', 'middle', 'random', 'segments:N')
 # Steps that run at once, so that a long clip takes no more memory than a short one.
 WINDOW = 120
+# Numbers in a batch of whole sequences: 1 GiB of float32.
+NUMBERS = 2 ** 28
 
 
 def check_technique(technique, steps):
@@ -63,12 +65,14 @@ def sequences_of(name, n, technique, steps, reverse_too=False, seed=0):
 def predict(model, store, device, batch_size, **how):
     """Yields (clip name, (T, C) float32 softmax of every step), short clips first.
 
+    T is 1 of a network that scores a sequence once.
+
     The sequences of a clip are averaged step by step in log probability. Clips of about
     equal length make a batch; padding stands at the end, where it changes no score, so
     a clip's score does not depend on the clips beside it.
 
     Args:
-        model (RNNNet): on `device`.
+        model (FeatureNet): on `device`.
         store (FeatureStore): the clips.
         batch_size (int): sequences a batch.
         how: technique, steps, reverse_too, seed as for sequences_of.
@@ -79,6 +83,9 @@ def predict(model, store, device, batch_size, **how):
         jobs += [(index, frames) for frames in sequences]
         counts.append(len(sequences))
     seen = {}
+    if model.once:
+        longest = max((len(frames) for _, frames in jobs), default=1)
+        batch_size = max(1, min(batch_size, NUMBERS // (longest * store.n_features)))
     for places in by_length([len(frames) for _, frames in jobs], batch_size):
         batch = [jobs[place] for place in places]
         for (index, _), logs in zip(batch, _log_probabilities(model, store, device, batch)):
@@ -92,18 +99,22 @@ def predict(model, store, device, batch_size, **how):
 
 def _log_probabilities(model, store, device, batch):
     """One (T, C) array for each (index, frames)."""
-    longest = max(len(frames) for _, frames in batch)
+    lengths = numpy.array([len(frames) for _, frames in batch])
+    longest = window = lengths.max()
+    if not model.once:
+        window = min(WINDOW, longest)
     parts = []
     model.reset_state()
     with chainer.using_config('train', False), chainer.no_backprop_mode():
-        for start in range(0, longest, WINDOW):
-            xs = numpy.zeros((min(WINDOW, longest - start), len(batch), store.n_features),
+        for start in range(0, longest, window):
+            xs = numpy.zeros((min(window, longest - start), len(batch), store.n_features),
                              numpy.float32)
             for column, (index, frames) in enumerate(batch):
-                wanted = frames[start:start + WINDOW]
+                wanted = frames[start:start + window]
                 if len(wanted):
                     xs[:len(wanted), column] = store.rows(index, wanted)
-            logs = F.log_softmax(model(device.send(xs)), axis=2).array
+            scores = model(device.send(xs), lengths)[None] if model.once else model(device.send(xs))
+            logs = F.log_softmax(scores, axis=2).array
             parts.append(chainer.get_device('@numpy').send(logs))
     logs = numpy.concatenate(parts)
     return [logs[:len(frames), column] for column, (_, frames) in enumerate(batch)]

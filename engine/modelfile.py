@@ -178,6 +178,38 @@ def new_network(network, card, path, made_by='the stage that writes it'):
                         f'{made_by}') from None
 
 
+def go_on_from(path, model, card, made_by='the stage that writes it'):
+    """Loads weights into `model` from one of the same make, for more training.
+
+    Args:
+        path: the other model's file.
+        model (FeatureNet): its weights are replaced, its statistics must be the same.
+        card (dict): kind, shape, classes, split and features of `model`.
+
+    Returns:
+        weights_digest of the other model.
+
+    Raises:
+        UserError: naming what differs.
+    """
+    theirs = read_card(path, made_by)
+    for key in ('kind', 'classes', 'split', 'features'):
+        if theirs.get(key) != card[key]:
+            values = '' if key == 'classes' else f' ({theirs.get(key)}, here {card[key]})'
+            raise UserError(f'{path}: cannot go on from it: other {key}{values}')
+    shape = theirs.get('shape', {})
+    differ = [f'{key} {shape.get(key)}, here {value}' for key, value in card['shape'].items()
+              if 'dropout' not in key and shape.get(key) != value]
+    if differ:
+        raise UserError(f'{path}: cannot go on from it: another shape ({", ".join(differ)})')
+    ours = model.mean.copy(), model.scale.copy()
+    load_weights(path, model, made_by=made_by)
+    if not (numpy.array_equal(model.mean, ours[0]) and numpy.array_equal(model.scale, ours[1])):
+        raise UserError(f'{path}: cannot go on from it: its features are normalised by another '
+                        'mean and deviation')
+    return weights_digest(path, made_by)
+
+
 def _differences(source, chain, skip):
     """Lists what `chain` holds and `source` (npz or HDF5 file) lacks or has otherwise."""
     expected = chainer.serializers.DictionarySerializer()
