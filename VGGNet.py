@@ -44,7 +44,7 @@ class VGGNet(chainer.Chain):
         # He et al. 2015: without it thirteen ReLU layers do not train from scratch.
         he = chainer.initializers.HeNormal()
         self.conv_names = []
-        self.mean = MEAN
+        self.mean, self.dropout = MEAN, 0.5
         self.fast, self._stacks = True, {}
         with self.init_scope():
             n_in = 3
@@ -122,15 +122,15 @@ class VGGNet(chainer.Chain):
 
     def feature(self, x):
         """(N, 3, S, S) -> fc7's linear output, before ReLU and dropout."""
-        return self.fc7(F.dropout(self.bottom(x)))
+        return self.fc7(F.dropout(self.bottom(x), self.dropout))
 
     def __call__(self, x):
         """(N, 3, S, S) preprocessed float32 -> (N, n_classes) scores before the softmax."""
-        return self.fc8(F.dropout(F.relu(self.feature(x))))
+        return self.fc8(F.dropout(F.relu(self.feature(x)), self.dropout))
 
 
-def load_vgg(path, made_by=MADE_BY, network=VGGNet):
+def load_vgg(path, made_by=MADE_BY, network=VGGNet, stream='rgb'):
     """Returns (VGGNet, card) from VGG.model, in the shape that its card tells."""
     model, card = load_network(network, path, made_by)
-    model.mean = mean_of(card, path)
+    model.mean = mean_of(card, path, stream)
     return model, card

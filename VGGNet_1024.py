@@ -14,6 +14,7 @@ import numpy
 from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet, load_vgg
 from engine.errors import UserError
 from engine.modelfile import read_card
+from engine.video import FLOW_MEAN
 
 TRAINED = ('fc7', 'fc8')
 # Which layers learn, from the top (Karpathy et al. 2014, section 4.2): 2 is the original's.
@@ -142,11 +143,22 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
     return model
 
 
-def load_vgg_1024(path, made_by=MADE_BY):
+def start_from_pictures(vgg):
+    """Makes a VGGNet for pictures one to begin from with flow (Ng et al. 2015, section 3.3).
+
+    Its first convolution gets the mean of its weights over the three channels, for each of
+    them, as no channel is a colour now.
+    """
+    weights = vgg.conv1_1.W.array
+    weights[...] = weights.mean(axis=1, keepdims=True)
+    vgg.mean = FLOW_MEAN
+
+
+def load_vgg_1024(path, made_by=MADE_BY, stream='rgb'):
     """Returns (network, card) from VGG_1024.model: a VGGNet_1024, or as its card says."""
     from FusionNet import NETWORKS  # which builds on this module
     fusion = read_card(path, made_by).get('fusion', 'single')
     if fusion not in NETWORKS:
         raise UserError(f'{path}: its card asks for the fusion "{fusion}", but there are only '
                         f'{", ".join(NETWORKS)}; made by: {made_by}')
-    return load_vgg(path, made_by, NETWORKS[fusion])
+    return load_vgg(path, made_by, NETWORKS[fusion], stream)

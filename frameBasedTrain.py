@@ -39,13 +39,14 @@ from chainer.optimizer_hooks import WeightDecay
 import helperFunctions as hf
 from VGGNet import load_vgg
 from FusionNet import NETWORKS
-from VGGNet_1024 import TRAIN_LAYERS, from_vgg
+from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
 from engine.augmentation import Augmentation
 from engine.errors import UserError
 from engine.frames import COUNTS, FrameIterator, frame_counts
 from engine.modelfile import save_model, weights_digest
 from engine.training import Training, Updater, reseed
 from engine.video import preprocess, preprocessing
+from engine.workers import add_communicator, get_workers
 
 FOLDER = 'frameTraining'
 # The fewest layers that let those learn that join frames.
@@ -72,6 +73,8 @@ def get_parser():
     group.add_argument('--lr', type=float, default=0.0005, help='learning rate (default: 0.0005)')
     group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
     group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
+    group.add_argument('--dropout', type=float, default=0.5, metavar='RATIO',
+                       help='behind fc6 and fc7, in training; more overfits less (default: 0.5)')
     group.add_argument('--frames-per-clip', type=hf.whole(1), default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
     group.add_argument('--validation-every', type=hf.whole(2), default=5, metavar='N',
@@ -99,6 +102,7 @@ def get_parser():
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
     hf.add_device(parser)
+    add_communicator(parser)
     return parser
 
 
@@ -108,27 +112,36 @@ def readable(root, clips, workers, names):
     for _, reason in failures:
         print(f'left out: {reason}')
     if not counts:
-        raise UserError(f'{root / hf.CLIPS}: none of the {len(clips)} clips on the list can '
-                        'be read')
+        raise UserError(f'{root / hf.clips_folder(names.stream)}: none of the {len(clips)} clips '
+                        'on the list can be read')
     return [clip for clip in clips if clip.name in counts], counts, failures
 
 
 def main():
     args = hf.parse_stage(get_parser(), epochs=2, batch=8)
-    if not (0 < args.crop <= 1 and 0 <= args.rescale < 1 and 0 <= args.brightness < 1):
-        raise UserError('--crop: above 0, at most 1; --rescale, --brightness: from 0 to below 1')
+    if not (0 < args.crop <= 1 and all(
+            0 <= share < 1 for share in (args.rescale, args.brightness, args.dropout))):
+        raise UserError('--crop: above 0, at most 1; --rescale, --brightness, --dropout: from 0 to '
+                        'below 1')
+    if args.stream == 'flow' and (args.rotate or args.brightness):
+        raise UserError('--rotate, --brightness: not of flow, which has directions and no light')
     args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
+    team = get_workers(args.communicator)
     hf.print_settings(args)
     names = hf.names_of(args)
-    device = hf.get_device(args.device)
+    device = hf.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
     vgg, vgg_card = load_vgg(args.root / hf.VGG_MODEL)
+    made_with = {}
+    if args.stream == 'flow':
+        made_with['flow'] = hf.flow_made_with(args.root)
+        start_from_pictures(vgg)
     hidden = vgg.shape['hidden']
     if args.train_layers == '1' and args.features != hidden:
         raise UserError(f'--train-layers 1 takes fc7 from VGG.model, where it has {hidden} units: '
                         f'add --features {hidden}, or train fc7 too: --train-layers 2')
-    clips, counts, failures = readable(args.root, lists.train, args.workers,
-                                       names._replace(fusion='single'))
+    clips, counts, failures = team.from_first(lambda: readable(
+        args.root, lists.train, args.workers, names._replace(fusion='single')))
     training, held_out = hf.hold_out_groups(clips, args.validation_every)
     print(f'{len(training)} clips to train, {len(held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
@@ -139,11 +152,12 @@ def main():
                      args.train_layers)
     if set(model.taps) - set(model.trained):
         print(f'{", ".join(model.taps)}: not trained, so the order of frames is not seen')
-    model.fast = args.fast
+    model.fast, model.dropout = args.fast, args.dropout
     model.to_device(device)
     trained = model.trained_part()
     optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum)
     optimizer.setup(trained)
+    team.agree(optimizer)
     optimizer.add_hook(WeightDecay(args.weight_decay))
 
     def loss_and_accuracy(frames, labels):
@@ -159,11 +173,11 @@ def main():
         return tuple(device.send(array) for array in batch)
 
     size = model.shape['input_size']
-    batches = FrameIterator(training, counts, args.batch, size, args.seed,
+    batches = FrameIterator(training, counts, args.batch * team.size, size, args.seed,
                             args.frames_per_clip,
                             Augmentation(args.flip, args.crop, args.rotate, args.rescale,
-                                         args.brightness), args.workers,
-                            offsets=model.offsets)
+                                         args.brightness, args.stream), args.workers,
+                            offsets=model.offsets, share_of=team.share_of)
 
     def validate():
         sums = numpy.zeros(2)
@@ -177,21 +191,25 @@ def main():
         return dict(zip(('loss', 'accuracy'), sums / len(held_out)))
 
     run = Training(Updater(batches, optimizer, compute_loss, args.seed, converter=send,
-                           device=device),
+                           device=device, workers=team),
                    args.epochs, args.root / names.of(FOLDER), dict(
-                       hf.settings_of(args), seed=args.seed, split=args.split,
-                       vgg=weights_digest(args.root / hf.VGG_MODEL)),
+                       hf.settings_of(args), seed=args.seed, workers=team.size, split=args.split,
+                       vgg=weights_digest(args.root / hf.VGG_MODEL), **made_with),
                    validate if held_out else None, restart=args.restart)
     run.run()
+    if not team.first:
+        return 0
     model.to_device('@numpy')
     last = run.log()[-1]
     save_model(args.root / names.model, model, {
         'kind': 'frames', 'stream': args.stream, 'fusion': args.fusion, 'shape': model.shape,
-        'classes': lists.classes, 'preprocessing': preprocessing(model.mean), 'split': args.split,
+        'classes': lists.classes, 'preprocessing': preprocessing(model.mean, args.stream),
+        'split': args.split,
         'held_out': sorted(c.name for c in held_out),
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
-                 vgg_card.get('source', 'VGG.model without a card')), **hf.provenance(args)})
+                 vgg_card.get('source', 'VGG.model without a card')), **made_with,
+        **hf.provenance(args)})
     print(f'wrote {args.root / names.model}; next: '
           f'./saveFeatures.sh --local{names.flags()}')
     if failures:

@@ -47,7 +47,9 @@ STREAMS = ('rgb', 'flow')
 FUSIONS = ('single', 'early', 'late', 'slow')
 LAYERS = ('fc7', 'pool5')
 # Flow is kept as a video a clip, whose channels are no colours.
-FLOW_EXTENSION = '.mkv'
+FLOW_EXTENSION, FLOW_SETTINGS = '.mkv', 'flow.json'
+# What makes flow another flow; the rest of flow.json only tells.
+FLOW_DECIDES = ('method', 'bound', 'step', 'size')
 
 
 class Names(NamedTuple):
@@ -145,9 +147,10 @@ def add_variant(parser, *fields):
                                help=f'{text} (default: {values[0]})')
 
 
-def add_parts(parser):
+def add_parts(parser, needed=True):
     """Adds the number of the part and --parts, --walltime, --margin; returns their group."""
-    parser.add_argument('part', type=whole(1), help='which part, from 1')
+    parser.add_argument('part', type=whole(1), nargs=None if needed else '?',
+                        help='which part, from 1')
     group = parser.add_argument_group('work')
     group.add_argument('--parts', type=whole(1), default=12,
                        help='into how many parts the clips are dealt (default: 12)')
@@ -479,6 +482,16 @@ def clips_folder(stream):
 def flow_path(root, clip):
     """Where the flow of a clip stands: ROOT/UCF-101_flow/Class/clip.mkv."""
     return Path(root) / clips_folder('flow') / clip.class_name / (clip.name + FLOW_EXTENSION)
+
+
+def flow_made_with(root):
+    """What decided the flow under a root (dict of FLOW_DECIDES), from its flow.json."""
+    path = Path(root) / clips_folder('flow') / FLOW_SETTINGS
+    made_with = read_json(path)
+    if made_with is None:
+        raise UserError(f'{path}: not there; made by: ./saveFeatures.sh --local --stage '
+                        f'opticalFlow --root {root}')
+    return {key: made_with.get(key) for key in FLOW_DECIDES}
 
 
 def output_path(root, folder, clip):

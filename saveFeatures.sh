@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stage 2 for all parts: here, or as one batch job a part.
+# Stage 2, or opticalFlow.py, for all parts: here, or as one batch job a part.
 #
 #   ./saveFeatures.sh --local --root demo --parts 2   # all parts here, one after the other
 #   ./saveFeatures.sh --local --at-once 2 ...         # two at a time
@@ -7,6 +7,8 @@
 #   ./saveFeatures.sh --dry-run ...                  # only shows what would be submitted
 #   ./saveFeatures.sh --root DIR --status            # a line a part
 #   ./saveFeatures.sh --root DIR --resubmit          # sends the parts that died
+#
+#   ./saveFeatures.sh --stage opticalFlow ...        # all that for opticalFlow.py
 #
 # All other flags go to saveFeatures_1024.py (--local) or generate_pbs.py. Finished clips
 # are skipped, so the same command goes on where it stopped. Exit code of --local: 0 all
@@ -21,7 +23,7 @@ fi
 
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
-where=batch at_once=1 parts=12 dry= flags=()
+stage=saveFeatures_1024 where=batch at_once=1 parts=12 dry= flags=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit ;;
@@ -29,6 +31,8 @@ while [ $# -gt 0 ]; do
         --dry-run) dry=1; flags+=("$1") ;;
         --status) where=status; flags+=("$1") ;;
         --at-once) at_once=${2:?--at-once wants a number}; shift ;;
+        --stage) stage=${2:?--stage wants a name}; shift ;;
+        --stage=*) stage=${1#*=} ;;
         --parts) parts=${2:?--parts wants a number}; flags+=("$1" "$2"); shift ;;
         --parts=*) parts=${1#*=}; flags+=("$1") ;;
         *) flags+=("$1") ;;
@@ -61,7 +65,7 @@ if [ $where = here ]; then
     trap 'stop 4' INT TERM
     for part in $(seq "$parts"); do
         [ ${#running[@]} -lt "$at_once" ] || collect
-        "$PYTHON" "$here/saveFeatures_1024.py" "$part" ${flags[@]+"${flags[@]}"} &
+        "$PYTHON" "$here/$stage.py" "$part" ${flags[@]+"${flags[@]}"} &
         running+=($!)
     done
     while [ ${#running[@]} -gt 0 ]; do collect; done
@@ -71,10 +75,10 @@ fi
 # ---- batch jobs: one file a part, submitted one by one -----------------------------
 
 if [ $where = status ]; then
-    exec "$PYTHON" "$here/generate_pbs.py" ${flags[@]+"${flags[@]}"}
+    exec "$PYTHON" "$here/generate_pbs.py" --stage "$stage" ${flags[@]+"${flags[@]}"}
 fi
 
-plan=$("$PYTHON" "$here/generate_pbs.py" ${flags[@]+"${flags[@]}"})
+plan=$("$PYTHON" "$here/generate_pbs.py" --stage "$stage" ${flags[@]+"${flags[@]}"})
 { IFS= read -r scheduler && IFS= read -r folder && IFS= read -r ids &&
     IFS= read -r old_pack; } <<<"$plan"
 

@@ -143,7 +143,7 @@ class DecodedAhead:
 def extract(clip, batches, model, device, stop, names, step=1, n_views=1):
     """Runs one clip through the network; returns (features, predictions) or None if stopped."""
     features, predictions = [], []
-    seen = [(view, model.along_clip(step)) for view in views(n_views)]
+    seen = [(view, model.along_clip(step)) for view in views(n_views, names.stream)]
     for frames in with_mirrored_ends(batches, -model.offsets[0], model.offsets[-1]):
         if stop.is_set():
             return None
@@ -231,12 +231,18 @@ def main():
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
     model_path = args.root / names.model
     model, card = load_vgg_1024(
-        model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
+        model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}', args.stream)
     if card.get('classes') != lists.classes:
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
                         'train again: python frameBasedTrain.py')
     hf.check_frame_model(model_path, card, args.split, names)
+    if args.stream == 'flow':
+        theirs, ours = card.get('flow'), hf.flow_made_with(args.root)
+        if theirs != ours:
+            raise UserError(f'{model_path}: trained on flow made with {theirs}, but that in '
+                            f'{args.root / hf.clips_folder("flow")} is made with {ours}; make '
+                            'either again')
     claim_folders(args.root, model_path, args.step, names, args.views)
     device = hf.get_device(args.device)
     model.fast = args.fast

@@ -1,0 +1,227 @@
+"""Computes the optical flow of every clip, one part of many: what the flow network sees.
+
+Needs   ROOT/UCF-101/, ROOT/ucfTrainTestlist/
+Writes  ROOT/UCF-101_flow/Class/clip.mkv    a frame of flow for each frame (--step N: each Nth):
+                                            x, y and 128 as channels, 128 where nothing moves
+        ROOT/UCF-101_flow/flow.json         what all of them were made with
+        ROOT/UCF-101_flow/part03.txt        clips that failed, are short or have one frame
+        ROOT/flow_CLIP.png                  of --show: frames beside their flow
+
+    python opticalFlow.py 3 --parts 12                    # part 3 of 12
+    ./saveFeatures.sh --stage opticalFlow --local         # all parts, here
+    ./saveFeatures.sh --stage opticalFlow --root DIR      # as batch jobs
+    python opticalFlow.py --show v_PushUps_g01_c01
+    python frameBasedTrain.py --stream flow               # next; all later stages alike
+
+Flow is from each frame taken to the next one taken; the last frame's is that of the one before
+it, so that a clip has as many flows as frames. The whole of UCF-101 (2.48 million frames) takes
+about 3 GB, and 5 hours on one core. A finished clip is skipped, so the same command goes on
+where a killed job stopped. Exit code 0: all done; 3: done but for the clips named; 4: stopped
+before the end, by SIGTERM or because --walltime is nearly over.
+"""
+import argparse
+import collections
+import json
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import cv2
+import numpy
+
+import helperFunctions as hf
+from engine import parts
+from engine.errors import UserError
+from engine.files import replacing, write_text
+from engine.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
+                         stored_frames, wheel)
+from engine.progress import Progress
+from engine.video import VideoError, count_frames, is_short, read_frames
+
+# For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
+JOB, JOBS, THEN = 'flow', 'jobs_opticalFlow', ()
+
+
+def frame_size(text):
+    """argparse type: '320x240' -> (320, 240)."""
+    found = re.fullmatch(r'(\d+)x(\d+)', text)
+    size = tuple(map(int, found.groups())) if found else (0, 0)
+    # DIS gives up on smaller frames
+    if not all(32 <= side <= 4096 for side in size):
+        raise argparse.ArgumentTypeError(f'{text!r} is not WIDTHxHEIGHT, from 32 to 4096')
+    return size
+
+
+def pixels(text):
+    """argparse type: a number above 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1e4:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of pixels above 0')
+    return value
+
+
+def get_parser():
+    parser = hf.stage_parser(__doc__)
+    group = hf.add_parts(parser, needed=False)
+    group.add_argument('--workers', type=hf.whole(1), default=2,
+                       help='clips at once, each on about a core (default: 2)')
+    group = parser.add_argument_group('flow')
+    group.add_argument('--method', choices=METHODS, default='dis-fast',
+                       help='speeds and errors of each: docs/flow.md (default: dis-fast)')
+    group.add_argument('--step', type=hf.whole(1), default=1, metavar='N',
+                       help='take every Nth frame, and the flow from one of these to the next '
+                            '(default: 1)')
+    group.add_argument('--bound', type=pixels, default=20.0, metavar='PIXELS',
+                       help='what moves farther from frame to frame is taken to move so far; a '
+                            'stored byte is a 127th of it (default: 20)')
+    group.add_argument('--size', type=frame_size, default=(320, 240), metavar='WxH',
+                       help='frames are scaled to this before, and flow is in its pixels '
+                            '(default: 320x240, that of UCF-101)')
+    group = parser.add_argument_group('looking')
+    group.add_argument('--show', metavar='CLIP', help='only draw this clip and its flow')
+    return parser
+
+
+def work_of(args, values=False):
+    """The engine.parts.Work of this stage."""
+    lists = hf.read_lists(args.root, args.split)
+    return parts.Work(lists.train + lists.test, args.root / hf.clips_folder('flow'),
+                      lambda clip: stored_frames(hf.flow_path(args.root, clip)),
+                      lambda clip: [hf.flow_path(args.root, clip)])
+
+
+def claim_folder(args):
+    """Makes sure that the flow in the folder was made with these settings."""
+    folder = args.root / hf.clips_folder('flow')
+    settings = {'method': args.method, 'bound': args.bound, 'step': args.step,
+                'size': list(args.size)}
+    before = hf.read_json(folder / hf.FLOW_SETTINGS)
+    if before is None:
+        write_text(folder / hf.FLOW_SETTINGS, json.dumps(
+            {**settings, 'codec': ' '.join(CODEC), 'opencv': cv2.__version__}) + '\n')
+        return
+    for key in hf.FLOW_DECIDES:
+        if before.get(key) != settings[key]:
+            raise UserError(f'{folder}: holds flow made with {key} {before.get(key)}, not '
+                            f'{settings[key]}; remove it first: rm -r {folder}')
+
+
+def run_part(args, todo, report, stop):
+    """Computes the flow of the clips; returns whether it came to the end before `stop`."""
+    def compute(clip):
+        try:
+            return save_flow(clip.path, hf.flow_path(args.root, clip), args.method, args.bound,
+                             args.size, args.step, stop.is_set)
+        except VideoError as error:
+            return error
+    with Progress(len(todo), f'part {args.part} of {args.parts}') as progress, \
+            ThreadPoolExecutor(args.workers) as pool:
+        waiting, clips = collections.deque(), iter(todo)
+        try:
+            while True:
+                while len(waiting) < 2 * args.workers:
+                    clip = next(clips, None)
+                    if clip is None:
+                        break
+                    waiting.append((clip, pool.submit(compute, clip)))
+                if not waiting:
+                    return True
+                clip, job = waiting.popleft()
+                frames = job.result()
+                if frames is None:
+                    return False
+                note(args, clip, frames, report, progress)
+        finally:
+            for _, job in waiting:
+                job.cancel()
+
+
+def note(args, clip, frames, report, progress):
+    """Enters in the report what was wrong with a clip; `frames`: Frames or VideoError."""
+    if isinstance(frames, VideoError):
+        folder = args.root / hf.CLIPS
+        if not folder.is_dir():
+            # The file system has gone, not this clip.
+            raise UserError(f'{folder}: not there any more; run the command again when it is '
+                            'back') from None
+        report.add('failed', clip.name, str(frames))
+        progress.update()
+        return
+    progress.update(frames=frames.count)
+    if is_short(frames.count, frames.announced):
+        report.add('short', clip.name, f'{clip.path}: {frames.count} of {frames.announced} '
+                                       f'frames ({frames.complaint or "no complaint"})')
+    elif frames.count == 1:
+        report.add('still', clip.name, f'{clip.path}: one frame, so its flow is zero')
+    else:
+        report.remove(clip.name)
+
+
+# ---------------------------------------------------------------------------- looking
+
+def show(args, columns=5, rows=2):
+    """Draws frames of a clip, evenly spaced, each above its flow; returns the picture's path."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    lists = hf.read_lists(args.root, args.split)
+    clip = next((c for c in lists.train + lists.test if c.name == args.show), None)
+    if clip is None:
+        raise UserError(f'--show {args.show}: not on the lists of split {args.split}')
+    made_with = hf.flow_made_with(args.root)
+    path = hf.flow_path(args.root, clip)
+    n = stored_frames(path)
+    if not n:
+        raise UserError(f'{path}: not there, or not whole; made by: python opticalFlow.py 1 '
+                        f'--parts 1 --root {args.root}')
+    indices = [(2 * i + 1) * n // (2 * columns * rows) for i in range(columns * rows)]
+    size = tuple(made_with['size'])
+    frames = read_frames(clip.path, [i * made_with['step'] for i in indices], size)
+    flow = dequantise(read_frames(path, indices, size), made_with['bound'])
+    # The strongest motion but for a few odd pixels; never so small that noise gets colour.
+    most = max(float(numpy.percentile(numpy.hypot(flow[..., 0], flow[..., 1]), 99)), 1.0)
+    figure, axes = plt.subplots(2 * rows, columns + 1, figsize=(2.4 * (columns + 1), 3.7 * rows),
+                                layout='constrained')
+    for axis in axes.flat:
+        axis.axis('off')
+    for place, index in enumerate(indices):
+        row, column = divmod(place, columns)
+        axes[2 * row, column].imshow(frames[place][..., ::-1])
+        axes[2 * row, column].set_title(f'frame {index * made_with["step"]}', fontsize=9)
+        axes[2 * row + 1, column].imshow(colours(flow[place], most))
+    legend = axes[0, -1]
+    legend.imshow(wheel(201, most))
+    legend.set_title(f'where to; rim: {most:.1f} pixels\nor more, middle: still', fontsize=9)
+    figure.suptitle(f'{clip.name}: optical flow, {made_with["method"]}, step '
+                    f'{made_with["step"]}', fontsize=11)
+    target = args.root / f'flow_{clip.name}.png'
+    with replacing(target) as temporary:
+        figure.savefig(temporary, format='png', dpi=110)
+    plt.close(figure)
+    return target
+
+
+def main():
+    parser = get_parser()
+    args = hf.parse_stage(parser, step=8)
+    if args.show:
+        print(f'wrote {show(args)}')
+        return 0
+    if args.part is None:
+        parser.error('the following arguments are required: part (or --show CLIP)')
+    if args.part > args.parts:
+        raise UserError(f'part {args.part}: expected 1 to {args.parts}')
+    hf.print_settings(args)
+    stop = parts.Stop(args.walltime, args.margin)
+    cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
+    get_method(args.method)
+    claim_folder(args)
+    mine, todo, report = parts.begin(work_of(args), args.part, args.parts)
+    stop.run(lambda: run_part(args, todo, report, stop.event))
+    return parts.end(mine, report, args.part)
+
+
+if __name__ == '__main__':
+    hf.stage_main(main)
