@@ -1,10 +1,10 @@
 """Speed of a VGG-16 on frames: ours, Chainer, PyTorch, OpenVINO.
 
-Every contender takes the same frames to the same features and softmax (VGGNet_1024 with
+Every contender takes the same frames, bytes as they come from a decoder, to the same features
+and softmax: the mean is taken off, then come 13 convolutions, fc6, fc7 and fc8 (VGGNet_1024 with
 random weights). They take turns, so that other load on the machine meets all alike; the
 table shows medians, in frames a second, and the ratio to ours is the median of the ratios
-within a turn. Ours starts from bytes and takes the mean off itself; the others are given
-float32, mean taken off, in the layout they like best. "error" is the largest difference of
+within a turn. "error" is the largest difference of
 a feature from float64, as a part of the largest feature. "products" is what the matrix
 products of our convolutions alone would allow at the speed that a large SGEMM reaches here.
 
@@ -12,22 +12,20 @@ products of our convolutions alone would allow at the speed that a large SGEMM r
     python -m bench.vgg --batch 1 --turns 9 --only compiled torch openvino
 """
 import argparse
-import os
 import statistics
 import time
 
+import bench
+
+import numpy
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+
+from VGGNet_1024 import VGGNet_1024
 from engine.conv import ConvStack, usable_cores
-
-for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-    os.environ.setdefault(name, str(usable_cores()))
-
-import numpy  # noqa: E402
-
-import engine.chainer_today  # noqa: E402, F401  (before chainer)
-import chainer  # noqa: E402
-import chainer.functions as F  # noqa: E402
-
-from VGGNet_1024 import VGGNet_1024  # noqa: E402
+from engine.video import preprocess
 
 try:
     import torch
@@ -53,17 +51,18 @@ def ours(model, frames, compiled):
     return run
 
 
-def stock(model, x, step):
+def stock(model, frames, step):
     """Unchanged Chainer, `step` frames at a time."""
     def run():
         model.fast = False
+        x = preprocess(frames, MEAN)
         pairs = [model.feature_and_prediction(x[i:i + step]) for i in range(0, len(x), step)]
         return [numpy.concatenate(arrays) for arrays in zip(*pairs)]
     return run
 
 
 def torch_module(model):
-    """The network as a torch module: channels last, (N, 3, S, S) -> feature, softmax."""
+    """The network as a torch module, (N, 3, S, S) -> feature, softmax."""
     class Network(torch.nn.Module):
         def __init__(self):
             super().__init__()
@@ -91,25 +90,34 @@ def torch_module(model):
     return Network().eval()
 
 
-def in_torch(model, x, dtype):
+def in_torch(model, frames, dtype):
     network = torch_module(model).to(dtype=dtype, memory_format=torch.channels_last)
-    given = torch.from_numpy(x).to(dtype=dtype, memory_format=torch.channels_last)
+    given, mean = torch.from_numpy(frames), torch.from_numpy(MEAN)
 
     def run():
         with torch.inference_mode():
-            return [y.float().numpy() for y in network(given)]
+            # Frames have their channels last: in this view they are where torch wants them.
+            x = (given - mean).to(dtype).permute(0, 3, 1, 2)
+            return [y.float().numpy() for y in network(x)]
     return run
 
 
-def in_openvino(model, x, precision):
-    converted = openvino.convert_model(torch_module(model), example_input=torch.from_numpy(x),
-                                       input=[x.shape])
+def in_openvino(model, frames, precision):
+    converted = openvino.convert_model(
+        torch_module(model), example_input=torch.zeros(len(frames), 3, 224, 224),
+        input=[(len(frames), 3, 224, 224)])
+    prepare = openvino.preprocess.PrePostProcessor(converted)
+    prepare.input().tensor().set_element_type(openvino.Type.u8).set_layout(
+        openvino.Layout('NHWC'))
+    prepare.input().preprocess().convert_element_type(openvino.Type.f32).mean(MEAN.tolist())
+    prepare.input().model().set_layout(openvino.Layout('NCHW'))
+    converted = prepare.build()
     compiled = openvino.Core().compile_model(converted, 'CPU', {
         'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': usable_cores(),
         'PERFORMANCE_HINT': 'LATENCY'})
 
     def run():
-        result = compiled(x)
+        result = compiled(frames)
         return [result[0], result[1]]
     return run
 
@@ -133,18 +141,13 @@ def float64_feature(model, x):
 
 def products(model, size):
     """Frames a second that SGEMM would allow for the products of F(4x4,3x3) and the top."""
-    a = numpy.ones((2048, 2048), 'f')
-    a @ a
-    start = time.perf_counter()
-    for _ in range(4):
-        a @ a
-    rate = 4 * 2 * 2048 ** 3 / (time.perf_counter() - start)
     flops = 0
     for name in model.conv_names:
         outs, ins = model[name].W.shape[:2]
         flops += 2 * 36 * (-(-size // 4)) ** 2 * outs * ins
         size //= 2 if model.pooled_after(name) else 1
-    return rate / (flops + sum(2 * model[name].W.size for name in ('fc6', 'fc7', 'fc8')))
+    return bench.sgemm_speed() / (
+        flops + sum(2 * model[name].W.size for name in ('fc6', 'fc7', 'fc8')))
 
 
 def main():
@@ -160,8 +163,7 @@ def main():
     chainer.global_config.train = False
     model = VGGNet_1024()
     frames = numpy.random.randint(0, 256, (args.batch, 224, 224, 3)).astype('u1')
-    x = numpy.ascontiguousarray((frames - MEAN).transpose(0, 3, 1, 2))
-    few = x[:8]  # a batch's im2col takes 120 MB a frame
+    few = frames[:8]  # a batch's im2col takes 120 MB a frame
 
     makers = {
         'ours, compiled': lambda: ours(model, frames, True),
@@ -171,15 +173,15 @@ def main():
     }
     if torch is not None:
         torch.set_num_threads(usable_cores())
-        makers['torch float32'] = lambda: in_torch(model, x, torch.float32)
-        makers['torch bfloat16'] = lambda: in_torch(model, x, torch.bfloat16)
+        makers['torch float32'] = lambda: in_torch(model, frames, torch.float32)
+        makers['torch bfloat16'] = lambda: in_torch(model, frames, torch.bfloat16)
     if torch is not None and openvino is not None:
-        makers['OpenVINO f32'] = lambda: in_openvino(model, x, 'f32')
-        makers['OpenVINO bf16'] = lambda: in_openvino(model, x, 'bf16')
+        makers['OpenVINO f32'] = lambda: in_openvino(model, frames, 'f32')
+        makers['OpenVINO bf16'] = lambda: in_openvino(model, frames, 'bf16')
     makers = {name: make for name, make in makers.items()
               if not args.only or any(word in name for word in args.only)}
 
-    expected = float64_feature(model, x[:1])
+    expected = float64_feature(model, preprocess(frames[:1], MEAN))
     contenders, errors, seconds = {}, {}, {}
     for name, make in makers.items():
         contenders[name] = run = make()

@@ -1,0 +1,96 @@
+"""Speed of a training step of stage 1: ours, Chainer, PyTorch, with the same layers frozen.
+
+A step takes bytes, runs VGG-16's convolutions and fc6 without a graph, then fc7 and fc8 forward
+and backward with dropout, and updates these by MomentumSGD with weight decay. "products" is what
+the frozen convolutions' products alone would allow (bench/vgg.py).
+
+    python -m bench.finetune
+    python -m bench.finetune --batch 36 --turns 5 --chainer
+"""
+import argparse
+import statistics
+
+import bench
+
+import numpy
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+from chainer.optimizer_hooks import WeightDecay
+
+from VGGNet_1024 import VGGNet_1024
+from bench.vgg import MEAN, products, torch, torch_module
+from engine.video import preprocess
+
+
+def in_chainer(model, frames, labels, fast):
+    trained = model.trained_part()
+    optimizer = chainer.optimizers.MomentumSGD(0.0005, 0.9).setup(trained)
+    optimizer.add_hook(WeightDecay(0.0005))
+
+    def run():
+        model.fast = fast
+        loss = F.softmax_cross_entropy(model(preprocess(frames, model.mean)), labels)
+        trained.cleargrads()
+        loss.backward()
+        optimizer.update()
+    return run
+
+
+def in_torch(model, frames, labels):
+    torch.set_num_threads(bench.CORES)
+    network = torch_module(model).to(memory_format=torch.channels_last)
+    network.requires_grad_(False)
+    top = [*network.fc7.parameters(), *network.fc8.parameters()]
+    for parameter in top:
+        # A copy of its own: torch_module shares the arrays of our network.
+        parameter.data = parameter.data.clone()
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.SGD(top, 0.0005, momentum=0.9, weight_decay=0.0005)
+    mean, frames = torch.from_numpy(MEAN), torch.from_numpy(frames)
+    labels = torch.from_numpy(labels).long()
+
+    def run():
+        with torch.no_grad():
+            x = (frames - mean).permute(0, 3, 1, 2)  # channels last in memory
+            h = torch.relu(network.fc6(torch.flatten(network.convolutions(x), 1)))
+        h = network.fc7(torch.nn.functional.dropout(h))
+        scores = network.fc8(torch.nn.functional.dropout(torch.relu(h)))
+        loss = torch.nn.functional.cross_entropy(scores, labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return run
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--batch', type=int, default=36, help='frames (default: 36)')
+    parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
+    parser.add_argument('--chainer', action='store_true',
+                        help="Chainer's own convolutions, too: slow, so of six frames only")
+    args = parser.parse_args()
+
+    random = numpy.random.RandomState(0)
+    numpy.random.seed(0)
+    model = VGGNet_1024()
+    frames = random.randint(0, 256, (args.batch, 224, 224, 3)).astype('u1')
+    labels = random.randint(0, 101, args.batch).astype('i')
+    contenders = {'ours': in_chainer(model, frames, labels, True)}
+    amount = {'ours': args.batch, 'PyTorch': args.batch, 'Chainer': min(6, args.batch)}
+    if args.chainer:
+        contenders['Chainer'] = in_chainer(model, frames[:6], labels[:6], False)
+    if torch is not None:
+        contenders['PyTorch'] = in_torch(model, frames, labels)
+    limit = products(model, 224)
+    seconds = bench.take_turns(contenders, args.turns)
+    limit = statistics.median([limit, products(model, 224)])
+    print(f'\nstep of stage 1, batch {args.batch}, {bench.CORES} threads, {args.turns} turns')
+    bench.table(seconds, amount, 'frames')
+    print(f'{"products":30} {limit:12.2f}')
+
+
+if __name__ == '__main__':
+    main()
