@@ -16,13 +16,18 @@ an end of the clip it goes on in reverse, as short sequences do (engine/frames.p
 
 A layer that joins n moments starts from the image network's weights divided by n, for each
 moment again: on a clip that stands still the network then answers as that of single frames.
-Such a layer cannot tell an order before it is trained itself.
+Such a layer cannot tell an order before it is trained itself. And late fusion cannot tell
+the direction of what comes round again after twice its 15 frames: half a turn ahead and half
+a turn back are one.
 """
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
 
 from VGGNet_1024 import VGGNet_1024
+
+# Frames between the towers of late fusion.
+APART = 15
 
 
 class FusionNet(VGGNet_1024):
@@ -68,8 +73,16 @@ class EarlyFusion(FusionNet):
 
 
 class LateFusion(FusionNet):
-    """Two towers 15 frames apart, joined by fc6."""
-    taps = {'fc6': (0, 15)}
+    """Two towers, joined by fc6.
+
+    Args:
+        apart (int): frames between them.
+    """
+
+    def __init__(self, *args, apart=APART, **kwargs):
+        self.taps = {'fc6': (0, apart)}
+        super().__init__(*args, **kwargs)
+        self.shape['apart'] = apart
 
 
 class SlowFusion(FusionNet):

@@ -119,7 +119,8 @@ def layer_width(shape, layer='fc7'):
     return math.prod(layer_shape(shape, layer))
 
 
-def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers='2'):
+def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers='2',
+             **more):
     """Returns a network for actions that starts from a VGGNet's weights.
 
     Args:
@@ -128,8 +129,9 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
         network: VGGNet_1024, or one of FusionNet.py.
         train_layers: key of TRAIN_LAYERS. With '1' fc7 also comes from the VGGNet, whose
             hidden units must be as many as n_features; with 'scratch' nothing does.
+        more: further arguments of the network.
     """
-    model = network(**dict(vgg.shape, n_classes=n_classes), n_features=n_features)
+    model = network(**dict(vgg.shape, n_classes=n_classes), n_features=n_features, **more)
     model.mean, model.trained = vgg.mean, TRAIN_LAYERS[train_layers]
     names = vgg.conv_names + ['fc6']
     if train_layers == 'scratch':

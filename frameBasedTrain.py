@@ -38,7 +38,7 @@ from chainer.optimizer_hooks import WeightDecay
 
 import helperFunctions as hf
 from VGGNet import load_vgg
-from FusionNet import NETWORKS
+from FusionNet import APART, NETWORKS
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
 from engine.augmentation import Augmentation
 from engine.errors import UserError
@@ -66,6 +66,8 @@ def get_parser():
                             'The layers that join frames must learn to tell their order, hence '
                             'the default: 2 for single frames, 3 for late fusion, all for early '
                             'and slow')
+    group.add_argument('--apart', type=hf.whole(1), default=None, metavar='N',
+                       help=f'frames between the two towers of late fusion (default: {APART})')
     group = parser.add_argument_group('optimisation')
     group.add_argument('--epochs', type=hf.whole(1), default=20, help='default: 20')
     group.add_argument('--batch', type=hf.whole(1), default=36, metavar='N',
@@ -125,6 +127,8 @@ def main():
                         'below 1')
     if args.stream == 'flow' and (args.rotate or args.brightness):
         raise UserError('--rotate, --brightness: not of flow, which has directions and no light')
+    if args.apart and args.fusion != 'late':
+        raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
     args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
     team = get_workers(args.communicator)
     hf.print_settings(args)
@@ -149,7 +153,7 @@ def main():
     # The weights of the new layers are drawn before anything else draws.
     reseed(device, args.seed)
     model = from_vgg(vgg, len(lists.classes), args.features, NETWORKS[args.fusion],
-                     args.train_layers)
+                     args.train_layers, **({'apart': args.apart} if args.apart else {}))
     if set(model.taps) - set(model.trained):
         print(f'{", ".join(model.taps)}: not trained, so the order of frames is not seen')
     model.fast, model.dropout = args.fast, args.dropout

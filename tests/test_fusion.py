@@ -289,6 +289,14 @@ def test_the_card_says_which_network_it_is(vgg, fusion, tmp_path):
         numpy.testing.assert_array_equal(mine.array, theirs.array)
 
 
+def test_the_card_says_how_far_the_towers_are_apart(root, train):
+    train(root, '--fusion', 'late', '--apart', 4, '--epochs', 1)
+    model, card = load_vgg_1024(root / 'VGG_1024_late.model')
+    assert model.offsets == (-2, 2) and card['settings']['apart'] == 4
+    with pytest.raises(UserError, match='--apart: of --fusion late alone, not of slow'):
+        train(root, '--fusion', 'slow', '--apart', 4)
+
+
 def test_an_unknown_fusion_is_one_line(vgg, tmp_path):
     save_model(tmp_path / 'a', vgg, {'shape': vgg.shape, 'fusion': 'warm'})
     with pytest.raises(UserError, match='a: its card asks for the fusion "warm".*single, early'):
