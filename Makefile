@@ -4,6 +4,8 @@
 ## make real DATA=dir     the same stages on real clips: dir/UCF-101, dir/ucfTrainTestlist and
 ##                        dir/VGG.model (or VGG=file, a model or an .npz of weights, see
 ##                        convertWeights.py); what is in dir is read, never written
+## make splits ROOT=dir   the stages on splits 1, 2 and 3 of dir (UCF-101, ucfTrainTestlist,
+##                        VGG.model) in dir/split1 ..., and the mean over them, as papers report
 ## make test              the tests (TESTS=tests/test_rnn.py for some of them)
 ## make bench             speed of the networks, beside PyTorch and OpenVINO if
 ##                        requirements-bench.txt is installed
@@ -12,6 +14,7 @@
 ## Variables, with their defaults:
 ##   PYTHON=python3       makes .venv, once: 3.11, 3.12 or 3.13 (remove .venv to change it)
 ##   VENV=.venv           where the packages go
+##   SPLIT=1              which of the train/test lists; each wants its own folder, too
 ##   SEED=0               a second seed wants its own folder: make demo SEED=1 DEMO=demo1
 ##   DEMO=demo TRIAL=trial    roots of the demo and of the trial on real clips
 ##   PARTS=2              parts the features are saved in, as batch jobs would
@@ -21,6 +24,7 @@ VENV   ?= .venv
 DEMO   ?= demo
 TRIAL  ?= trial
 SEED   ?= 0
+SPLIT  ?= 1
 PARTS  ?= 2
 TESTS  ?= tests
 
@@ -31,7 +35,8 @@ TESTS  ?= tests
 ROOT  = $(DEMO)
 RUN   = $(VENV)/bin/python
 READY = $(VENV)/ready
-STAGE = --root $(ROOT) --seed $(SEED)
+WHERE = --root $(ROOT) --split $(SPLIT)
+STAGE = $(WHERE) --seed $(SEED)
 # Begins a recipe whose model is there but older than what it is made from: away with it and
 # with its training. One that was stopped before it wrote its model goes on.
 OUTDATED = @[ ! -e $@ ] || rm -rf $@
@@ -41,7 +46,7 @@ OR_NAMED = || [ $$? = 3 ]
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
 
-.PHONY: help demo real real-data test bench clean stages
+.PHONY: help demo real real-data splits test bench clean stages
 .DELETE_ON_ERROR:
 
 help:
@@ -49,8 +54,9 @@ help:
 
 # The demo's network is small and its classes differ in direction, so it neither mirrors nor
 # reverses, and learns faster than the original's settings would let it.
-demo: FRAME_FLAGS ?= --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
-demo: RNN_FLAGS ?= --no-reverse --steps 48 --window 48 --test-steps 0 --cells 128 --hidden 0 \
+DEMOS = demo $(if $(filter $(DEMO),$(ROOT)),splits)
+$(DEMOS): export FRAME_FLAGS ?= --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
+$(DEMOS): export RNN_FLAGS ?= --no-reverse --steps 48 --window 48 --test-steps 0 --cells 128 --hidden 0 \
 	--no-batch-norm --dropout 0.3 --optimizer adam --lr 0.003 --batch 16 --epochs 20
 demo: stages
 
@@ -77,21 +83,21 @@ $(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatu
 		generate_pbs.py VGGNet_1024.py | $(READY)
 	@[ $(ROOT)/UCF-101_features/extraction.json -nt $(ROOT)/VGG_1024.model ] || \
 		rm -rf $(ROOT)/UCF-101_features $(ROOT)/UCF-101_framePrediction  # of an older model
-	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(ROOT) --parts $(PARTS) $(FEATURE_FLAGS) $(OR_NAMED)
+	PYTHON=$(RUN) ./saveFeatures.sh --local $(WHERE) --parts $(PARTS) $(FEATURE_FLAGS) $(OR_NAMED)
 	@mkdir -p $(@D) && touch $@
 
 # Also writes test1024.hdf5, testPredictions1024.hdf5, validationPredictions1024.hdf5.
 $(ROOT)/train1024.hdf5: $(ROOT)/done/saveFeatures save_hdf5.py | $(READY)
-	$(RUN) save_hdf5.py --root $(ROOT) $(PACK_FLAGS) $(OR_NAMED)
+	$(RUN) save_hdf5.py $(WHERE) $(PACK_FLAGS) $(OR_NAMED)
 	@touch $@
 
 # Writes into train1024.hdf5, so its mark is what later stages depend on.
 $(ROOT)/done/normalizeData: $(ROOT)/train1024.hdf5 normalizeData.py | $(READY)
-	$(RUN) normalizeData.py --root $(ROOT)
+	$(RUN) normalizeData.py $(WHERE)
 	@mkdir -p $(@D) && touch $@
 
 $(ROOT)/done/singleFrameAccuracy: $(ROOT)/done/normalizeData singleFrameAccuracy.py | $(READY)
-	$(RUN) singleFrameAccuracy.py --root $(ROOT)
+	$(RUN) singleFrameAccuracy.py $(WHERE)
 	@mkdir -p $(@D) && touch $@
 
 # Also writes RNN_testPredictions.hdf5.
@@ -101,7 +107,7 @@ $(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py | $(READY)
 	@touch $@
 
 $(ROOT)/done/confusion: $(ROOT)/RNN.model confusion.py | $(READY)
-	$(RUN) confusion.py --root $(ROOT)
+	$(RUN) confusion.py $(WHERE)
 	@mkdir -p $(@D) && touch $@
 
 stages: $(ROOT)/done/singleFrameAccuracy $(ROOT)/done/confusion
@@ -137,6 +143,22 @@ $(TRIAL)/VGG.model: $(VGG) | $(TRIAL)/ucfTrainTestlist/testlist01.txt
 	ln -sfn "$$(cd $(<D) && pwd)/$(<F)" $@
 endif
 endif
+
+# ---- all three splits ----------------------------------------------------------
+# Each in a root of its own: what one split tests, another one's models were trained on.
+
+splits: $(READY)
+	@for name in UCF-101 ucfTrainTestlist VGG.model; do \
+		[ -e "$(ROOT)/$$name" ] || { echo "error: no $(ROOT)/$$name; run first: make demo, or" \
+			"python getData.py --root $(ROOT) and python convertWeights.py --root $(ROOT)" >&2; \
+			exit 1; }; \
+	done
+	@for split in 1 2 3; do \
+		mkdir -p $(ROOT)/split$$split && \
+		( cd $(ROOT)/split$$split && ln -sfn ../UCF-101 ../ucfTrainTestlist ../VGG.model . ) && \
+		$(MAKE) --no-print-directory stages ROOT=$(ROOT)/split$$split SPLIT=$$split || exit 1; \
+	done
+	@$(RUN) results.py --mean splits $(foreach split,1 2 3,--root $(ROOT)/split$(split))
 
 # ---- tests and speed ---------------------------------------------------------
 

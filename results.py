@@ -3,6 +3,7 @@
     python results.py --root ROOT
     python results.py --root ROOT --root ROOT_2             # several roots, one table
     python results.py --root ROOT --mean                    # mean and deviation over seeds
+    python results.py --root split1 --root split2 --root split3 --mean splits
     python results.py --root ROOT --interval                # 95 % interval of video top-1
     python results.py --root ROOT --compare 1 3             # is run 3 better than run 1?
     python results.py --root ROOT --markdown results.md --csv results.csv
@@ -117,6 +118,31 @@ def mean_over_seeds(results):
         one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs)}
         for key in AVERAGED:
             values = [run[key] for run in runs if is_number(run.get(key))]
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            one[key] = (statistics.fmean(values), deviation) if values else None
+        joined.append(one)
+    return joined
+
+
+def mean_over_splits(results):
+    """Joins runs that differ in their split (and seed): what papers on UCF-101 report.
+
+    Seeds are averaged within their split first, so that each split counts the same; the
+    deviation is that of the splits' means.
+    """
+    groups = {}
+    for one in mean_over_seeds(results):
+        key = settings_key({**one, 'split': 0, 'n': 0})
+        groups.setdefault(key, {})[one['split']] = one
+    joined = []
+    for group in groups.values():
+        runs = [group[split] for split in sorted(group)]
+        one = {**runs[-1], 'split': ','.join(map(str, sorted(group))),
+               'n': sum(run['n'] for run in runs), 'runs': sum(run['runs'] for run in runs),
+               'seed': ','.join(dict.fromkeys(seed for run in runs
+                                              for seed in run['seed'].split(',')))}
+        for key in AVERAGED:
+            values = [run[key][0] for run in runs if run.get(key)]
             deviation = statistics.stdev(values) if len(values) > 1 else None
             one[key] = (statistics.fmean(values), deviation) if values else None
         joined.append(one)
@@ -370,8 +396,9 @@ def main():
     data.add_argument('--unit', choices=('frame', 'segment', 'video'),
                       help='runs measured on this unit only (default: all)')
     look = parser.add_argument_group('what to show')
-    look.add_argument('--mean', action='store_true',
-                      help='join runs that differ in their seed alone: mean ± deviation')
+    look.add_argument('--mean', nargs='?', const='seeds', choices=('seeds', 'splits'),
+                      help='join runs that differ in their seed alone (default), or in their '
+                           'split, too: mean ± deviation')
     look.add_argument('--interval', nargs='?', const='clips', choices=('clips', 'groups'),
                       help='95 %% bootstrap interval of video top-1, drawing clips (default) or '
                            'whole groups')
@@ -397,7 +424,7 @@ def main():
         print('no result to show')
         return 1 if faults else 0
     if args.mean:
-        results = mean_over_seeds(results)
+        results = (mean_over_seeds if args.mean == 'seeds' else mean_over_splits)(results)
     intervals = None
     if args.interval:
         intervals = []
@@ -418,12 +445,16 @@ def main():
 
     header, rows = table(results, intervals)
     settings = differing_settings(results)
-    if len(args.root or ()) > 1:
+    if len(args.root or ()) > 1 and args.mean != 'splits':
         settings = [{'root': str(result['root']), **differing}
                     for result, differing in zip(results, settings)]
     print(as_text(header, rows, settings))
     if args.mean:
-        print('mean ± deviation over the seeds named (n-1 beneath the deviation)')
+        print(f'mean ± deviation over the {args.mean} named (n-1 beneath the deviation)')
+    if args.mean == 'splits':
+        print('n is the sum over the splits; each split counts the same in the mean')
+        if any(result['split'] != '1,2,3' for result in results):
+            print('Papers report the mean over splits 1, 2 and 3: a line of fewer does not compare.')
     for path, write in ((args.markdown, as_markdown), (args.csv, as_csv)):
         if path:
             write_text(path, write(header, rows, settings))

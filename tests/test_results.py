@@ -73,6 +73,32 @@ def test_table_in_80_columns(root):
     assert cells[-1] == '6 demo video 1 40 90.0 - - 0 -'.split()
 
 
+def test_mean_over_splits(tmp_path, run):
+    """Split 1 was run with two seeds: (0.60 + 0.70)/2 = 0.65; 0.65, 0.71 and 0.80 give 0.72, and
+    the deviation is sqrt((0.07^2 + 0.01^2 + 0.08^2)/2) = sqrt(0.0057) = 0.0755."""
+    runs = {1: [(0.60, 0), (0.70, 1)], 2: [(0.71, 0)], 3: [(0.80, 0)]}
+    for split, lines in runs.items():
+        (tmp_path / str(split)).mkdir()
+        write(tmp_path / str(split), [
+            line('LSTM', top1, split=split, n=3783 - 40 * split, seed=seed, settings={'layers': 1})
+            for top1, seed in lines] + [line('frames', 0.5, split=split)] * (split < 3))
+    roots = [word for split in runs for word in ('--root', tmp_path / str(split))]
+    code, out, _ = run(*roots, '--mean', 'splits')
+    rows = out.splitlines()
+    assert code == 0 and max(map(len, rows)) <= 80
+    assert rows[1].split()[:6] == ['1', 'LSTM', 'video', '1,2,3', str(3 * 3783 - 240), '72.0']
+    assert rows[1].split()[6:8] == ['±', '7.5'] and rows[1].split()[-1] == '0,1'
+    assert rows[2].split()[1:8] == ['frames', 'video', '1,2', '7566', '50.0', '±', '0.0']
+    assert 'a line of fewer does not compare' in out
+    one, = results.mean_over_splits([line('x', 0.3, split=2)])
+    assert one['top1'] == (0.3, None) and one['split'] == '2'
+    # other settings, units and methods stay apart
+    for other in ({'settings': {'layers': 2}}, {'unit': 'frame'}, {'method': 'y'},
+                  {'test_only': True}):
+        assert len(results.mean_over_splits([line('x', 0.1), {**line('x', 0.3, split=2), **other}])
+                   ) == 2
+
+
 def test_long_names_and_settings_stay_within_80_columns(root, run):
     write(root, [line('a method with a name as long as a sentence', 0.5, n=1000000, seconds=1e5,
                       settings={f'setting_number_{i}': [i, seed] for i in range(9)}, seed=seed)
