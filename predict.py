@@ -235,7 +235,7 @@ class Seen:
         said, last = self.whole(), list(names)[-1]
         label_video(video, f'{stem}.mp4', (
             (start, panel(self.best(logs[last], 3), size))
-            for start, (_, _, logs) in zip(edges, self.windows)))
+            for start, (_, _, logs) in zip(edges, self.windows)), self.frames.clockless)
         draw_strip(f'{stem}.png', Path(self.frames.path).name, self.networks.classes,
                    {name: (self.logs(key), said[key]) for key, name in names.items()}, edges,
                    [(moment(times, i), shown) for i, shown in self.pictures.kept],

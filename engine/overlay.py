@@ -92,7 +92,7 @@ def _fitting(text, font, room):
     return text + '\u2026' if text else ''
 
 
-def label_video(source, path, panels):
+def label_video(source, path, panels, clockless=False):
     """Writes a copy of a video, as .mp4, with panels in its lower left corner.
 
     Size, frames and their moments are the source's own; so is the sound, copied where an
@@ -100,6 +100,7 @@ def label_video(source, path, panels):
 
     Args:
         panels: iterable of (seconds from which it is shown, PIL image); all of one size.
+        clockless (bool): the source says of no frame when it is shown: 25 a second.
 
     Raises:
         VideoError: ffmpeg cannot do it; the text says why.
@@ -113,7 +114,7 @@ def label_video(source, path, panels):
         margin = max(2, height // 40)
         command = [
             imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-loglevel',
-            'level+error', '-y', '-i', f'file:{source}',
+            'level+error', '-y', *(['-r', '25'] if clockless else []), '-i', f'file:{source}',
             '-f', 'concat', '-safe', '0', '-i', f'file:{folder}/panels.txt', '-filter_complex',
             f'[0:v:0][1:v]overlay={margin}:H-h-{margin}:eof_action=repeat:format=auto[v]',
             '-map', '[v]', '-map', '0:a?', '-fps_mode', 'passthrough', '-enc_time_base', 'demux',

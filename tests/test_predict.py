@@ -266,6 +266,14 @@ def test_each_panel_has_its_time(tmp_path):
     assert shown.tolist() == [0] * 12 + [1] * 19 + [2] * 19
 
 
+def test_a_raw_stream_has_25_frames_a_second(root, tmp_path):
+    source = draw(tmp_path / 'a.h264', '-pix_fmt', 'yuv420p', sound=False)
+    found, = objects(call('--root', root, '--out', tmp_path, '--json', source))
+    assert found['seconds'] == 2 and found['windows'][1]['from'] == 1.2
+    times = about(tmp_path / 'a.predicted.mp4')[1]
+    numpy.testing.assert_allclose(times, numpy.arange(50) / 25, atol=1e-3)
+
+
 def test_a_panel_fits(tmp_path):
     rows = [('A' * 60, 0.7), ('Bowling', 0.2), ('Diving', 0.0)]
     for size in ((320, 240), (1920, 1080), (32, 16)):
