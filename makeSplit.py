@@ -56,6 +56,7 @@ def get_parser():
     group.add_argument('--splits', type=int, choices=(1, 2, 3),
                        help='how many, tested on different groups as far as there are enough '
                             '(default: 1)')
+    parser.set_defaults(split=None)
     return parser
 
 
@@ -262,6 +263,8 @@ def main():
                                       ('--splits', args.splits)) if value is not None]
     if args.lists and given:
         raise UserError(f'{given[0]} is for new lists; those of --lists stay as they are')
+    if args.split:
+        raise UserError(f'--split {args.split} is for the stages; --splits says how many to make')
     if args.groups and args.group:
         raise UserError('--group and --groups: one of them, please')
     if args.lists and not any(re.fullmatch(HMDB_LIST, path.name)

@@ -272,6 +272,8 @@ def test_flags_that_do_not_go_together(split, put, tmp_path):
     put('A/a.mp4')
     with pytest.raises(UserError, match='--test-share is for new lists'):
         split('--lists', tmp_path, '--test-share', 0.5)
+    with pytest.raises(UserError, match='--splits says how many'):
+        split('--split', 3)
     with pytest.raises(SystemExit):
         split('--group', 'no parentheses')
     with pytest.raises(SystemExit):

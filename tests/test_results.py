@@ -3,6 +3,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,41 @@ def test_mean_over_splits(tmp_path, run):
                   {'test_only': True}):
         assert len(results.mean_over_splits([line('x', 0.1), {**line('x', 0.3, split=2), **other}])
                    ) == 2
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='no make')
+def test_make_splits(tmp_path):
+    """Every stage runs on each split, in a root of its own; a stand-in for Python notes how."""
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/log\n')
+    python.chmod(0o755)
+    (tmp_path / 'venv' / 'ready').touch()
+    command = ['make', 'splits', f'VENV={tmp_path}/venv', f'ROOT={tmp_path}/root',
+               'RNN_FLAGS=--layers 2']
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode and 'run first: make demo, or python getData.py' in done.stderr
+    for name in ('UCF-101', 'ucfTrainTestlist', 'VGG.model'):
+        (tmp_path / 'root' / name).mkdir(parents=True)
+    for name in ('classInd', 'trainlist01', 'testlist01'):
+        (tmp_path / 'root' / 'ucfTrainTestlist' / f'{name}.txt').touch()
+    for _ in range(2):  # the second time all is done but the tables
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    log = [line.split(' ') for line in (tmp_path / 'log').read_text().splitlines()]
+    for split in (1, 2, 3):
+        root = tmp_path / 'root' / f'split{split}'
+        assert (root / 'VGG.model').resolve() == tmp_path / 'root' / 'VGG.model'
+        of_root = [line for line in log if str(root) in line and '--mean' not in line]
+        stages = [os.path.basename(line[0]) for line in of_root]
+        assert stages == ['frameBasedTrain.py', 'saveFeatures_1024.py', 'saveFeatures_1024.py',
+                          'save_hdf5.py', 'normalizeData.py', 'singleFrameAccuracy.py', 'rnn.py',
+                          'confusion.py', 'results.py', 'results.py']
+        for line in of_root[:-2]:
+            assert line[line.index('--split') + 1] == str(split)
+        assert ' '.join(of_root[6]).endswith('--layers 2')
+    assert log[-1] == ['results.py', '--mean', 'splits'] + [
+        word for split in (1, 2, 3) for word in ('--root', f'{tmp_path}/root/split{split}')]
 
 
 def test_long_names_and_settings_stay_within_80_columns(root, run):
