@@ -1,4 +1,4 @@
-"""The recurrent network on frame features, any number of layers and a head, and its loss.
+"""The recurrent network on frame features, any number of layers and a head.
 
     model = RNNNet(1024, 101)                 # the original: one LSTM of 1024 cells
 
@@ -20,7 +20,6 @@ from engine.lstm import GRU, LSTM
 from engine.modelfile import load_network, read_card
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
-LOSSES = ('linear', 'uniform', 'last')
 MADE_BY = 'python rnn.py'
 
 
@@ -132,48 +131,6 @@ class RNNNet(FeatureNet):
         counts = self.xp.arange(self._steps + 1, self._steps + 1 + len(h), dtype=h.dtype)
         self._sum, self._steps = total[-1], self._steps + len(h)
         return total / counts[:, None, None]
-
-
-def step_weights(kind, lengths, steps):
-    """How much the loss of each step counts.
-
-    Args:
-        kind: 'linear' (step j of T counts (j+1)/T, as in the original), 'uniform' or 'last'.
-        lengths: (B,) int, the real steps of each sequence.
-        steps (int): length T of the longest.
-
-    Returns:
-        (T, B) float32, 0 where a step is padding.
-    """
-    number = numpy.arange(1, steps + 1)[:, None]
-    if kind == 'linear':
-        weights = number / lengths
-    elif kind == 'uniform':
-        weights = numpy.ones((steps, len(lengths)))
-    else:
-        weights = number == lengths
-    return numpy.where(number <= lengths, weights, 0).astype(numpy.float32)
-
-
-def sequence_loss(model, xs, labels, weights, mask=None):
-    """Runs the next steps: cross entropy of each real step times its weight, summed over
-    steps and averaged over the batch.
-
-    Args:
-        model (RNNNet): its state goes on from the last call.
-        xs: (T, B, D) float32; labels: (B,) int32; weights: (T, B) float32; mask: as in
-            RNNNet.rows. All but xs are NumPy arrays.
-
-    Returns:
-        (Variable of the loss, number of real steps whose best class is the right one).
-    """
-    steps, batch, _ = xs.shape
-    real = slice(None) if mask is None else mask.ravel()
-    wanted = model.xp.asarray(numpy.tile(labels, steps)[real])
-    scores = model.rows(xs, mask)
-    losses = F.softmax_cross_entropy(scores, wanted, reduce='no')
-    loss = F.sum(losses * model.xp.asarray(weights.ravel()[real])) / batch
-    return loss, int((scores.array.argmax(axis=1) == wanted).sum())
 
 
 def load_rnn(path, made_by=MADE_BY):

@@ -21,12 +21,11 @@ import re
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
-import numpy
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, WeightDecay
 
 import helperFunctions as hf
 from PoolingNet import FAMILIES, PoolingNet
-from RNNNet import CELLS, LOSSES, RNNNet, load_rnn, sequence_loss, step_weights
+from RNNNet import CELLS, RNNNet, load_rnn
 from VGGNet_1024 import load_vgg_1024
 from engine import statistics, workers
 from engine.adam import Adam
@@ -35,6 +34,7 @@ from engine.inference import check_technique, predict
 from engine.modelfile import go_on_from, load_weights, save_model, weights_digest
 from engine.sequences import FeatureStore, SequenceBatches
 from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, reseed
+from engine.truncated import LOSSES, WindowUpdater
 
 
 # What only one kind of network takes.
@@ -56,8 +56,8 @@ def get_parser():
                             'frame; mean, one of the mean so far. Pooling, one answer a sequence '
                             '(Ng et al. 2015; PoolingNet.py tells more): conv-pool and late-pool, '
                             'the maximum over time before or behind the layers of --fc, which '
-                            'see no order; slow-pool and local-pool, of 10 frames at a time; '
-                            'time-conv, 256 kernels over 10 frames (default: lstm)')
+                            'see no order; slow-pool and local-pool, maxima of 10 frames first; '
+                            'time-conv, 256 kernels over 10 frames first (default: lstm)')
     group.add_argument('--start-from', metavar='NAME',
                        help='begin with the weights of NAME.model: one that was trained on short '
                             'sequences goes on with long ones')
@@ -222,43 +222,6 @@ def settings_of(args):
             and (key, value) != ('start_from', None)}
 
 
-class WindowUpdater(Updater):
-    """Truncated back-propagation: one update of the weights a window of steps."""
-
-    def __init__(self, model, window, loss_weights, *args, **kwargs):
-        super().__init__(*args, compute_loss=None, **kwargs)
-        self.model, self.window, self.loss_weights = model, window, loss_weights
-
-    def step(self, batch, optimizer):
-        xs, labels, lengths = batch
-        steps = len(xs)
-        weights = step_weights(self.loss_weights, lengths, steps)
-        mask = numpy.arange(steps)[:, None] < lengths
-        padded = not mask.all()
-        total = right = 0.0
-        self.model.reset_state()
-        for start in range(0, steps, self.window):
-            now = slice(start, start + self.window)
-            loss, hits = sequence_loss(self.model, xs[now], labels, weights[now],
-                                       mask[now] if padded else None)
-            total += float(loss.array) * len(labels)
-            right += hits
-            loss = self.weighted(loss)
-            if not self.finite(loss):
-                return
-            if not self.workers.any(weights[now].any())[0]:
-                continue  # nothing of this window counts; only the state goes on
-            optimizer.target.cleargrads()
-            loss.backward()
-            del loss  # the graph must not outlive the window
-            optimizer.update()
-        # A share that counts nothing repeats a clip of another worker's.
-        counts = self.weight > 0
-        total, weights, right, real = self.workers.mean(
-            *(counts * float(value) for value in (total, weights.sum(), right, mask.sum())))
-        chainer.report({'loss': total / weights, 'accuracy': right / real}, optimizer.target)
-
-
 def make_optimizer(args, model, team):
     optimizer = (Adam(args.lr) if args.optimizer == 'adam'
                  else chainer.optimizers.MomentumSGD(args.lr, 0.9))
@@ -337,8 +300,8 @@ def train(args, device, lists, team):
             best.add(figures['loss'])
             return {'loss': figures['loss'], 'accuracy': figures['top1']}
 
-        batches = SequenceBatches(training, args.batch * team.size, args.steps, args.seed, args.reverse,
-                                  args.stride, args.noise, args.drop_frames, std,
+        batches = SequenceBatches(training, args.batch * team.size, args.steps, args.seed,
+                                  args.reverse, args.stride, args.noise, args.drop_frames, std,
                                   args.variable_length, team.share_of)
         settings = dict(settings_of(args), seed=args.seed, split=args.split, features=features,
                         workers=team.size, **started)

@@ -14,10 +14,11 @@ import pytest
 import featureSet
 import helperFunctions as hf
 import rnn
-from RNNNet import RNNNet, load_rnn, sequence_loss, step_weights
+from RNNNet import RNNNet, load_rnn
 from engine.errors import UserError
 from engine.modelfile import save_model
 from engine.training import reseed
+from engine.truncated import sequence_loss, step_weights
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -379,7 +380,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_snapshot(root, run, monkey
     snapshot = root / 'RNN.training' / 'snapshot.npz'
     before, model = snapshot.read_bytes(), (root / 'RNN.model').read_bytes()
     if poison == 'loss':
-        monkeypatch.setattr(rnn, 'sequence_loss', lambda *args: (
+        monkeypatch.setattr('engine.truncated.sequence_loss', lambda *args: (
             sequence_loss(*args)[0] * float('nan'), 0))
     else:
         core = rnn.WindowUpdater.update_core
