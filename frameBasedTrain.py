@@ -34,7 +34,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
 import numpy
-from chainer.optimizer_hooks import WeightDecay
+from chainer.optimizer_hooks import GradientClipping, WeightDecay
 
 import helperFunctions as hf
 from VGGNet import load_vgg
@@ -75,6 +75,10 @@ def get_parser():
     group.add_argument('--lr', type=float, default=0.0005, help='learning rate (default: 0.0005)')
     group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
     group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
+    group.add_argument('--clip', type=float, default=0.0, metavar='NORM',
+                       help='scale the gradient of all that learns down to this length; with '
+                            'convolutions that learn, the first steps of the new layers would '
+                            'else undo what VGG.model knows (default: 0, never)')
     group.add_argument('--dropout', type=float, default=0.5, metavar='RATIO',
                        help='behind fc6 and fc7, in training; more overfits less (default: 0.5)')
     group.add_argument('--frames-per-clip', type=hf.whole(1), default=1, metavar='N',
@@ -127,6 +131,8 @@ def main():
                         'below 1')
     if args.stream == 'flow' and (args.rotate or args.brightness):
         raise UserError('--rotate, --brightness: not of flow, which has directions and no light')
+    if args.clip < 0:
+        raise UserError('--clip: 0 or more')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
     args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
@@ -162,6 +168,8 @@ def main():
     optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum)
     optimizer.setup(trained)
     team.agree(optimizer)
+    if args.clip:
+        optimizer.add_hook(GradientClipping(args.clip))
     optimizer.add_hook(WeightDecay(args.weight_decay))
 
     def loss_and_accuracy(frames, labels):

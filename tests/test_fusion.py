@@ -438,6 +438,18 @@ def test_the_top_layer_alone_takes_fc7_as_it_is(root, train):
     numpy.testing.assert_array_equal(model.fc7.W.array, make_vgg().fc7.W.array)
 
 
+def test_a_clipped_gradient_is_as_long_as_it_may_be(root, train):
+    def fc8(*flags):
+        train(root, '--train-layers', 1, '--epochs', 1, '--weight-decay', 0, '--momentum', 0,
+              '--restart', *flags)
+        return load_vgg_1024(root / hf.FRAME_MODEL)[0].fc8.W.array
+    start, free = fc8('--lr', 1e-30), fc8('--lr', 1e-2)
+    clipped = fc8('--lr', 1e-2, '--clip', 1e-3)
+    # one step: eight clips that are not held out
+    assert 0 < numpy.linalg.norm(clipped - start) <= 1e-2 * 1e-3 * 1.01
+    assert numpy.linalg.norm(free - start) > 1e-3
+
+
 # ---- stage 2 ----------------------------------------------------------------------
 
 def save_network(root, fusion):
