@@ -163,8 +163,11 @@ def add_parts(parser, needed=True):
 
 def names_of(args):
     """The Names that --stream, --fusion and --layer ask for."""
-    return Names(**{field: getattr(args, field) for field in Names._fields
-                    if hasattr(args, field)})
+    names = Names(**{field: getattr(args, field) for field in Names._fields
+                     if hasattr(args, field)})
+    if names.layer == 'pool5' and names.fusion == 'late':
+        raise UserError('--layer pool5 --fusion late: two towers give two sets of maps; take fc7')
+    return names
 
 
 def whole(least):

@@ -503,3 +503,8 @@ def test_the_mean_names_the_class_that_the_sum_does():
     for steps in numpy.random.RandomState(0).dirichlet(numpy.ones(5), size=(20, 7)):
         summed = numpy.log(steps).sum(axis=0)
         assert hf.video_log_probability(steps, 'mean').argmax() == summed.argmax()
+
+
+def test_two_towers_have_no_maps(root, run):
+    with pytest.raises(UserError, match='two sets of maps'):
+        run(root, '--layer', 'pool5', '--fusion', 'late')
