@@ -11,9 +11,10 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
+from engine import conv_gpu
 from engine.conv import ConvStack
 from engine.modelfile import load_network
-from engine.video import MEAN, mean_of
+from engine.video import MEAN, mean_of, preprocess
 
 CHANNELS = (64, 128, 256, 512, 512)
 LAYERS_IN_BLOCK = (2, 2, 3, 3, 3)
@@ -34,6 +35,8 @@ class VGGNet(chainer.Chain):
 
     # Layers that take several moments at once (FusionNet.py), and which: here none.
     taps = {}
+    # Names of the layers that learn, the others being frozen (VGGNet_1024.py); None: any may.
+    trained = None
 
     def __init__(self, channels=CHANNELS, hidden=4096, n_classes=1000, input_size=224):
         super().__init__()
@@ -83,32 +86,68 @@ class VGGNet(chainer.Chain):
             self[name].b.array *= factor
 
     def convolutions(self, x, names=None):
-        """(N, 3, S, S) preprocessed float32 -> pool5, (N, C, S/32, S/32).
+        """(N, 3, S, S) preprocessed float32, or frames (N, S, S, 3) as the bytes they are ->
+        pool5, (N, C, S/32, S/32).
 
-        With `names`, those layers alone, of x as they take it. Where no gradient is needed, on
-        the CPU, the compiled convolutions of engine/conv.py do it, many times faster;
-        `fast = False` turns them off.
+        With `names`, those layers alone, of x as they take it. Where no gradient is needed the
+        convolutions of engine/conv.py, on a GPU of engine/conv_gpu.py, do it, many times
+        faster; `fast = False` turns them off.
         """
         names = self.conv_names if names is None else names
-        if names and self.fast and self.xp is numpy and not chainer.config.enable_backprop:
-            return chainer.Variable(self._fast_convolutions(x, names))
+        if names and self.fast and not chainer.config.enable_backprop:
+            return chainer.Variable(self._fast_convolutions(chainer.as_array(x), names))
+        if x.dtype == numpy.uint8:
+            x = preprocess(x, self.mean)
         for name in names:
-            x = F.relu(self[name](x))
+            x = F.relu(self._at_hand(name)(x))
             if self.pooled_after(name):
                 x = F.max_pooling_2d(x, 2, stride=2)
         return x
 
     def _fast_convolutions(self, x, names):
-        # A stack holds transformed copies of the weights: a sample of every layer
-        # tells whether they have changed since.
-        sample = [float(p.array.ravel()[::101].sum(dtype=numpy.float64))
-                  for name in names for p in (self[name].W, self[name].b)]
-        before, stack = self._stacks.get(names[0], (None, None))
-        if before != sample:
-            stack = ConvStack((self[name].W.array, self[name].b.array, self.pooled_after(name))
-                              for name in names)
-            self._stacks[names[0]] = sample, stack
-        return stack(chainer.as_array(x).transpose(0, 2, 3, 1))
+        def make():
+            layers = [(self[name].W.array, self[name].b.array, self.pooled_after(name))
+                      for name in names]
+            mean = self.mean if layers[0][0].shape[1] == 3 else 0
+            return (ConvStack(layers, mean=mean) if self.xp is numpy
+                    else conv_gpu.make_stack(layers, self.xp, mean=mean))
+        stack = self._copies(names, make)
+        return stack(x if x.dtype == numpy.uint8 else x.transpose(0, 2, 3, 1))
+
+    def linear6(self, maps):
+        """fc6 before its ReLU; on a GPU, where no gradient is needed, from weights in float16."""
+        if not self.fast or self.xp is numpy or chainer.config.enable_backprop:
+            return self._at_hand('fc6')(maps)
+        halves = self._copies(['fc6'], lambda: conv_gpu.HalfLinear(
+            self.fc6.W.array, self.fc6.b.array, self.xp))
+        return chainer.Variable(halves(chainer.as_array(maps).reshape(len(maps), -1)))
+
+    def _copies(self, names, make):
+        """What make() makes of some layers' weights, made again when these have changed."""
+        gpu = self.xp is not numpy
+        frozen = self.trained is not None and not set(names) & set(self.trained)
+
+        def state():
+            arrays = [p.array for name in names for p in (self[name].W, self[name].b)]
+            if gpu and frozen:  # there asking costs more than computing
+                return [*map(id, arrays), self.mean], arrays
+            # A sample of each layer tells.
+            return [*(float(a.ravel()[::101].sum(dtype=numpy.float64)) for a in arrays),
+                    self.mean], None
+        before, _, made = self._stacks.get(names[0], (None, None, None))
+        if before != state()[0]:
+            made = make()
+            if gpu and frozen:  # its memory need not hold both
+                for name in names:
+                    self[name].to_device('@numpy')
+            self._stacks[names[0]] = *state(), made
+        return made
+
+    def _at_hand(self, name):
+        """A layer, back on the network's device if only its copies were there."""
+        if self[name].device != self.device:
+            self[name].to_device(self.device)
+        return self[name]
 
     @staticmethod
     def pooled_after(name):
@@ -118,7 +157,7 @@ class VGGNet(chainer.Chain):
 
     def bottom(self, x):
         """(N, 3, S, S) -> fc6 after its ReLU, (N, hidden)."""
-        return F.relu(self.fc6(self.convolutions(x)))
+        return F.relu(self.linear6(self.convolutions(x)))
 
     def feature(self, x):
         """(N, 3, S, S) -> fc7's linear output, before ReLU and dropout."""

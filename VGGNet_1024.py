@@ -89,14 +89,15 @@ class VGGNet_1024(VGGNet):
         return layer_width(self.shape, layer)
 
     def feature_and_prediction(self, x, layer='fc7'):
-        """(N, 3, S, S) float32 -> (N, D) and softmax (N, n_classes), float32 arrays.
+        """(N, 3, S, S) float32, or frames (N, S, S, 3) as the bytes they are, -> (N, D) and
+        softmax (N, n_classes), float32 arrays.
 
         The former is fc7's linear output, or with the layer 'pool5' its maps (C, h, w) in a
         row: what fc6 takes.
         """
         with chainer.no_backprop_mode(), chainer.using_config('train', False):
             maps = self.convolutions(x)
-            feature = self.fc7(F.relu(self.fc6(maps)))
+            feature = self.fc7(F.relu(self.linear6(maps)))
             scores = self.fc8(F.relu(feature))
             saved = feature if layer == 'fc7' else F.reshape(maps, (len(maps), -1))
             return saved.array, F.softmax(scores).array

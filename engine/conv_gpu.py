@@ -12,8 +12,10 @@ no digit. Errors of the halves stay near 2e-3 of the largest output of a VGG-16.
 
 Both ways hold no name of CuPy: `xp` may be NumPy, as in the tests.
 """
+import contextlib
 import importlib
 import os
+import warnings
 
 import numpy
 
@@ -69,8 +71,10 @@ class GPUStack:
         self.in_channels = weights[0].shape[1]
         self.mean = xp.asarray(numpy.broadcast_to(numpy.float32(mean), self.in_channels))
         self.kernel = kernel or ('cudnn' if cudnn else 'products')
-        self._way = (_Halves(xp, weights, biases, pools, relu, cudnn) if cudnn
-                     else _Products(xp, weights, biases, pools, relu))
+        how = xp, weights, biases, pools, relu
+        self._way = _Halves(*how, cudnn) if cudnn else _Products(*how)
+        # Whether cuDNN serves this card shows when it is first asked.
+        self._instead = how if cudnn and not os.environ.get('ENGINE_CONV_GPU') else None
 
     def __call__(self, x):
         """x (frames, height, width, channels), uint8 or float32, on the GPU ->
@@ -81,8 +85,17 @@ class GPUStack:
         if x.ndim != 4 or x.shape[3] != self.in_channels or x.dtype not in ('u1', 'f4'):
             raise ValueError(f'input is {x.shape} of {x.dtype}, not (frames, height, width, '
                              f'{self.in_channels}) of uint8 or float32')
-        return self.xp.ascontiguousarray(
-            self._way(x, self.mean if x.dtype == 'u1' else 0).transpose(0, 3, 1, 2))
+        mean = self.mean if x.dtype == 'u1' else 0
+        try:
+            y = self._way(x, mean)
+        except Exception as error:
+            if self._instead is None:
+                raise
+            warnings.warn(f'cuDNN fails ({error}): convolutions by products in float32')
+            self.kernel, self._way = 'GPU, products, float32 (cuDNN fails)', _Products(*self._instead)
+            y = self._way(x, mean)
+        self._instead = None
+        return self.xp.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 
 def make_stack(layers, xp, relu=True, mean=0):
@@ -338,14 +351,14 @@ class Upload:
         return there[:size].view(frames.dtype).reshape(frames.shape)
 
 
-def on_device(batches, device):
-    """Yields each batch on the chainer.Device; on the CPU as it is."""
+@contextlib.contextmanager
+def sending(device):
+    """Gives the function that sends arrays to a chainer.Device: an Upload if it is a GPU."""
     if device.xp is numpy:
-        yield from batches
+        yield device.send
         return
     upload = Upload(device.xp)
     try:
-        for frames in batches:
-            yield upload(frames)
+        yield upload
     finally:
         upload.stream.synchronize()  # before its pinned memory serves somebody else

@@ -7,7 +7,9 @@ import pytest
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
+from VGGNet_1024 import VGGNet_1024
 from engine import conv_gpu
+from engine.video import preprocess
 from test_conv import error, float64_stack, make_layers
 
 MEAN = numpy.array([103.939, 116.779, 123.68], 'f')
@@ -173,6 +175,59 @@ def test_without_cudnn_the_products(monkeypatch):
         conv_gpu.find_cudnn()
 
 
+def test_a_card_that_cudnn_does_not_serve_gets_the_products(cudnn, monkeypatch):
+    def refuse(self, *_):
+        raise RuntimeError('NOT_SUPPORTED_ARCH_MISMATCH')
+    monkeypatch.setattr(FakeGraph, 'check_support', refuse)
+    layers = make_layers([8, '20'])
+    x = numpy.random.default_rng(6).normal(0, 50, (2, 8, 8, 3)).astype('f')
+    stack = conv_gpu.GPUStack(layers, xp=numpy, cudnn=cudnn)
+    with pytest.warns(UserWarning, match='ARCH_MISMATCH'):
+        y = stack(x)
+    assert error(y, float64_stack(x, layers)) < 1e-5 and 'products' in stack.kernel
+    monkeypatch.setenv('ENGINE_CONV_GPU', 'cudnn')
+    with pytest.raises(RuntimeError, match='ARCH_MISMATCH'):
+        conv_gpu.GPUStack(layers, xp=numpy, cudnn=cudnn)(x)
+
+
+# ---- the network ----------------------------------------------------------------------------
+
+@pytest.fixture
+def on_gpu(monkeypatch, cudnn):
+    """A narrow network that takes NumPy for a GPU's module."""
+    gpu = types.ModuleType('cupy')
+    gpu.__dict__.update(numpy.__dict__, cuda=FakeCuda())
+    monkeypatch.setattr(VGGNet_1024, 'xp', gpu)
+    pool = conv_gpu.pooled
+    monkeypatch.setattr(conv_gpu, 'pooled', lambda xp, x, out: pool(numpy, x, out))
+    monkeypatch.setattr(conv_gpu, 'find_cudnn', lambda: (cudnn, 'stand-in'))
+    monkeypatch.setattr(conv_gpu, '_stream', lambda xp: 0)
+    numpy.random.seed(0)
+    return VGGNet_1024((8, 8, 16, 16, 16), 32, 5, 32, 12)
+
+
+def test_network_on_a_gpu_gives_the_same(on_gpu, cudnn):
+    model = on_gpu
+    frames = numpy.random.default_rng(7).integers(0, 256, (4, 32, 32, 3)).astype('u1')
+    feature, softmax = model.feature_and_prediction(frames)
+    assert len(cudnn.made) == 13  # it went that way
+    model.fast = False
+    expected, softmax_expected = model.feature_and_prediction(preprocess(frames, model.mean))
+    assert 0 < abs(feature - expected).max() < 5e-3 * abs(expected).max()
+    numpy.testing.assert_allclose(softmax, softmax_expected, rtol=0, atol=1e-2)
+
+
+def test_halves_follow_layers_that_learn(on_gpu, cudnn):
+    model = on_gpu
+    x = numpy.random.default_rng(8).normal(0, 50, (2, 3, 32, 32)).astype('f')
+    model.trained = ('conv5_3', 'fc6', 'fc7', 'fc8')
+    with chainer.no_backprop_mode():
+        before = model.bottom(x).array
+        model.fc6.W.array *= 2
+        model.fc6.b.array *= 2
+        numpy.testing.assert_allclose(model.bottom(x).array, 2 * before, rtol=2e-3)
+
+
 # ---- the way to the card --------------------------------------------------------------------
 
 class FakeCuda:
@@ -243,8 +298,10 @@ def test_frames_arrive_whole_however_late_the_copies_are():
             copy = batch.copy()
             yield copy
             copy[...] = 0  # the decoder may use its memory again
-    for frames in conv_gpu.on_device(decoded(), device):
-        fake.current.enqueue(lambda frames=frames: seen.append(numpy.array(frames)))
+    with conv_gpu.sending(device) as send:
+        for batch in decoded():
+            frames = send(batch)
+            fake.current.enqueue(lambda frames=frames: seen.append(numpy.array(frames)))
     fake.current.synchronize()
     assert len(seen) == len(batches)
     for ours, batch in zip(seen, batches):
@@ -252,5 +309,6 @@ def test_frames_arrive_whole_however_late_the_copies_are():
 
 
 def test_on_the_cpu_batches_stay_what_they_are():
-    batches = [numpy.zeros((2, 4, 4, 3), 'u1')]
-    assert list(conv_gpu.on_device(batches, chainer.get_device('@numpy')))[0] is batches[0]
+    batch = numpy.zeros((2, 4, 4, 3), 'u1')
+    with conv_gpu.sending(chainer.get_device('@numpy')) as send:
+        assert send(batch) is batch
