@@ -6,6 +6,8 @@
 ##                        convertWeights.py); what is in dir is read, never written
 ## make splits ROOT=dir   the stages on splits 1, 2 and 3 of dir (UCF-101, ucfTrainTestlist,
 ##                        VGG.model) in dir/split1 ..., and the mean over them, as papers report
+## make flow              the demo's second stream: optical flow through the same stages, then both
+##                        streams combined (docs/flow.md)
 ## make test              the tests (TESTS=tests/test_rnn.py for some of them)
 ## make bench             speed of the networks, beside PyTorch and OpenVINO if
 ##                        requirements-bench.txt is installed
@@ -46,7 +48,7 @@ OR_NAMED = || [ $$? = 3 ]
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
 
-.PHONY: help demo real real-data splits test bench clean stages
+.PHONY: help demo flow real real-data splits test bench clean stages
 .DELETE_ON_ERROR:
 
 help:
@@ -54,7 +56,7 @@ help:
 
 # The demo's network is small and its classes differ in direction, so it neither mirrors nor
 # reverses, and learns faster than the original's settings would let it.
-DEMOS = demo $(if $(filter $(DEMO),$(ROOT)),splits)
+DEMOS = demo flow $(if $(filter $(DEMO),$(ROOT)),splits)
 $(DEMOS): export FRAME_FLAGS ?= --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
 $(DEMOS): export RNN_FLAGS ?= --no-reverse --steps 48 --window 48 --test-steps 0 --cells 128 --hidden 0 \
 	--no-batch-norm --dropout 0.3 --optimizer adam --lr 0.003 --batch 16 --epochs 20
@@ -111,6 +113,24 @@ $(ROOT)/done/confusion: $(ROOT)/RNN.model confusion.py | $(READY)
 	@mkdir -p $(@D) && touch $@
 
 stages: $(ROOT)/done/singleFrameAccuracy $(ROOT)/done/confusion
+	@$(RUN) results.py --root $(ROOT)
+
+# ---- the second stream -------------------------------------------------------
+# It learns more slowly than the pictures' network, hence the epochs.
+
+FLOW = $(STAGE) --stream flow
+
+flow: demo
+	PYTHON=$(RUN) ./saveFeatures.sh --stage opticalFlow --local $(WHERE) --parts $(PARTS) $(OR_NAMED)
+	$(RUN) frameBasedTrain.py $(FLOW) $(FRAME_FLAGS) --epochs 10 $(OR_NAMED)
+	PYTHON=$(RUN) ./saveFeatures.sh --local $(FLOW) --parts $(PARTS) $(OR_NAMED)
+	for script in save_hdf5 normalizeData singleFrameAccuracy; do \
+		$(RUN) $$script.py $(WHERE) --stream flow || exit 1; done
+	$(RUN) rnn.py $(FLOW) $(RNN_FLAGS)
+	$(RUN) combine.py $(STAGE) --choose --name frames_both \
+		testPredictions1024.hdf5 testPredictions1024_flow.hdf5
+	$(RUN) combine.py $(STAGE) --choose --name RNN_both \
+		RNN_testPredictions.hdf5 RNN_flow_testPredictions.hdf5
 	@$(RUN) results.py --root $(ROOT)
 
 # ---- real clips --------------------------------------------------------------

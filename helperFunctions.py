@@ -574,15 +574,24 @@ def score(log_probabilities, labels):
         dict: n, top1, top5, top10 (shares of 1; None where k >= C says nothing)
         and loss (mean of -log probability of the true class).
     """
-    scores, labels = numpy.asarray(log_probabilities), numpy.asarray(labels)
+    scores = numpy.asarray(log_probabilities)
+    return figures(*ranks(scores, numpy.asarray(labels)), scores.shape[1])
+
+
+def ranks(scores, labels):
+    """Where the true class comes, (n,) int from 0, and its score, (n,); all that figures need."""
     if not numpy.isfinite(scores).all():
         raise UserError('predictions hold a number that is not finite; make them again')
-    true = scores[numpy.arange(len(labels)), labels][:, None]
+    true = scores[numpy.arange(len(labels)), labels]
     # Ties count against us: a constant prediction must not look right.
-    rank = (scores >= true).sum(axis=1) - 1
-    result = {'n': len(labels)}
+    return (scores >= true[:, None]).sum(axis=1) - 1, true
+
+
+def figures(rank, true, n_classes):
+    """The dict of `score` from what `ranks` gave."""
+    result = {'n': len(rank)}
     for k in TOP_K:
-        result[f'top{k}'] = float((rank < k).mean()) if k < scores.shape[1] or k == 1 else None
+        result[f'top{k}'] = float((rank < k).mean()) if k < n_classes or k == 1 else None
     result['loss'] = float(-true.mean())
     return result
 
@@ -642,8 +651,14 @@ def check_frame_model(path, card, split, names=Names()):
                         f'python frameBasedTrain.py --split {split}')
 
 
-def check_split(path, attrs, split):
-    """Refuses a file of another split: its network has seen test clips of this one."""
+def check_split(path, attrs, split, names):
+    """Refuses a file of another split, whose network has seen test clips of this one, or of
+    another variant than its name says."""
+    for field, ours in names._asdict().items():
+        theirs = attrs.get(field, ours)
+        if theirs != ours:
+            raise UserError(f'{path}: made with --{field} {theirs}, not {ours}; make it again: '
+                            f'python save_hdf5.py{names.flags()}')
     theirs = int(attrs.get('split', split))
     if theirs != split:
         raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
@@ -656,20 +671,25 @@ def read_predictions(path, clips, classes=None, made_by='the stage that writes i
     Clips that the file lacks are simply not in the dict; the caller names them.
     """
     with open_hdf5(path, made_by) as f:
-        attrs = dict(f.attrs)
-        if classes is not None:
-            check_classes(path, attrs, classes)
-        found = {}
-        for clip in clips:
-            if clip.name in f:
-                try:
-                    found[clip.name] = data = f[clip.name][()]
-                    reason = _problem(data, classes)
-                except (OSError, TypeError) as error:
-                    reason = f'cannot be read ({" ".join(str(error).split())})'
-                if reason:
-                    raise UserError(f'{path}: {clip.name} {reason}; make it again: {made_by}')
-    return found, attrs
+        found = {clip.name: data for clip, data in each_prediction(f, clips, classes, made_by)}
+        return found, dict(f.attrs)
+
+
+def each_prediction(f, clips, classes=None, made_by='the stage that writes it'):
+    """Yields (clip, (T, C) float32) from an open prediction file, one after the other."""
+    path = f.filename
+    if classes is not None:
+        check_classes(path, f.attrs, classes)
+    for clip in clips:
+        if clip.name in f:
+            try:
+                data = f[clip.name][()]
+                reason = _problem(data, classes)
+            except (OSError, TypeError) as error:
+                reason = f'cannot be read ({" ".join(str(error).split())})'
+            if reason:
+                raise UserError(f'{path}: {clip.name} {reason}; make it again: {made_by}')
+            yield clip, data
 
 
 def _problem(data, classes):

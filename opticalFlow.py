@@ -15,7 +15,7 @@ Writes  ROOT/UCF-101_flow/Class/clip.mkv    a frame of flow for each frame (--st
 
 Flow is from each frame taken to the next one taken; the last frame's is that of the one before
 it, so that a clip has as many flows as frames. The whole of UCF-101 (2.48 million frames) takes
-about 3 GB, and 5 hours on one core. A finished clip is skipped, so the same command goes on
+about 3.5 GB, and 6 hours on one core (estimates: docs/flow.md). A finished clip is skipped, so the same command goes on
 where a killed job stopped. Exit code 0: all done; 3: done but for the clips named; 4: stopped
 before the end, by SIGTERM or because --walltime is nearly over.
 """

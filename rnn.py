@@ -269,7 +269,7 @@ def train(args, device, lists, team):
     names = hf.names_of(args)
     with hf.open_hdf5(args.root / names.train, made_by(args)) as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
-        hf.check_split(f.filename, f.attrs, args.split)
+        hf.check_split(f.filename, f.attrs, args.split, names)
         std = statistics.read(f)[1]
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
@@ -429,7 +429,8 @@ def main():
     device = hf.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
     with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
-        hf.check_split(f.filename, f.attrs, args.split)  # before hours of training
+        # before hours of training
+        hf.check_split(f.filename, f.attrs, args.split, hf.names_of(args))
     figures = ({'test_only': True} if args.test_only
                else {'seconds': train(args, device, lists, team)})
     if not team.first:

@@ -28,23 +28,25 @@ def main():
     lists = hf.read_lists(args.root, args.split)
     path = args.root / names.test_predictions
     made_by = f'python save_hdf5.py{names.flags()}'
-    predictions, attrs = hf.read_predictions(path, lists.test, lists.classes,
-                                             made_by)
-    hf.check_split(path, attrs, args.split)
-    clips = [clip for clip in lists.test if clip.name in predictions]
-    if not clips:
+    with hf.open_hdf5(path, made_by) as f:
+        attrs = dict(f.attrs)
+        hf.check_split(path, attrs, args.split, names)
+        readout = attrs.get('readout', 'mean')
+        videos, labels, frames = [], [], []
+        # Clip by clip: all frames at once would be some 700,000 times 101 numbers.
+        for clip, softmax in hf.each_prediction(f, lists.test, lists.classes, made_by):
+            videos.append(hf.video_log_probability(softmax, readout))
+            labels.append(clip.label)
+            frames.append(hf.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
+                                   numpy.full(len(softmax), clip.label)))
+    if not videos:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
                         f'made by: {made_by}')
-    if len(clips) < len(lists.test):
-        print(f'{len(lists.test) - len(clips)} test clips have no predictions and are not '
+    if len(videos) < len(lists.test):
+        print(f'{len(lists.test) - len(videos)} test clips have no predictions and are not '
               'counted')
-    readout = attrs.get('readout', 'mean')
-    by_video = hf.score([hf.video_log_probability(predictions[clip.name], readout)
-                         for clip in clips], [clip.label for clip in clips])
-    frames = numpy.concatenate([predictions[clip.name] for clip in clips])
-    by_frame = hf.score(numpy.log(numpy.maximum(frames, 1e-30)),
-                        numpy.repeat([clip.label for clip in clips],
-                                     [len(predictions[clip.name]) for clip in clips]))
+    by_video = hf.score(videos, labels)
+    by_frame = hf.figures(*map(numpy.concatenate, zip(*frames)), len(lists.classes))
     # The seed and settings that made these figures are those of the network's training.
     seed = int(attrs.get('seed', args.seed))
     settings = json.loads(attrs.get('settings', '{}'))

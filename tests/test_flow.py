@@ -419,3 +419,14 @@ def test_without_flow_the_command_that_makes_it_is_named(small_set, tmp_path, mo
     done = stage('frameBasedTrain.py', '--root', tmp_path, '--tiny', '--stream', 'flow')
     assert done.returncode == 1 and done.stderr.count('\n') == 1
     assert "flow.json: not there; made by: ./saveFeatures.sh --local --stage" in done.stderr
+
+
+def test_features_and_predictions_of_the_other_stream_are_refused(undisturbed, tmp_path):
+    (tmp_path / hf.LISTS).symlink_to(undisturbed / hf.LISTS)
+    for name in (hf.TRAIN_HDF5, hf.TEST_HDF5, hf.TEST_PREDICTIONS):
+        shutil.copy(undisturbed / name, tmp_path / hf.Names('flow').of(name))
+    for script in ('rnn.py', 'singleFrameAccuracy.py'):
+        done = stage(script, '--root', tmp_path, '--stream', 'flow', '--tiny')
+        assert done.returncode == 1 and done.stderr.count('\n') == 1, done.stderr
+        assert '1024_flow.hdf5: made with --stream rgb, not flow' in done.stderr
+    assert not list(tmp_path.glob('RNN*.model'))
