@@ -6,13 +6,19 @@ import subprocess
 import sys
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
 import imageio_ffmpeg
 import numpy
 import pytest
 
+import featureSet
 import helperFunctions as hf
 from VGGNet import VGGNet
+from engine.featurenet import FeatureNet
+from engine.inference import predict
 from engine.modelfile import save_model
+from engine.sequences import FeatureStore, SequenceBatches
+from engine.training import Updater
 from smallSet import REPOSITORY
 
 DOCS = REPOSITORY / 'docs'
@@ -81,6 +87,36 @@ def test_own_videos_from_the_first_command_to_the_last(workplace):
     assert {path.suffix for path in (workplace / 'seen').iterdir()} == {'.mp4', '.png', '.json'}
     for line in commands('accuracy.md'):
         execute(line, workplace)
+
+
+def test_the_family_of_the_guide_learns_and_is_not_misled_by_padding(tmp_path):
+    page = (DOCS / 'model-family.md').read_text()
+    names = {'FeatureNet': FeatureNet, 'chainer': chainer, 'F': chainer.functions,
+             'L': chainer.links}
+    exec(re.search(r'^```python\n(.*?)^```', page, re.M | re.S).group(1), names)
+    numpy.random.seed(0)
+    model = names['AttentionNet'](featureSet.N_FEATURES, len(featureSet.CLASSES))
+    lists = featureSet.make_features(tmp_path)
+    with hf.open_hdf5(tmp_path / hf.TRAIN_HDF5, '') as f:
+        store = FeatureStore(f, lists.train)
+    batches = SequenceBatches(store, 10, 12, seed=0, variable_length=True)
+    optimizer = chainer.optimizers.Adam(0.05).setup(model)
+    updater = Updater(batches, optimizer, model.loss, seed=0,
+                      device=chainer.get_device('@numpy'), converter=lambda batch, device: batch)
+    for _ in range(60):
+        updater.update()
+    answers = dict(predict(model, store, chainer.get_device('@numpy'), 4, technique='full', steps=0))
+    right = [answers[clip.name][0].argmax() == clip.label for clip in lists.train]
+    assert answers[lists.train[0].name].shape == (1, 3) and numpy.mean(right) > 0.8
+    xs = numpy.random.randn(9, 2, featureSet.N_FEATURES).astype('f')
+    short = model(xs, [5, 9]).array
+    xs[5:, 0] = 99
+    numpy.testing.assert_array_equal(model(xs, [5, 9]).array, short)
+    # and the three places where it is to be named
+    for script, place in (('rnn.py', 'def new_model('), ('rnn.py', "add_argument('--cell'"),
+                          ('RNNNet.py', 'def load_rnn('), ('FusionNet.py', 'NETWORKS = {'),
+                          ('helperFunctions.py', 'STREAMS = (')):
+        assert place in (REPOSITORY / script).read_text()
 
 
 def test_messages_that_are_explained_are_shown():
