@@ -69,7 +69,7 @@ def main():
     names = hf.names_of(args)
     path = args.root / names.train
     made_by = f'python save_hdf5.py{names.flags()}'
-    with hf.open_hdf5(path, made_by) as f:
+    with hf.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
         clips = statistics.clip_names(f)
         if not clips or 'n_features' not in f.attrs:
             raise UserError(f'{path}: holds no features; made by: {made_by}')
@@ -77,10 +77,11 @@ def main():
         with Progress(len(clips), 'statistics') as progress:
             for name in clips:
                 rows = read_rows(f, name, moments.mean.shape)
-                if not numpy.isfinite(rows).all():
+                moments.add(rows)
+                # one number that is not finite makes the mean so
+                if not numpy.isfinite(moments.mean).all():
                     raise UserError(f'{path}: {name} holds a number that is not finite; '
                                     f'make the file again: {made_by}')
-                moments.add(rows)
                 progress.update(frames=len(rows))
     deviation = moments.deviation()
     statistics.store(path, moments.mean, deviation, moments.n)

@@ -9,10 +9,13 @@ Writes  ROOT/train1024.hdf5, ROOT/test1024.hdf5           features (frames, 1024
     python save_hdf5.py --dtype float16      # half of that
     python save_hdf5.py --layer pool5        # maps, float16 as they were saved
 
-Each file appears whole or not at all. While clips are missing nothing is written, unless
---allow-missing; then the data set `_missing` in the file names them.
+The files appear whole, all together, or not at all. While clips are missing nothing is written,
+unless --allow-missing; then the data set `_missing` in the file names them. One clip at a time is
+held in memory.
 """
+import contextlib
 import json
+import os
 
 import h5py
 import numpy
@@ -21,12 +24,9 @@ import helperFunctions as hf
 from VGGNet_1024 import layer_shape, layer_width
 from engine import statistics
 from engine.errors import UserError
-from engine.files import load_npy, remove_leftovers, replacing
+from engine.files import cannot_be_written, load_npy, remove_leftovers, replacing
 from engine.modelfile import read_card, weights_digest
 from engine.progress import Progress
-
-# Frames a chunk: a segment of 120 frames touches five, a whole clip has no waste to speak of.
-CHUNK = 32
 
 
 def get_parser():
@@ -41,38 +41,108 @@ def get_parser():
     return parser
 
 
-def find_clips(root, clips, n_features, n_classes, names=hf.Names()):
-    """Splits the clips into those whose two .npy files are well and {name: what is wrong}."""
+def find_clips(root, clips, n_features, n_classes, names=hf.Names(), values=True):
+    """Splits the clips into those whose two .npy files are well and {name: what is wrong}.
+
+    With values=False their headers alone are read.
+    """
     well, wrong = [], {}
     for clip in clips:
         try:
-            hf.check_results(root, clip, n_features, n_classes, names=names)
+            hf.check_results(root, clip, n_features, n_classes, values, names)
             well.append(clip)
         except UserError as error:
             wrong[clip.name] = str(error)
     return well, wrong
 
 
-def pack(root, path, folder, clips, dtype, attrs, lists, n_features=None):
-    """Writes one HDF5 file; with n_features, room for statistics is made in it.
+def read_results(root, clip, names):
+    """Returns (features, predictions) of a clip.
 
-    `attrs` become the file's attributes, `lists` ({key: clip names}) data sets of names.
+    Raises:
+        UserError: one holds a number that is not finite.
     """
-    with replacing(path) as temporary, h5py.File(temporary, 'w') as f, \
-            Progress(len(clips), path.name) as progress:
-        if n_features:
-            statistics.reserve(f, n_features)
+    arrays = []
+    for folder in (names.features, names.frame_predictions):
+        path = hf.output_path(root, folder, clip)
+        arrays.append(load_npy(path))
+        if not numpy.isfinite(arrays[-1]).all():
+            raise UserError(f'{path}: holds a number that is not finite')
+    return arrays
+
+
+def narrowed(features, dtype, clip):
+    """The features in the dtype that is asked for."""
+    if numpy.abs(features).max() > numpy.finfo(dtype).max:
+        raise UserError(f'{clip.name}: a feature is too large for {dtype}; use --dtype float32')
+    return features.astype(dtype, copy=False)
+
+
+@contextlib.contextmanager
+def packing(path):
+    """Gives an open HDF5 file, which appears under its name when the block ends well."""
+    with replacing(path) as temporary:
+        f = h5py.File(temporary, 'w')
+        try:
+            yield f
+            f.flush()
+        except BaseException as error:
+            # HDF5 would try what is not written again as it closes, and crash on a full disk.
+            os.dup2(os.open(os.devnull, os.O_RDWR), f.id.get_vfd_handle())
+            if isinstance(error, RuntimeError):  # of flush
+                raise cannot_be_written(path, error) from error
+            raise
+        finally:
+            with contextlib.suppress(RuntimeError):
+                f.close()
+
+
+def add(f, path, name, array):
+    """Writes one clip, in one piece: a segment of it is one read, and no chunks are kept."""
+    try:
+        f.create_dataset(name, data=array, track_times=False)
+    except OSError as error:
+        raise cannot_be_written(path, error) from error
+
+
+def pack(args, names, clips, files, contents):
+    """Writes the clips, each read once; returns {name: reason} of those that were not.
+
+    Args:
+        files: {file name: open h5py.File}.
+        contents: {file name: (list of its clips, whether features or else predictions)}.
+    """
+    members = {name: {clip.name for clip in its} for name, (its, _) in contents.items()}
+    wrong = {}
+    with Progress(len(clips), 'packed') as progress:
         for clip in clips:
-            array = load_npy(hf.output_path(root, folder, clip)).astype(dtype)
-            if not numpy.isfinite(array).all():
-                raise UserError(f'{clip.name}: a feature is too large for {dtype}; '
-                                'use --dtype float32')
-            f.create_dataset(clip.name, data=array, track_times=False,
-                             chunks=(min(CHUNK, len(array)), array.shape[1]))
-            progress.update(frames=len(array))
-        f.attrs.update(attrs)
-        for key, names in lists.items():
-            statistics.write_names(f, key, names)
+            try:
+                features, softmax = read_results(args.root, clip, names)
+            except UserError as error:
+                wrong[clip.name] = str(error)
+            if wrong and (clip.name in wrong or not args.allow_missing):
+                continue  # nothing will be kept, but all that is wrong is found
+            features = narrowed(features, args.dtype or names.dtype, clip)
+            for name, (_, is_features) in contents.items():
+                if clip.name in members[name]:
+                    add(files[name], args.root / name, clip.name,
+                        features if is_features else softmax)
+            progress.update(frames=len(features))
+    return wrong
+
+
+def refuse(wrong, n_clips, names, allowed):
+    """Names the clips that are wrong; a UserError unless they are allowed to be."""
+    if not wrong:
+        return
+    for reason in list(wrong.values())[:10]:
+        print(reason)
+    if len(wrong) > 10:
+        print(f'... and {len(wrong) - 10} more')
+    if not allowed or len(wrong) == n_clips:
+        raise UserError(f'{len(wrong)} of {n_clips} clips have no good features; make them: '
+                        f'./saveFeatures.sh{names.flags()} (or --local), or go on without: '
+                        '--allow-missing')
 
 
 def main():
@@ -96,18 +166,10 @@ def main():
                         f'{root / names.frame_predictions}, then make them again: '
                         f'./saveFeatures.sh{names.flags()}')
 
-    well, wrong = find_clips(root, lists.train + lists.test, n_features, n_classes, names)
-    if wrong:
-        for reason in list(wrong.values())[:10]:
-            print(reason)
-        if len(wrong) > 10:
-            print(f'... and {len(wrong) - 10} more')
-        if not args.allow_missing or not well:
-            raise UserError(f'{len(wrong)} of {len(lists.train) + len(lists.test)} clips have '
-                            f'no good features; make them: ./saveFeatures.sh{names.flags()} '
-                            '(or --local), '
-                            'or go on without: --allow-missing')
-    there = {clip.name for clip in well}
+    clips = lists.train + lists.test
+    # First what is quickly seen, then the numbers as they pass: each file is read once.
+    well, wrong = find_clips(root, clips, n_features, n_classes, names, values=False)
+    refuse(wrong, len(clips), names, args.allow_missing)
     held_out = set(card.get('held_out', ()))
     attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
              'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
@@ -120,21 +182,27 @@ def main():
     training = {'settings': json.dumps(card.get('settings', {}))}
     if 'seed' in card:
         training['seed'] = card['seed']
-    for name, folder, clips, dtype in (
-            (names.train, names.features, lists.train, args.dtype or names.dtype),
-            (names.test, names.features, lists.test, args.dtype or names.dtype),
-            (names.test_predictions, names.frame_predictions, lists.test, 'float32'),
-            (names.validation_predictions, names.frame_predictions,
-             [clip for clip in lists.train if clip.name in held_out], 'float32')):
-        more = ({'n_features': n_features} if folder == names.features
-                else {'method': names.method('frames'), 'readout': 'mean', **training})
-        about = {'_missing': [clip.name for clip in clips if clip.name not in there]}
-        if name == names.train:
-            # The RNN must hold out the groups that the frame network has not seen either.
-            about['_held_out'] = sorted(held_out & there)
-        pack(root, root / name, folder, [clip for clip in clips if clip.name in there], dtype,
-             {**attrs, **more}, about, n_features if name == names.train else None)
-    print(f'{len(well)} clips packed, {len(wrong)} missing; next: '
+    # What goes where: the clips of each file, and whether of these features or predictions.
+    contents = {names.train: (lists.train, True), names.test: (lists.test, True),
+                names.test_predictions: (lists.test, False),
+                names.validation_predictions: (
+                    [clip for clip in lists.train if clip.name in held_out], False)}
+    with contextlib.ExitStack() as stack:
+        files = {name: stack.enter_context(packing(root / name)) for name in contents}
+        statistics.reserve(files[names.train], n_features)
+        spoilt = pack(args, names, well, files, contents)
+        refuse(spoilt, len(well), names, args.allow_missing)
+        wrong.update(spoilt)
+        for name, (its, is_features) in contents.items():
+            files[name].attrs.update(attrs)
+            files[name].attrs.update({'n_features': n_features} if is_features else {
+                'method': names.method('frames'), 'readout': 'mean', **training})
+            statistics.write_names(files[name], '_missing',
+                                   [clip.name for clip in its if clip.name in wrong])
+        # The RNN must hold out the groups that the frame network has not seen either.
+        statistics.write_names(files[names.train], '_held_out', sorted(
+            held_out & {clip.name for clip in clips} - set(wrong)))
+    print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
           f'python normalizeData.py{names.flags()}')
     return 3 if wrong else 0
 

@@ -38,21 +38,24 @@ def replacing(path):
         os.close(handle)
         os.chmod(temporary, 0o666 & ~UMASK)
     except OSError as error:
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
     try:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
         if error.filename not in (None, path, temporary):
             raise
-        raise _cannot_be_written(path, error) from error
+        raise cannot_be_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
 
 
-def _cannot_be_written(path, error):
-    return UserError(f'{path}: cannot be written: {error.strerror or error}; '
+def cannot_be_written(path, error):
+    """The UserError of what was met in writing a file: an OSError, or what h5py raises."""
+    reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
+    hdf5 = re.search("error message = '([^']+)'", reason)
+    return UserError(f'{path}: cannot be written: {hdf5[1] if hdf5 else reason}; '
                      'check space and rights there, then run the command again')
 
 

@@ -30,9 +30,10 @@ def frame_counts(root, clips, workers, table=COUNTS):
     path = os.path.join(root, table)
     try:
         with open(path, encoding='utf-8') as f:
-            known = json.load(f)
-    except (OSError, ValueError):
-        known = {}
+            known = {str(name): [int(size), int(changed), int(count)]
+                     for name, (size, changed, count) in json.load(f).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        known = {}  # none, or no such table: counted anew
     counts, failures, fresh = {}, [], []
     for clip in clips:
         try:

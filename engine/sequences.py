@@ -1,6 +1,7 @@
 """Sequences of features out of HDF5: random segments to train on, whole clips to test."""
 from concurrent.futures import ThreadPoolExecutor
 
+import h5py
 import numpy
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -33,19 +34,22 @@ class FeatureStore:
         self.path = f.filename
         self.clips = [clip for clip in clips if clip.name in f]
         self.sets = [f[clip.name] for clip in self.clips]
-        self.lengths = numpy.array([len(d) for d in self.sets], int)
         self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
         width = f.attrs.get('n_features')
         if width is None:
             raise UserError(f'{f.filename}: does not say how long a feature is; make it again: '
                             'python save_hdf5.py')
         for clip, data in zip(self.clips, self.sets):
+            if not isinstance(data, h5py.Dataset) or data.dtype.kind != 'f':
+                raise UserError(f'{f.filename}: {clip.name} is no data set of floating-point '
+                                'numbers; make it again: python save_hdf5.py')
             if data.ndim != 2 or data.shape[1] != width:
                 raise UserError(f'{f.filename}: {clip.name} has shape {data.shape}, expected '
                                 f'(frames, {width}); make it again: python save_hdf5.py')
             if not len(data):
                 raise UserError(f'{f.filename}: {clip.name} has no frame; make it again: '
                                 'python save_hdf5.py')
+        self.lengths = numpy.array([len(d) for d in self.sets], int)
         self.n_features = int(width)
         size = sum(d.size * d.dtype.itemsize for d in self.sets)
         self.in_memory = size <= memory * 2 ** 30

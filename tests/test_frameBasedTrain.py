@@ -127,6 +127,17 @@ def clips(small_set):
     return lists.train, frame_counts(small_set, lists.train, 2)[0]
 
 
+@pytest.mark.parametrize('text', ['3', '[1, 2]', '{"NAME": 3}', '{"NAME": [1, 2]}',
+                                  '{"NAME": ["a", "b", "c"]}', '{"NAME": null}', '{"'])
+def test_a_table_of_counts_that_is_none_is_made_again(clips, tmp_path, text):
+    train, counts = clips
+    path = tmp_path / 'frameCounts.json'
+    path.write_text(text.replace('NAME', train[0].name))
+    found, failures = frame_counts(tmp_path, train[:2], 2)
+    assert found == {clip.name: counts[clip.name] for clip in train[:2]} and not failures
+    assert set(json.loads(path.read_text())) == set(found)
+
+
 @pytest.mark.parametrize('per_clip', [1, 3])
 def test_an_epoch_holds_every_clip_with_a_smaller_last_batch(clips, per_clip):
     train, counts = clips

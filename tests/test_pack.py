@@ -30,7 +30,7 @@ def test_packed_features_are_the_npy_files(root):
             for clip in clips:
                 numpy.testing.assert_array_equal(
                     f[clip.name][()], numpy.load(hf.output_path(root, hf.FEATURES, clip)))
-                assert f[clip.name].chunks[1] == f[clip.name].shape[1]
+                assert f[clip.name].chunks is None  # in one piece: a segment is one read
     with h5py.File(root / 'testPredictions1024.hdf5') as f:
         clip = lists.test[0]
         numpy.testing.assert_array_equal(
@@ -73,6 +73,39 @@ def test_bad_features_are_not_packed(root, spoil, reason):
     numpy.save(path, spoil(numpy.load(path)))
     done = stage('save_hdf5.py', '--root', root)
     assert done.returncode == 1 and reason in done.stdout and 'Traceback' not in done.stderr
+
+
+def test_a_bad_number_found_late_leaves_the_old_files_or_the_clip_out(root):
+    lists = hf.read_lists(root)
+    names = [hf.TRAIN_HDF5, hf.TEST_HDF5, hf.TEST_PREDICTIONS]
+    before = [(root / name).read_bytes() for name in names]
+    bad = lists.train[1], lists.test[-1]
+    for clip, folder in zip(bad, (hf.FEATURES, hf.FRAME_PREDICTIONS)):
+        path = hf.output_path(root, folder, clip)
+        array = numpy.load(path)
+        array[-1, -1] = numpy.inf
+        numpy.save(path, array)
+    done = stage('save_hdf5.py', '--root', root)
+    assert done.returncode == 1 and all(clip.name in done.stdout for clip in bad)
+    assert [(root / name).read_bytes() for name in names] == before
+    assert stage('save_hdf5.py', '--root', root, '--allow-missing').returncode == 3
+    for name, clips, left_out in zip(names, (lists.train, lists.test, lists.test),
+                                     (bad[0], bad[1], bad[1])):
+        with h5py.File(root / name) as f:
+            assert statistics.read_names(f, '_missing') == [left_out.name]
+            assert (set(statistics.clip_names(f))
+                    == {clip.name for clip in clips} - {left_out.name})
+
+
+def test_a_feature_too_large_for_float16_is_named(root):
+    clip = hf.read_lists(root).train[0]
+    path = hf.output_path(root, hf.FEATURES, clip)
+    array = numpy.load(path)
+    array[0, 0] = 1e5
+    numpy.save(path, array)
+    done = stage('save_hdf5.py', '--root', root, '--dtype', 'float16')
+    assert done.returncode == 1 and clip.name in done.stderr and '--dtype float32' in done.stderr
+    assert stage('save_hdf5.py', '--root', root).returncode == 0
 
 
 def test_features_of_another_model_are_not_packed(root):

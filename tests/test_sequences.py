@@ -1,4 +1,5 @@
 """Sequences for training and for testing, against cases worked out by hand."""
+import h5py
 import numpy
 import pytest
 
@@ -214,3 +215,16 @@ def test_segments_are_averaged_step_by_step_in_log_probability(store):
     expected = numpy.sqrt(forward.astype(float) * backward)
     expected /= expected.sum(axis=1, keepdims=True)
     assert abs(both - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize('put', [lambda f, name: f.create_group(name),
+                                 lambda f, name: f.create_dataset(name, data=b'text'),
+                                 lambda f, name: f.create_dataset(name, data=[1.0, 2.0]),
+                                 lambda f, name: f.create_dataset(name, data=1.0)])
+def test_what_is_no_clip_is_one_line(tmp_path, put):
+    lists = featureSet.make_features(tmp_path)
+    with h5py.File(tmp_path / hf.TRAIN_HDF5, 'r+') as f:
+        del f[lists.train[2].name]
+        put(f, lists.train[2].name)
+        with pytest.raises(UserError, match=f'{lists.train[2].name} .*save_hdf5.py'):
+            FeatureStore(f, lists.train)
