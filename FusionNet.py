@@ -23,8 +23,10 @@ a turn back are one.
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
+import numpy
 
 from VGGNet_1024 import VGGNet_1024
+from engine.video import preprocess
 
 # Frames between the towers of late fusion.
 APART = 15
@@ -121,7 +123,8 @@ class Responses:
         return self
 
     def __call__(self, x):
-        """Takes the next frames of a clip, (n, 3, S, S), its ends already mirrored.
+        """Takes the next frames of a clip, (n, S, S, 3) bytes or preprocessed (n, 3, S, S), its
+        ends already mirrored.
 
         Returns itself for the windows that are whole now, or None where there is none.
         """
@@ -129,7 +132,7 @@ class Responses:
         for answers in self.known:
             for moment in [moment for moment in answers if moment < self.windows]:
                 del answers[moment]
-        for frame in x:
+        for frame in preprocess(x, self.model.mean) if x.dtype == numpy.uint8 else x:
             self.known[0][self.frames] = frame[None]
             self.frames += 1
         first = self.windows

@@ -77,7 +77,7 @@ class VGGNet_1024(VGGNet):
     def along_clip(self, step=1):
         """Returns a function, to be called with the frames of one clip, batch by batch.
 
-        It takes (n, 3, S, S) and returns what feature_and_prediction takes for as many of the
+        It takes (n, S, S, 3) bytes and returns what feature_and_prediction takes for as many of the
         clip's frames as can be answered by now; None where that is not one. Networks that join
         frames (FusionNet.py) take the clip with the frames before and behind it that
         `offsets` tells of, and answer for every step-th frame.

@@ -28,12 +28,13 @@ import helperFunctions as hf
 from VGGNet_1024 import layer_width, load_vgg_1024
 from engine import parts
 from engine.augmentation import views
+from engine.conv_gpu import sending
 from engine.errors import UserError
 from engine.files import save_npy, write_text
 from engine.frames import with_mirrored_ends
 from engine.modelfile import read_card, weights_digest
 from engine.progress import Progress
-from engine.video import Frames, VideoError, is_short, preprocess
+from engine.video import Frames, VideoError, is_short
 
 # Decoded batches that may wait for the network, a clip.
 AHEAD = 4
@@ -144,19 +145,23 @@ def extract(clip, batches, model, device, stop, names, step=1, n_views=1):
     """Runs one clip through the network; returns (features, predictions) or None if stopped."""
     features, predictions = [], []
     seen = [(view, model.along_clip(step)) for view in views(n_views, names.stream)]
-    for frames in with_mirrored_ends(batches, -model.offsets[0], model.offsets[-1]):
-        if stop.is_set():
-            return None
-        pairs = []
-        for view, along_clip in seen:
-            x = along_clip(preprocess(device.send(view(frames)), model.mean))
-            if x is not None:
-                pairs.append(model.feature_and_prediction(x, names.layer))
-        if pairs:
-            with numpy.errstate(over='ignore'):  # looked for below
-                features.append(to_cpu(pairs[0][0].astype(names.dtype)))
-            predictions.append(average([to_cpu(prediction) for _, prediction in pairs]))
-    features, predictions = numpy.concatenate(features), numpy.concatenate(predictions)
+    with sending(device) as send:
+        for frames in with_mirrored_ends(batches, -model.offsets[0], model.offsets[-1]):
+            if stop.is_set():
+                return None
+            pairs = []
+            for view, along_clip in seen:
+                x = along_clip(send(view(frames)))
+                if x is not None:
+                    pairs.append(model.feature_and_prediction(x, names.layer))
+            if pairs:
+                with numpy.errstate(over='ignore'):  # looked for below
+                    features.append(pairs[0][0].astype(names.dtype))
+                predictions.append([prediction for _, prediction in pairs])
+    # Only now: a GPU goes on to the next batch while Python asks it for nothing.
+    features = numpy.concatenate([to_cpu(array) for array in features])
+    predictions = numpy.concatenate([average([to_cpu(array) for array in views_of])
+                                     for views_of in predictions])
     if not (numpy.isfinite(features).all() and numpy.isfinite(predictions).all()):
         raise VideoError(f'{clip.path}: the network gave a number that is not finite, or too '
                          f'large for {names.dtype}')
