@@ -84,7 +84,7 @@ def chainer_epoch(model, adam):
     return run
 
 
-def torch_epoch(args, layers, units, weights):
+def torch_epoch(args, layers, units, weights, device='cpu'):
     torch.set_num_threads(THREADS)
     lstm = torch.nn.LSTM(args.features, units, layers)
     out = torch.nn.Linear(units, args.classes)
@@ -102,11 +102,12 @@ def torch_epoch(args, layers, units, weights):
             getattr(lstm, f'bias_hh_l{k}').zero_()
         out.weight.copy_(torch.from_numpy(weights.out.W.array))
         out.bias.copy_(torch.from_numpy(weights.out.b.array))
+    lstm, out = lstm.to(device), out.to(device)
     parameters = [*lstm.parameters(), *out.parameters()]
     optimizer = torch.optim.Adam(parameters)
 
     def run(xs, ts, window):
-        xs, ts = torch.from_numpy(xs), torch.from_numpy(ts).long()
+        xs, ts = torch.from_numpy(xs).to(device), torch.from_numpy(ts).long().to(device)
         state = None
         for k in range(0, len(xs), window):
             h, state = lstm(xs[k:k + window], state)
