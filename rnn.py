@@ -406,7 +406,9 @@ def test(args, device, lists, **figures):
             hf.write_predictions(out, look_at(args, model, store, device, card['seed']),
                                  lists.classes, card['method'], args.split, args.readout)
         # From the file, so that the figures are what anyone finds in it.
-        found[kind] = score(hf.read_predictions(out, clips)[0].items(), clips, args.readout)
+        with hf.open_hdf5(out, 'python rnn.py') as f:
+            found[kind] = score(((clip.name, steps) for clip, steps in hf.each_prediction(f, clips)),
+                                clips, args.readout)
     if 'test' not in found:
         raise UserError(f'{args.root / names.test}: holds no test clip; '
                         f'made by: {made_by(args)}')

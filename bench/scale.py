@@ -129,7 +129,7 @@ def task_loading(args):
             next(batches)
         batches.finalize()
         rows = int(store.lengths.clip(max=STEPS).sum())
-        return {'bytes': rows * store.n_features * store.sets[0].dtype.itemsize}
+        return {'bytes': rows * store.n_features * store.stored(0).dtype.itemsize}
 
 
 def task_segments(args):
@@ -149,7 +149,7 @@ def task_segments(args):
     steps = numpy.arange(STEPS)
     paths = [hf.output_path(args.root, FEATURES, store.clips[i]) for i in chosen]
     methods = {
-        'HDF5': lambda i, at, path: store.sets[i][at:at + STEPS],
+        'HDF5': lambda i, at, path: store.stored(i)[at:at + STEPS],
         'HDF5, as rnn.py takes it': lambda i, at, path: store.rows(i, at + steps),
         '.npy, whole': lambda i, at, path: load_npy(path)[at:at + STEPS].copy(),
         '.npy, mapped': lambda i, at, path: load_npy(path, mmap=True)[at:at + STEPS].copy()}

@@ -33,13 +33,14 @@ class FeatureStore:
     def __init__(self, f, clips, memory=4.0):
         self.path = f.filename
         self.clips = [clip for clip in clips if clip.name in f]
-        self.sets = [f[clip.name] for clip in self.clips]
         self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
         width = f.attrs.get('n_features')
         if width is None:
             raise UserError(f'{f.filename}: does not say how long a feature is; make it again: '
                             'python save_hdf5.py')
-        for clip, data in zip(self.clips, self.sets):
+        lengths, size = [], 0
+        for clip in self.clips:
+            data = f[clip.name]
             if not isinstance(data, h5py.Dataset) or data.dtype.kind != 'f':
                 raise UserError(f'{f.filename}: {clip.name} is no data set of floating-point '
                                 'numbers; make it again: python save_hdf5.py')
@@ -49,17 +50,24 @@ class FeatureStore:
             if not len(data):
                 raise UserError(f'{f.filename}: {clip.name} has no frame; make it again: '
                                 'python save_hdf5.py')
-        self.lengths = numpy.array([len(d) for d in self.sets], int)
+            lengths.append(len(data))
+            size += data.size * data.dtype.itemsize
+        self.lengths = numpy.array(lengths, int)
         self.n_features = int(width)
-        size = sum(d.size * d.dtype.itemsize for d in self.sets)
         self.in_memory = size <= memory * 2 ** 30
+        # Else no data set stays open: HDF5 would hold some 25 KB for each.
+        self.f = f
         if self.in_memory:
-            self.sets = [d[()] for d in self.sets]
+            self.sets = [f[clip.name][()] for clip in self.clips]
             for index, data in enumerate(self.sets):
                 self._check(index, data)
 
     def __len__(self):
         return len(self.clips)
+
+    def stored(self, index):
+        """The features of clip `index` as they are kept: array in memory, data set in the file."""
+        return self.sets[index] if self.in_memory else self.f[self.clips[index].name]
 
     def rows(self, index, wanted):
         """Frames `wanted` (any order, repeats allowed) of clip `index`, (n, D) float32.
@@ -68,7 +76,7 @@ class FeatureStore:
             UserError: one of them is not finite.
         """
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        rows = self.sets[index][low:high][wanted - low].astype(numpy.float32, copy=False)
+        rows = self.stored(index)[low:high][wanted - low].astype(numpy.float32, copy=False)
         if not self.in_memory:
             self._check(index, rows)
         return rows
