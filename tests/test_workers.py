@@ -11,7 +11,10 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
+import engine.chainer_today  # noqa: F401  (before chainer)
 import helperFunctions as hf
+from VGGNet import VGGNet
+from engine.modelfile import save_model
 from engine.modelfile import read_card
 from engine.workers import Workers
 from featureSet import make_features
@@ -86,6 +89,23 @@ def test_workers_equal_one_with_the_whole_batch(tmp_path, n, batch, flags):
     assert sum(line.startswith('epoch') for line in out.splitlines()) == 1  # one talks
     lines = [json.loads(line) for line in (several / 'results.jsonl').read_text().splitlines()]
     assert len(lines) == 1 and lines[0]['n'] == 12
+
+
+@needs_mpi
+def test_frame_training_equals_one_worker_with_the_whole_batch(small_set, tmp_path):
+    one, several = tmp_path / 'one', tmp_path / 'several'
+    for root in (one, several):
+        root.mkdir()
+        for name in (hf.CLIPS, hf.LISTS):
+            (root / name).symlink_to(small_set / name)
+        numpy.random.seed(0)
+        vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
+        save_model(root / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
+    flags = ('frameBasedTrain.py', '--epochs', 2, '--features', 16, '--dropout', 0, '--crop', 0.8,
+             '--weight-decay', 0.1, '--workers', 1)
+    finish(train(1, one, *flags, '--batch', 6))
+    finish(train(3, several, *flags, '--batch', 2))
+    same(one, several, hf.FRAME_MODEL, 'frameTraining/log')
 
 
 @needs_mpi
