@@ -163,6 +163,10 @@ class VGGNet(chainer.Chain):
         """(N, 3, S, S) -> fc7's linear output, before ReLU and dropout."""
         return self.fc7(F.dropout(self.bottom(x), self.dropout))
 
+    def top(self, h):
+        """(N, hidden), what `bottom` gives -> (N, n_classes) scores before the softmax."""
+        return self.fc8(F.dropout(F.relu(self.fc7(F.dropout(h)))))
+
     def __call__(self, x):
         """(N, 3, S, S) preprocessed float32 -> (N, n_classes) scores before the softmax."""
         return self.fc8(F.dropout(F.relu(self.feature(x)), self.dropout))

@@ -172,12 +172,12 @@ def main():
         optimizer.add_hook(GradientClipping(args.clip))
     optimizer.add_hook(WeightDecay(args.weight_decay))
 
-    def loss_and_accuracy(frames, labels):
-        scores = model(preprocess(frames, model.mean))
+    def loss_and_accuracy(scores, labels):
         return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
 
     def compute_loss(frames, labels):
-        loss, accuracy = loss_and_accuracy(frames, labels)
+        scores = model(preprocess(frames, model.mean))
+        loss, accuracy = loss_and_accuracy(scores, labels)
         chainer.report({'loss': loss, 'accuracy': accuracy}, trained)
         return loss
 
@@ -191,15 +191,23 @@ def main():
                                          args.brightness, args.stream), args.workers,
                             offsets=model.offsets, share_of=team.share_of)
 
+    kept = []  # what frozen layers answer to the held-out frames, the same after every epoch
+
+    def held_out_answers():
+        for batch in FrameIterator(held_out, counts, args.batch, size, workers=args.workers,
+                                   repeat=False, offsets=model.offsets):
+            frames, labels = send(batch, device)
+            yield model.bottom(preprocess(frames, model.mean)).array, labels
+
     def validate():
         sums = numpy.zeros(2)
         with chainer.using_config('train', False), chainer.no_backprop_mode():
-            for batch in FrameIterator(held_out, counts, args.batch, size,
-                                       workers=args.workers, repeat=False,
-                                       offsets=model.offsets):
-                figures = loss_and_accuracy(*send(batch, device))
+            if not kept and 'fc6' not in model.trained:
+                kept.extend(held_out_answers())
+            for answers, labels in kept or held_out_answers():
+                figures = loss_and_accuracy(model.top(answers), labels)
                 # by frames, so that a smaller last batch counts as what it is
-                sums += [float(v.array) * len(batch[1]) for v in figures]
+                sums += [float(v.array) * len(labels) for v in figures]
         return dict(zip(('loss', 'accuracy'), sums / len(held_out)))
 
     run = Training(Updater(batches, optimizer, compute_loss, args.seed, converter=send,

@@ -18,7 +18,7 @@ from engine.files import load_npy
 from engine.frames import FrameIterator, frame_counts
 from engine.modelfile import read_card, save_model
 from engine.training import Updater
-from engine.video import preprocess
+from engine.video import count_frames, preprocess, read_frames
 
 MEAN = (100.0, 110.0, 120.0)
 
@@ -74,6 +74,28 @@ def test_whole_groups_are_held_out_and_validate(root, run):
     assert held_out and trained and not held_out & trained
     assert card['validation']['loss'] == log_of(root)[-1]['validation/main/loss']
     assert card['preprocessing']['mean'] == list(MEAN)
+
+
+@pytest.mark.parametrize('layers, times', [('2', 1), ('3', 2)])
+def test_held_out_frames_are_read_once_where_fc6_stays(layers, times, root, run, monkeypatch):
+    made = []
+
+    class Counted(FrameIterator):
+        def __init__(self, *args, repeat=True, **how):
+            made.extend([repeat] * (not repeat))
+            super().__init__(*args, repeat=repeat, **how)
+    monkeypatch.setattr(frameBasedTrain, 'FrameIterator', Counted)
+    run(root, '--train-layers', layers)  # two epochs
+    assert len(made) == times
+    # The last figure is that of the model as it was written.
+    model, card = load_vgg_1024(root / hf.FRAME_MODEL)
+    held_out = [clip for clip in hf.read_lists(root).train if clip.name in card['held_out']]
+    losses = []
+    for clip in held_out:
+        frame = read_frames(clip.path, [count_frames(clip.path) // 2], 32)
+        softmax = model.feature_and_prediction(preprocess(frame, model.mean))[1]
+        losses.append(-numpy.log(softmax[0, clip.label]))
+    assert numpy.mean(losses) == pytest.approx(card['validation']['loss'], rel=1e-4)
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, monkeypatch):
