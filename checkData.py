@@ -176,14 +176,19 @@ def main():
 def show(found):
     """Prints an inventory; returns the exit code: 0 all is well, 3 something was found."""
     print('\n'.join(table(found['classes'])))
+    inside = found['root'].rstrip('/') + '/'  # said once: lines stay short
+    if any(found[kind] for kind in KINDS):
+        print(f'\nin {inside}')
     for kind in KINDS:
         for item in found[kind][:SHOWN]:
-            print(f'{kind}: {item if isinstance(item, str) else " = ".join(item)}')
+            item = item if isinstance(item, str) else f'\n{" " * len(kind)}= '.join(item)
+            print(f'{kind}: {item.replace(inside, "")}')
         if len(found[kind]) > SHOWN:
             print(f'{kind}: ... and {len(found[kind]) - SHOWN} more; all of them: --json FILE')
     wrong = {kind: len(found[kind]) for kind in KINDS if found[kind]}
     print(f'{found["found"]} of {found["listed"]} clips found; '
-          + (', '.join(f'{n} {kind}' for kind, n in wrong.items()) or 'all is well'))
+          + (', '.join(f'{n} {kind}' for kind, n in wrong.items()).replace(
+              'same bytes', 'stored twice') or 'all is well'))
     return 3 if wrong else 0
 
 

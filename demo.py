@@ -41,7 +41,7 @@ from tqdm import tqdm
 
 from VGGNet import VGGNet
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import remove_leftovers, replacing
 from engine.modelfile import read_card, save_model
 from engine.video import PREPROCESSING, preprocess
 from helperFunctions import CLIPS, LISTS, VGG_MODEL, stage_main, write_list
@@ -463,6 +463,7 @@ def make_clips(args):
     missing = [task for task in tasks if not _is_whole(task[0], _recipe(args.seed, *bounds))]
     if len(missing) < len(tasks):
         print(f'{len(tasks) - len(missing)} clips are there already')
+    remove_leftovers(task[0] for task in tasks)
     if missing:
         with _workers(args.workers) as pool:
             for _ in _progress(pool.imap_unordered(_make_clip, missing), len(missing), 'clips'):
@@ -570,6 +571,7 @@ def pretrain(args):
     if args.batch < 2 or args.batch % 2 or args.stills < args.batch or args.epochs < 1:
         raise UserError('--batch must be even, --stills at least a batch, --epochs at least 1')
     path = args.root / VGG_MODEL
+    remove_leftovers([path])
     what = {'made_by': 'demo.py pretrain', 'seed': args.seed, 'stills': args.stills,
             'epochs': args.epochs, 'batch': args.batch, 'recipe': RECIPE}
     if path.exists():

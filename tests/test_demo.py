@@ -1,4 +1,5 @@
 """The demo's clips: whole files, official lists, and nothing in a single frame to betray order."""
+import os
 import re
 import signal
 import subprocess
@@ -97,7 +98,14 @@ def test_second_run_makes_only_what_is_missing_or_not_whole(root, capfd):
     paths[1].write_bytes(good[1][:-100])
     paths[2].write_bytes(good[2].replace(b'seed 0', b'seed 7'))
     dates = [path.stat().st_mtime_ns for path in paths[3:]]
+    # what a killed run and one that is still at work have left
+    old, young = (paths[n].with_name(f'.{paths[n].name}.abc.part') for n in (0, 5))
+    for path in (old, young):
+        path.touch()
+    os.utime(old, (0, 0))
     make(root)
+    assert not old.exists() and young.exists()
+    young.unlink()
     assert '61 clips are there already' in capfd.readouterr().out
     assert [path.read_bytes() for path in paths[:3]] == good
     assert [path.stat().st_mtime_ns for path in paths[3:]] == dates
