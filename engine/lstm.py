@@ -60,19 +60,26 @@ def _cell(gates, c_previous, c, tanh_c, h):
     numpy.multiply(o, tanh_c, out=h)
 
 
-def _cell_gpu(gates, c_previous, c, tanh_c, h):
+def _cell_gpu(z, gates, c_previous, c, tanh_c, h, h_row):
+    """As _cell, and adds z (4H, B) to the gates before, writes h transposed after.
+
+    One kernel a step: starting kernels, not computing, is what a step costs on a GPU.
+    """
     # i_, as CuPy has an i of its own.
     cuda.elementwise(
-        'T c_previous', 'T i_, T f, T o, T g, T c, T tanh_c, T h',
+        'T z_i, T z_f, T z_o, T z_g, T c_previous',
+        'T i_, T f, T o, T g, T c, T tanh_c, T h, T h_row',
         '''const T half = 0.5;
-           i_ = tanh(i_ * half) * half + half;
-           f = tanh(f * half) * half + half;
-           o = tanh(o * half) * half + half;
-           g = tanh(g);
+           i_ = tanh((i_ + z_i) * half) * half + half;
+           f = tanh((f + z_f) * half) * half + half;
+           o = tanh((o + z_o) * half) * half + half;
+           g = tanh(g + z_g);
            c = f * c_previous + i_ * g;
            tanh_c = tanh(c);
-           h = o * tanh_c;''',
-        'lstm_window_forward')(c_previous, *_blocks(gates), c, tanh_c, h)
+           h = o * tanh_c;
+           h_row = h;''',
+        'lstm_window_forward')(
+            *_blocks(z), c_previous, *_blocks(gates), c, tanh_c, h, h_row.T)
 
 
 def _cell_backward(gates, c_previous, tanh_c, gh, gc, g_gates):
@@ -242,7 +249,6 @@ class _LSTMWindow(chainer.FunctionNode):
         self.x = self.z = self.gates = self.c = self.tanh_c = self.h = None
 
     def _forward(self, xp, w_h, b):
-        cell = _cell if xp is numpy else _cell_gpu
         keep, steps = len(self.gates), self.z.shape[1]
         self.z += b[:, None, None]
         h = self.h[0].T.copy()
@@ -252,12 +258,16 @@ class _LSTMWindow(chainer.FunctionNode):
             if self.recurrent_mask is not None:
                 h *= self.recurrent_mask.T
             xp.matmul(w_h, h, out=gates)
-            gates += self.z[:, t]
-            cell(gates, c_previous, c, self.tanh_c[k], h)
+            if xp is numpy:
+                gates += self.z[:, t]
+                _cell(gates, c_previous, c, self.tanh_c[k], h)
+                self.h[t + 1] = h.T
+            else:
+                _cell_gpu(self.z[:, t], gates, c_previous, c, self.tanh_c[k], h, self.h[t + 1])
             if self.mask is not None:
                 xp.copyto(c, c_previous, where=~self.mask[t])
                 xp.copyto(h, self.h[t].T, where=~self.mask[t])
-            self.h[t + 1] = h.T
+                self.h[t + 1] = h.T
             if keep < steps:
                 self.c[0] = c
 

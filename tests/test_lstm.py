@@ -1,4 +1,6 @@
 """The window layers against Chainer's step-by-step links and numerical gradients."""
+import types
+
 import numpy
 import pytest
 
@@ -8,7 +10,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer import gradient_check
 
-from engine import compiled
+from engine import compiled, lstm
 from engine.lstm import GRU, LSTM, copy_gru, copy_lstm, lstm_window
 
 TOLERANCE = {numpy.float32: 1e-5, numpy.float64: 1e-10}
@@ -339,3 +341,50 @@ def test_misuse_is_named():
     F.sum(y).backward()
     with pytest.raises(RuntimeError, match='once'):
         F.sum(y).backward()
+
+
+# ---- the kernels of a GPU, read as Python ----------------------------------------------------
+
+def fake_elementwise(in_params, out_params, operation, name):
+    """What cuda.elementwise would compute, by running the kernel's lines over whole arrays."""
+    names = [word.split()[1] for word in f'{in_params}, {out_params}'.split(',')]
+    outs = {word.split()[1] for word in out_params.split(',')}
+
+    def kernel(*arrays):
+        known = dict(zip(names, arrays), tanh=numpy.tanh)
+        for line in filter(None, map(str.strip, operation.split(';'))):
+            target, expression = line.removeprefix('const T ').split(' = ')
+            value = eval(expression, {}, known)
+            if target in outs:
+                known[target][...] = value
+            else:
+                known[target] = value
+    return kernel
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_kernels_of_a_gpu_compute_the_same(masked, monkeypatch):
+    """The whole window through the GPU's branches, NumPy in CuPy's place."""
+    gpu = types.ModuleType('cupy')
+    gpu.__dict__.update(numpy.__dict__)
+    model = make(LSTM, 5, 8, 2, recurrent_dropout=0.25)
+    x, weight = normal(7, 3, 5), normal(7, 3, 8)
+    mask = numpy.random.rand(7, 3) > 0.3 if masked else None
+
+    def run():
+        model.reset_state()
+        model.cleargrads()
+        numpy.random.seed(1)  # the masks of the dropout
+        variable = chainer.Variable(x)
+        y = model(variable, mask)
+        F.sum(y * weight).backward()
+        return [y.array, variable.grad, *gradients(model).values()]
+    expected = run()
+    used = []
+    monkeypatch.setattr(lstm.cuda, 'elementwise', lambda *args: (
+        used.append(args[3]), fake_elementwise(*args))[1])
+    monkeypatch.setattr(lstm, 'backend', types.SimpleNamespace(
+        get_array_module=lambda *_: gpu))
+    for ours, theirs in zip(run(), expected):
+        numpy.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
+    assert set(used) == {'lstm_window_forward', 'lstm_window_backward'}
