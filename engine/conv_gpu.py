@@ -6,9 +6,9 @@ Two ways, the first that the machine has:
   the packages nvidia-cudnn-cu13 (or -cu12) and nvidia-cudnn-frontend bring; CuPy itself has none.
 - ``products``: Winograd's F(4x4,3x3) as in engine/conv.py, in float32, by CuPy's matrix products.
 
-ENGINE_CONV_GPU=cudnn or products asks for one. Halves reach to 65504 only, and a VGG of
-Caffe's kind, fed with 0-255, comes near that: all numbers are carried at a sixteenth, which costs
-no digit. Errors of the halves stay near 2e-3 of the largest output of a VGG-16.
+ENGINE_CONV_GPU=cudnn or products asks for one. Halves reach to 65504 only, and ImageNet's VGG-16,
+fed with 0-255, gives 12800 after its third block: all numbers are carried at a sixteenth, which
+costs no digit.
 
 Both ways hold no name of CuPy: `xp` may be NumPy, as in the tests.
 """
