@@ -140,10 +140,21 @@ class Stop:
                          else float('inf'))
         self.margin, self.event = margin, threading.Event()
         self._why, self._at_work = [], False
+        # Python's own handlers wait for the main thread, which may make 400 MB of weights in one
+        # call of NumPy's; a thread that reads what the signal writes does not.
+        heard, said = os.pipe()
+        os.set_blocking(said, False)
+        signal.set_wakeup_fd(said)
+        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
+            signal.signal(number, lambda *_: None)
 
-    def _on_signal(self, number, _):
+    def _listen(self, heard):
+        while number := os.read(heard, 1):
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                self._on_signal(number[0])
+
+    def _on_signal(self, number):
         self._why.append(signal.Signals(number).name)
         self.event.set()
         if not self._at_work:

@@ -412,3 +412,19 @@ def test_only_old_leftovers_of_own_files_are_removed(tmp_path):
 def test_claim_is_written_once(undisturbed):
     claim = json.loads((undisturbed / hf.FEATURES / 'extraction.json').read_text())
     assert claim['step'] == 1 and len(claim['model_sha256']) == 64
+
+
+def test_a_signal_is_heard_in_the_midst_of_a_long_call(tmp_path):
+    """Python would call its handler after it: making the whole VGG's weights takes seconds."""
+    code = ('import hashlib; from engine import parts; parts.Stop(); print("ready", flush=True); '
+            'hashlib.pbkdf2_hmac("sha256", b"", b"", 2 ** 31 - 1)')  # an hour
+    child = subprocess.Popen([sys.executable, '-c', code], cwd=REPOSITORY, text=True,
+                             stdout=subprocess.PIPE)
+    try:
+        assert child.stdout.readline() == 'ready\n'
+        time.sleep(0.5)  # into the call
+        child.send_signal(signal.SIGTERM)
+        assert child.communicate(timeout=60)[0].startswith('stopped (SIGTERM)')
+        assert child.returncode == 4
+    finally:
+        child.kill()
