@@ -273,8 +273,10 @@ def main():
             for name, (cold, warm) in found['methods'].items():
                 print(f'| {share:g} | {found["n"]} | {name} | {cold:.2f} | {warm:.2f} | '
                       f'{cold / ours[0]:.1f} | {warm / ours[1]:.1f} |')
-            print(f'\nopening the {found["clips"]} data sets took {found["opening"]:.2f} s; the '
-                  f'clips have {found["frames"]:.0f} frames on average')
+        print()
+        for share, found in segments.items():
+            print(f'{share:g}: the {found["clips"]} data sets were looked through in '
+                  f'{found["opening"]:.1f} s; clips of {found["frames"]:.0f} frames on average')
     print(f'\nload at the end {os.getloadavg()[0]:.1f}')
 
 
