@@ -165,7 +165,7 @@ class VGGNet(chainer.Chain):
 
     def top(self, h):
         """(N, hidden), what `bottom` gives -> (N, n_classes) scores before the softmax."""
-        return self.fc8(F.dropout(F.relu(self.fc7(F.dropout(h)))))
+        return self.fc8(F.dropout(F.relu(self.fc7(F.dropout(h, self.dropout))), self.dropout))
 
     def __call__(self, x):
         """(N, 3, S, S) preprocessed float32 -> (N, n_classes) scores before the softmax."""

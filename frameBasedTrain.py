@@ -229,7 +229,7 @@ def main():
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
-        **hf.provenance(args)})
+        **hf.provenance(args, {**hf.settings_of(args), **team.settings()})})
     print(f'wrote {args.root / names.model}; next: '
           f'./saveFeatures.sh --local{names.flags()}')
     if failures:

@@ -20,7 +20,7 @@ import h5py
 import numpy
 
 from engine.errors import UserError
-from engine.files import append_line, load_npy, write_text
+from engine.files import append_line, load_npy, replacing, write_text
 
 HERE = Path(__file__).resolve().parent
 TOP_K = (1, 5, 10)
@@ -602,7 +602,6 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
     Args:
         predictions: iterable of (clip name, (T, C) softmax).
     """
-    from engine.files import replacing
     with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
         for name, probabilities in predictions:
             f.create_dataset(name, track_times=False,
@@ -648,7 +647,8 @@ def check_frame_model(path, card, split, names=Names()):
     if theirs != split:
         raise UserError(f'{path}: trained on split {theirs}, so it has seen test clips of split '
                         f'{split}; train it again under another --root: '
-                        f'python frameBasedTrain.py --split {split}')
+                        f'python frameBasedTrain.py --split {split}'
+                        + names.flags('stream', 'fusion'))
 
 
 def check_split(path, attrs, split, names):
@@ -662,7 +662,8 @@ def check_split(path, attrs, split, names):
     theirs = int(attrs.get('split', split))
     if theirs != split:
         raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
-                        f'another --root: python frameBasedTrain.py --split {split}')
+                        f'another --root: python frameBasedTrain.py --split {split}'
+                        + names.flags('stream', 'fusion'))
 
 
 def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):

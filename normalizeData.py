@@ -51,16 +51,16 @@ class Moments:
         return numpy.where(constant, 1.0, deviation)
 
 
-def read_rows(f, name, shape):
+def read_rows(f, name, shape, made_by):
     """The (frames, n_features) rows of one clip; a UserError where they cannot be read."""
     try:
         rows = f[name][()]
     except (OSError, KeyError, TypeError) as error:
         raise UserError(f'{f.filename}: {name} cannot be read ({error}); make the file again: '
-                        'python save_hdf5.py') from error
+                        f'{made_by}') from error
     if rows.shape[1:] != shape or not len(rows):
         raise UserError(f'{f.filename}: {name} has shape {rows.shape}, expected '
-                        f'(frames, {shape[0]}); make the file again: python save_hdf5.py')
+                        f'(frames, {shape[0]}); make the file again: {made_by}')
     return rows
 
 
@@ -76,7 +76,7 @@ def main():
         moments = Moments(int(f.attrs['n_features']))
         with Progress(len(clips), 'statistics') as progress:
             for name in clips:
-                rows = read_rows(f, name, moments.mean.shape)
+                rows = read_rows(f, name, moments.mean.shape, made_by)
                 moments.add(rows)
                 # one number that is not finite makes the mean so
                 if not numpy.isfinite(moments.mean).all():
@@ -84,7 +84,7 @@ def main():
                                     f'make the file again: {made_by}')
                 progress.update(frames=len(rows))
     deviation = moments.deviation()
-    statistics.store(path, moments.mean, deviation, moments.n)
+    statistics.store(path, moments.mean, deviation, moments.n, made_by)
     print(f'{path}: mean and deviation of {moments.n} frames of {len(clips)} clips '
           f'({int((deviation == 1).sum())} of {len(deviation)} features are constant); '
           f'next: python singleFrameAccuracy.py{names.flags()}, python rnn.py{names.flags()}')

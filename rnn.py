@@ -247,7 +247,9 @@ def new_model(args, n_in, n_classes, f):
     fc, vgg = [units for units in args.fc if units], None
     if args.fc_from_frames:
         path = args.root / hf.names_of(args).model
-        vgg, _ = load_vgg_1024(path)
+        vgg, _ = load_vgg_1024(
+            path, f'python frameBasedTrain.py{hf.names_of(args).flags("stream", "fusion")}',
+            args.stream)
         if weights_digest(path) != f.attrs['model_sha256']:
             raise UserError(f'{path}: another network than made the features; make them again: '
                             f'./saveFeatures.sh{hf.names_of(args).flags()}')
@@ -270,7 +272,7 @@ def train(args, device, lists, team):
     with hf.open_hdf5(args.root / names.train, made_by(args)) as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
         hf.check_split(f.filename, f.attrs, args.split, names)
-        std = statistics.read(f)[1]
+        std = statistics.read(f, f'python normalizeData.py{names.flags()}')[1]
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
                                 args.memory)
@@ -333,7 +335,7 @@ def train(args, device, lists, team):
     figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
         **card, 'method': method_of(args), **names._asdict(), **started, 'training': figures,
-        **hf.provenance(args, settings_of(args))})
+        **hf.provenance(args, {**settings_of(args), **team.settings()})})
     return round(log[-1]['elapsed_time'], 1)
 
 
@@ -371,7 +373,8 @@ def test(args, device, lists, **figures):
     """
     path = args.root / f'{args.name}.model'
     names = hf.names_of(args)
-    model, card = load_rnn(path, f'python rnn.py --root {args.root} --name {args.name}')
+    model, card = load_rnn(path, f'python rnn.py{names.flags()} --root {args.root} '
+                                 f'--name {args.name}')
     hf.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
     if card['split'] != args.split:
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
@@ -396,7 +399,7 @@ def test(args, device, lists, **figures):
                                 f'{made_by(args)}')
             if str(f.attrs.get('model_sha256')) != card['features']:
                 raise UserError(f'{f.filename}: features of another {names.model} than {path} '
-                                'was trained on; train it again: python rnn.py '
+                                f'was trained on; train it again: python rnn.py{names.flags()} '
                                 f'--name {args.name} --restart')
             if len(store) < len(clips):
                 print(f'{len(clips) - len(store)} {kind} clips have no features and are not '

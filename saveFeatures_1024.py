@@ -229,18 +229,15 @@ def main():
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     hf.print_settings(args)
     names = hf.names_of(args)
-    if (args.fusion, args.layer) == ('late', 'pool5'):
-        raise UserError('--fusion late has two towers, each with a pool5 of its own: save that of '
-                        '--fusion single')
     stop = parts.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
     model_path = args.root / names.model
-    model, card = load_vgg_1024(
-        model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}', args.stream)
+    made_by = f'python frameBasedTrain.py{names.flags("stream", "fusion")}'
+    model, card = load_vgg_1024(model_path, made_by, args.stream)
     if card.get('classes') != lists.classes:
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
-                        'train again: python frameBasedTrain.py')
+                        f'train again: {made_by}')
     hf.check_frame_model(model_path, card, args.split, names)
     if args.stream == 'flow':
         theirs, ours = card.get('flow'), hf.flow_made_with(args.root)

@@ -23,10 +23,11 @@ def reserve(f, n_features):
         group.create_dataset(name, data=numpy.zeros(shape, dtype), track_times=False)
 
 
-def store(path, mean, std, frames):
+def store(path, mean, std, frames, made_by='python save_hdf5.py'):
     """Fills in mean and std (n_features,) float64 and the number of frames.
 
-    Where they are there already, the file is not touched.
+    Where they are there already, the file is not touched. `made_by`: the command that makes it,
+    for the error's text.
 
     Raises:
         UserError: the file is read-only, in use, or has no room for them.
@@ -45,7 +46,7 @@ def store(path, mean, std, frames):
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise UserError(f'{path}: cannot take mean and deviation ({reason}); check its rights '
-                        'and who has it open, or make it again: python save_hdf5.py') from error
+                        f'and who has it open, or make it again: {made_by}') from error
 
 
 def _is_whole(group):
@@ -57,7 +58,7 @@ def _digest(group):
                                    for name in ('mean', 'std', 'frames'))).digest()
 
 
-def read(f):
+def read(f, made_by='python normalizeData.py'):
     """Returns (mean, std), (n_features,) float64, from an open HDF5 file.
 
     Raises:
@@ -68,8 +69,7 @@ def read(f):
     except (OSError, KeyError):  # a file of another origin
         whole = False
     if not whole:
-        raise UserError(f'{f.filename}: holds no mean and deviation; '
-                        'made by: python normalizeData.py')
+        raise UserError(f'{f.filename}: holds no mean and deviation; made by: {made_by}')
     return f[GROUP]['mean'][()], f[GROUP]['std'][()]
 
 

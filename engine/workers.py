@@ -49,6 +49,10 @@ class Workers:
             return members[:1], 0.0
         return mine, len(mine) * self.size / len(members)
 
+    def settings(self):
+        """What several workers add to a result's settings: a batch is so many times as large."""
+        return {'workers': self.size} if self.size > 1 else {}
+
     def device(self, name):
         """The GPU for --device: the workers of one node take those from it on, in turn."""
         several = self.size > 1 and str(name).isdigit()

@@ -22,9 +22,9 @@ from VGGNet_1024 import VGGNet_1024, load_vgg_1024
 from engine import statistics
 from engine.errors import UserError
 from engine.files import load_npy
-from engine.modelfile import read_card, weights_digest
+from engine.modelfile import read_card, save_model, weights_digest
 from engine.training import Updater
-from engine.video import preprocess, read_frames
+from engine.video import FLOW_MEAN, preprocess, preprocessing, read_frames
 
 MAPS = (2, 2, 3)
 D = 12
@@ -319,6 +319,19 @@ def test_training_on_maps_starts_from_the_frame_network(with_maps, run, capsys):
     assert model.shape['maps'] == [8, 1, 1] and card['kind'] == 'pooling'
     for link, name in zip((*model.fc, model.out), ('fc6', 'fc7', 'fc8')):
         assert (link.W.array == vgg[name].W.array).all()
+
+
+def test_layers_of_the_flow_networks_top_are_found(with_maps, tmp_path):
+    names = hf.Names('flow', layer='pool5')
+    vgg, card = load_vgg_1024(with_maps / hf.FRAME_MODEL)
+    save_model(tmp_path / names.model, vgg, {
+        **card, 'stream': 'flow', 'preprocessing': preprocessing(FLOW_MEAN, 'flow')})
+    args = rnn.parse(rnn.get_parser(), [
+        '--root', str(tmp_path), *names.flags().split(), '--cell', 'conv-pool', '--fc-from-frames'])
+    with h5py.File(tmp_path / names.train, 'w') as f:
+        f.attrs.update(maps=(8, 1, 1), model_sha256=weights_digest(tmp_path / names.model))
+        model = rnn.new_model(args, 8, 8, f)
+    assert (model.fc[0].W.array == vgg.fc6.W.array).all()
 
 
 # ---- the stage -----------------------------------------------------------------------

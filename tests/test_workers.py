@@ -15,7 +15,6 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import helperFunctions as hf
 from VGGNet import VGGNet
 from engine.modelfile import save_model
-from engine.modelfile import read_card
 from engine.workers import Workers
 from featureSet import make_features
 from smallSet import REPOSITORY
@@ -89,6 +88,7 @@ def test_workers_equal_one_with_the_whole_batch(tmp_path, n, batch, flags):
     assert sum(line.startswith('epoch') for line in out.splitlines()) == 1  # one talks
     lines = [json.loads(line) for line in (several / 'results.jsonl').read_text().splitlines()]
     assert len(lines) == 1 and lines[0]['n'] == 12
+    assert lines[0]['settings']['workers'] == n  # as --batch is that of one
 
 
 @needs_mpi
