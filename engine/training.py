@@ -69,7 +69,9 @@ class Updater(training.updaters.StandardUpdater):
         self.failure = None
 
     def update_core(self):
-        reseed(self.device, self.seed, self.iteration)
+        # Each worker drops out other units.
+        rank = [] if self.workers.first else [self.workers.rank]
+        reseed(self.device, self.seed, self.iteration, *rank)
         if self.rate is not None:
             # Set anew each time, so that a resumed run needs no record of it.
             optimizer = self.get_optimizer('main')
@@ -308,8 +310,10 @@ class Training:
                 self._plot(every=0)
         finally:
             signal.signal(signal.SIGTERM, old)
-        if self.terminated and self.workers.first:
-            self._snapshot()
+        self.terminated, = self.workers.any(self.terminated)
+        if self.terminated:
+            # The others wait: the first of them to leave would end the one that writes.
+            self.workers.from_first(self._snapshot)
         if self.updater.failure is not None:
             kept = (f'the last good snapshot is kept ({self.snapshot_path})'
                     if os.path.exists(self.snapshot_path) else 'no epoch was finished')
