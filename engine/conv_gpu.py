@@ -340,6 +340,8 @@ class Upload:
             self.slots[place] = (numpy.frombuffer(memory, numpy.uint8, frames.nbytes),
                                  self.xp.empty(frames.nbytes, numpy.uint8),
                                  self.cuda.Event(), self.cuda.Event())
+            # CuPy may have given memory that work enqueued before still reads.
+            self.slots[place][3].record(now)
         pinned, there, copied, used = self.slots[place]
         copied.synchronize()  # the pinned bytes of some batches ago have left
         size = frames.nbytes

@@ -308,6 +308,17 @@ def test_frames_arrive_whole_however_late_the_copies_are():
         assert numpy.array_equal(ours, batch)
 
 
+def test_memory_that_earlier_work_still_reads_is_not_written():
+    fake, seen = FakeCuda(), []
+    memory = numpy.full(8, 7, 'u1').view(FakeArray)
+    xp = types.SimpleNamespace(cuda=fake, empty=lambda n, dtype: memory[:n])
+    fake.current.enqueue(lambda: seen.append(memory.tolist()))
+    with conv_gpu.sending(types.SimpleNamespace(xp=xp)) as send:
+        send(numpy.zeros(8, 'u1'))
+    fake.current.synchronize()
+    assert seen == [[7] * 8] and not memory.any()
+
+
 def test_on_the_cpu_batches_stay_what_they_are():
     batch = numpy.zeros((2, 4, 4, 3), 'u1')
     with conv_gpu.sending(chainer.get_device('@numpy')) as send:
