@@ -80,17 +80,17 @@ def narrowed(features, dtype, clip):
 
 @contextlib.contextmanager
 def packing(path):
-    """Gives an open HDF5 file, which appears under its name when the block ends well."""
+    """Gives an open HDF5 file, which appears under its name when the block ends well.
+
+    The block flushes it.
+    """
     with replacing(path) as temporary:
         f = h5py.File(temporary, 'w')
         try:
             yield f
-            f.flush()
-        except BaseException as error:
+        except BaseException:
             # HDF5 would try what is not written again as it closes, and crash on a full disk.
             os.dup2(os.open(os.devnull, os.O_RDWR), f.id.get_vfd_handle())
-            if isinstance(error, RuntimeError):  # of flush
-                raise cannot_be_written(path, error) from error
             raise
         finally:
             with contextlib.suppress(RuntimeError):
@@ -102,6 +102,13 @@ def add(f, path, name, array):
     try:
         f.create_dataset(name, data=array, track_times=False)
     except OSError as error:
+        raise cannot_be_written(path, error) from error
+
+
+def flush(f, path):
+    try:
+        f.flush()
+    except RuntimeError as error:
         raise cannot_be_written(path, error) from error
 
 
@@ -202,6 +209,8 @@ def main():
         # The RNN must hold out the groups that the frame network has not seen either.
         statistics.write_names(files[names.train], '_held_out', sorted(
             held_out & {clip.name for clip in clips} - set(wrong)))
+        for name, f in files.items():  # before any of them gets its name
+            flush(f, root / name)
     print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
           f'python normalizeData.py{names.flags()}')
     return 3 if wrong else 0

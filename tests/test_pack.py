@@ -9,6 +9,7 @@ import numpy
 import pytest
 
 import helperFunctions as hf
+import save_hdf5
 from VGGNet_1024 import load_vgg_1024
 from engine import statistics
 from engine.errors import UserError
@@ -95,6 +96,19 @@ def test_a_bad_number_found_late_leaves_the_old_files_or_the_clip_out(root):
             assert statistics.read_names(f, '_missing') == [left_out.name]
             assert (set(statistics.clip_names(f))
                     == {clip.name for clip in clips} - {left_out.name})
+
+
+def test_no_file_appears_before_all_are_written(root, monkeypatch):
+    def flush(f, path):
+        if path.name == hf.TRAIN_HDF5:
+            raise UserError(f'{path}: full')
+    monkeypatch.setattr(save_hdf5, 'flush', flush)
+    monkeypatch.setattr(sys, 'argv', ['save_hdf5.py', '--root', str(root)])
+    before = {path: path.stat().st_ino for path in root.glob('*.hdf5')}
+    with pytest.raises(UserError, match='full'):
+        save_hdf5.main()
+    assert len(before) == 4
+    assert {path: path.stat().st_ino for path in root.glob('*.hdf5')} == before
 
 
 def test_a_feature_too_large_for_float16_is_named(root):
