@@ -125,8 +125,8 @@ def header(args, name, log):
     if args.scheduler == 'slurm':
         lines = [f'--job-name={name}', f'--nodes={args.nodes}',
                  f'--ntasks={args.nodes * args.processes}',
-                 f'--cpus-per-task={max(args.ppn // args.processes, 1)}', f'--time={args.walltime}', f'--output={log}',
-                 '--open-mode=append']
+                 f'--cpus-per-task={max(args.ppn // args.processes, 1)}',
+                 f'--time={args.walltime}', f'--output={log}', '--open-mode=append']
         options = {'--gres=gpu:': args.gpus, '--constraint=': args.property,
                    '--partition=': args.queue, '--account=': args.account,
                    '--mail-type=END,FAIL --mail-user=': args.mail}
@@ -322,6 +322,9 @@ def job_states(args, folder):
 
 def training(args, flags, root):
     """Writes the one job of a training, or tells how it is; returns the exit code."""
+    if args.resubmit:
+        raise UserError(f'--resubmit is for stages in parts; {args.stage} goes on where it stopped '
+                        'if you submit it again with the same flags')
     if args.name and args.stage == 'rnn':
         flags = [*flags, '--name', args.name]
     # A flag that the stage would refuse is refused now, not in a job in the night.
@@ -361,11 +364,13 @@ def main():
     # Each variant has its own jobs.
     variant = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     hf.add_variant(variant, 'stream', 'fusion', 'layer')
-    folder = root / hf.names_of(variant.parse_known_args(given)[0]).of(stage.JOBS)
+    names = hf.names_of(variant.parse_known_args(flags)[0])
+    folder = root / names.of(stage.JOBS)
     remembered = hf.read_json(folder / REMEMBERED)
     if first.resubmit and remembered is None:
-        raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh '
-                        f'--root {shlex.quote(str(first.root))}')
+        stage_flag = '' if first.stage == STAGES[0] else f' --stage {first.stage}'
+        raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh'
+                        f'{stage_flag}{names.flags()} --root {shlex.quote(str(first.root))}')
     if (first.resubmit or first.status) and remembered:
         flags = remembered + given
     args, work_flags = parser.parse_known_args(flags)
@@ -401,7 +406,8 @@ def main():
     failed = sum(len(part.failed) for part in parts)
     if args.then_pack and failed and not any(part.left for part in parts):
         print(f'not packed: {failed} clips failed; mend them, or go on without: python '
-              'save_hdf5.py --allow-missing, then python normalizeData.py', file=sys.stderr)
+              f'save_hdf5.py --allow-missing{names.flags()}, then python normalizeData.py'
+              + names.flags(), file=sys.stderr)
     elif args.then_pack and 'running' not in states.get(PACK, ''):
         todo.append(PACK)
     # A job that waits for parts that died would wait for ever, and packs nothing new.

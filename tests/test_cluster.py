@@ -79,6 +79,8 @@ def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
                         f'--layers 5 --name deep --root {root} >>rnn-deep.log 2>&1')
     with pytest.raises(UserError, match='add --communicator'):
         lines('--stage', 'frameBasedTrain')
+    with pytest.raises(UserError, match='--resubmit is for stages in parts'):
+        lines(*rnn, '--resubmit')
 
 
 def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
