@@ -9,8 +9,8 @@
 ## make flow              the demo's second stream: optical flow through the same stages, then both
 ##                        streams combined (docs/flow.md)
 ## make test              the tests (TESTS=tests/test_rnn.py for some of them)
-## make bench             speed of the networks, beside PyTorch and OpenVINO if
-##                        requirements-bench.txt is installed
+## make bench             speed of the networks and of decoding, beside PyTorch and OpenVINO if
+##                        requirements-bench.txt is installed; docs/performance.md
 ## make clean             removes the demo; .venv and the trial on real clips stay
 ##
 ## Variables, with their defaults:
@@ -185,11 +185,11 @@ splits: $(READY)
 test: $(READY)
 	$(RUN) -m pytest $(TESTS)
 
+# Not bench.flow and bench.scale, which want clips and disk, and tell by themselves.
+BENCHES ?= vgg finetune lstm clips growth gpu
+
 bench: $(READY)
-	@for file in bench/*.py; do \
-		name=$$(basename "$$file" .py); \
-		[ "$$name" = __init__ ] || $(RUN) -m "bench.$$name" $(BENCH_FLAGS) || exit 1; \
-	done
+	@for name in $(BENCHES); do $(RUN) -m bench.$$name $(BENCH_FLAGS) || exit 1; done
 
 # ---- set-up ------------------------------------------------------------------
 # A PYTHON that the user names is taken or refused; the default gives way to the

@@ -15,9 +15,9 @@ Writes  ROOT/UCF-101_flow/Class/clip.mkv    a frame of flow for each frame (--st
 
 Flow is from each frame taken to the next one taken; the last frame's is that of the one before
 it, so that a clip has as many flows as frames. The whole of UCF-101 (2.48 million frames) takes
-about 3.5 GB, and 6 hours on one core (estimates: docs/flow.md). A finished clip is skipped, so the same command goes on
-where a killed job stopped. Exit code 0: all done; 3: done but for the clips named; 4: stopped
-before the end, by SIGTERM or because --walltime is nearly over.
+about 3.5 GB, and 6 hours on one core (estimates: docs/flow.md). A finished clip is skipped, so
+the same command goes on where a killed job stopped. Exit code 0: all done; 3: done but for the
+clips named; 4: stopped before the end, by SIGTERM or because --walltime is nearly over.
 """
 import argparse
 import collections
@@ -145,7 +145,7 @@ def note(args, clip, frames, report, progress):
         if not folder.is_dir():
             # The file system has gone, not this clip.
             raise UserError(f'{folder}: not there any more; run the command again when it is '
-                            'back') from None
+                            'back')
         report.add('failed', clip.name, str(frames))
         progress.update()
         return

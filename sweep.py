@@ -134,8 +134,8 @@ def _run(words, seed, args, earlier, where):
             start_flags = ('--start-from', f'{start}-seed{seed}')
     elif given.seed is not None:
         seed = given.seed
-    flags = (*words, *start_flags, *['--tiny'] * args.tiny, '--split', str(args.split), '--seed', str(seed),
-             '--name', name, '--device', args.device)
+    flags = (*words, *start_flags, *['--tiny'] * args.tiny, '--split', str(args.split),
+             '--seed', str(seed), '--name', name, '--device', args.device)
     parsed = rnn.parse(rnn.get_parser(), flags)
     return base, Run(name, flags, key_of(rnn.settings_of(parsed), parsed.seed, parsed.split),
                      parsed.start_from if start in earlier else '')

@@ -21,8 +21,8 @@ SAVE_EVERY = 20.0
 def frame_counts(root, clips, workers, table=COUNTS):
     """Counts the decodable frames of each clip; what was counted before is looked up.
 
-    The table stands in ROOT/frameCounts.json (or another `table` there) with each file's size and time of change,
-    so a replaced file is counted again.
+    The table stands in ROOT/frameCounts.json (or another `table` there) with each file's size
+    and time of change, so a replaced file is counted again.
 
     Returns:
         ({clip name: frames}, [(clip name, reason)] of the clips that cannot be read).
