@@ -275,9 +275,9 @@ def train(args, device, lists, team):
         std = statistics.read(f, f'python normalizeData.py{names.flags()}')[1]
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
-                                args.memory)
+                                args.memory, made_by(args))
         validation = FeatureStore(f, [c for c in lists.train if c.name in held_out],
-                                  args.memory)
+                                  args.memory, made_by(args))
         features = str(f.attrs.get('model_sha256'))
         print(f'{len(training)} clips to train, {len(validation)} to validate, '
               f'{len(lists.classes)} classes, features '
@@ -290,7 +290,7 @@ def train(args, device, lists, team):
         if args.start_from:
             path = args.root / f'{args.start_from}.model'
             started['start_from_sha256'] = go_on_from(
-                path, model, card, f'python rnn.py --name {args.start_from}')
+                path, model, card, f'python rnn.py{names.flags()} --name {args.start_from}')
         team.join_batch_statistics(model)
         model.to_device(device)
         folder = args.root / f'{args.name}.training'
@@ -392,7 +392,7 @@ def test(args, device, lists, **figures):
             held_out = set(statistics.read_names(f, '_held_out'))
             clips = (lists.test if kind == 'test' else
                      [clip for clip in lists.train if clip.name in held_out])
-            store = FeatureStore(f, clips, args.memory)
+            store = FeatureStore(f, clips, args.memory, made_by(args))
             if store.n_features != model.shape['n_in']:
                 raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} '
                                 f'takes {model.shape["n_in"]}; make it again: '

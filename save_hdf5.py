@@ -88,9 +88,11 @@ def packing(path):
         f = h5py.File(temporary, 'w')
         try:
             yield f
-        except BaseException:
+        except BaseException as error:
             # HDF5 would try what is not written again as it closes, and crash on a full disk.
             os.dup2(os.open(os.devnull, os.O_RDWR), f.id.get_vfd_handle())
+            if isinstance(error, (OSError, RuntimeError)):  # of h5py
+                raise cannot_be_written(path, error) from error
             raise
         finally:
             with contextlib.suppress(RuntimeError):

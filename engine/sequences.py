@@ -28,28 +28,29 @@ class FeatureStore:
         clips: list of Clip; those that the file lacks are left out.
         memory (float): GiB that may be held in memory. A set that fits is read once;
             of a larger one each segment is read from the file when it is asked for.
+        made_by: the command that makes the file, for the errors' texts.
     """
 
-    def __init__(self, f, clips, memory=4.0):
-        self.path = f.filename
+    def __init__(self, f, clips, memory=4.0, made_by='python save_hdf5.py'):
+        self.path, self.made_by = f.filename, made_by
         self.clips = [clip for clip in clips if clip.name in f]
         self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
         width = f.attrs.get('n_features')
         if width is None:
             raise UserError(f'{f.filename}: does not say how long a feature is; make it again: '
-                            'python save_hdf5.py')
+                            f'{made_by}')
         lengths, size = [], 0
         for clip in self.clips:
             data = f[clip.name]
             if not isinstance(data, h5py.Dataset) or data.dtype.kind != 'f':
                 raise UserError(f'{f.filename}: {clip.name} is no data set of floating-point '
-                                'numbers; make it again: python save_hdf5.py')
+                                f'numbers; make it again: {made_by}')
             if data.ndim != 2 or data.shape[1] != width:
                 raise UserError(f'{f.filename}: {clip.name} has shape {data.shape}, expected '
-                                f'(frames, {width}); make it again: python save_hdf5.py')
+                                f'(frames, {width}); make it again: {made_by}')
             if not len(data):
                 raise UserError(f'{f.filename}: {clip.name} has no frame; make it again: '
-                                'python save_hdf5.py')
+                                f'{made_by}')
             lengths.append(len(data))
             size += data.size * data.dtype.itemsize
         self.lengths = numpy.array(lengths, int)
@@ -85,7 +86,7 @@ class FeatureStore:
         if not numpy.isfinite(rows).all():
             raise UserError(f'{self.path}: {self.clips[index].name} holds a feature that is not '
                             'finite; remove its .npy file and make it again: ./saveFeatures.sh, '
-                            'python save_hdf5.py')
+                            f'{self.made_by}')
 
 
 class SequenceBatches(NumberedBatches):
@@ -111,7 +112,7 @@ class SequenceBatches(NumberedBatches):
                  drop_frames=0.0, scale=1.0, variable_length=False,
                  share_of=lambda members: (members, 1.0)):
         if not len(store):
-            raise UserError('no training clip has features; made by: python save_hdf5.py')
+            raise UserError(f'no training clip has features; made by: {store.made_by}')
         self.store, self.batch_size, self.steps, self.seed = store, batch_size, steps, seed
         self.reverse, self.stride, self.noise = reverse, stride, noise
         self.drop_frames, self.scale = drop_frames, scale
