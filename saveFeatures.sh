@@ -9,6 +9,7 @@
 #   ./saveFeatures.sh --root DIR --resubmit          # sends the parts that died
 #
 #   ./saveFeatures.sh --stage opticalFlow ...        # all that for opticalFlow.py
+#   ./saveFeatures.sh --stage rnn ...                # a training, one batch job
 #
 # All other flags go to saveFeatures_1024.py (--local) or generate_pbs.py. Finished clips
 # are skipped, so the same command goes on where it stopped. Exit code of --local: 0 all
