@@ -147,11 +147,14 @@ class Stop:
         signal.set_wakeup_fd(said)
         threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, self._heard_already)
+
+    def _heard_already(self, *_):
+        """Python's handler, which says that a signal is ours as long as nobody else's stands there."""
 
     def _listen(self, heard):
         while number := os.read(heard, 1):
-            if number[0] in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number[0]) == self._heard_already:
                 self._on_signal(number[0])
 
     def _on_signal(self, number):
