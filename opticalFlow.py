@@ -35,7 +35,7 @@ from engine.files import replacing, write_text
 from engine.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
                          stored_frames, wheel)
 from engine.progress import Progress
-from engine.video import VideoError, count_frames, is_short, read_frames
+from engine.video import VideoError, is_short, read_frames
 
 # For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
 JOB, JOBS, THEN = 'flow', 'jobs_opticalFlow', ()

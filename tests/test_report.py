@@ -15,7 +15,7 @@ import report
 from engine import page
 from engine.errors import UserError
 from helperFunctions import append_result, read_lists, write_predictions
-from test_confusion import CLASSES, NAMES, SAID_A, SAID_B, full_name, one_hot, write_lists
+from test_confusion import CLASSES, NAMES, SAID_A, SAID_B, one_hot, write_lists
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 VOID = {'meta', 'img', 'input', 'br', 'wbr', 'link', 'hr'}
