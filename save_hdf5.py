@@ -16,6 +16,7 @@ held in memory.
 import contextlib
 import json
 import os
+import shutil
 
 import h5py
 import numpy
@@ -154,6 +155,17 @@ def refuse(wrong, n_clips, names, allowed):
                         '--allow-missing')
 
 
+def check_space(args, names, clips):
+    """Refuses to begin what the disk cannot hold: HDF5 does not always survive a full one."""
+    stored = numpy.dtype(names.dtype).itemsize
+    needed = sum(os.path.getsize(hf.output_path(args.root, names.features, clip))
+                 for clip in clips) * numpy.dtype(args.dtype or names.dtype).itemsize / stored
+    free = shutil.disk_usage(args.root).free
+    if needed > free:
+        raise UserError(f'{args.root}: the packed features take {needed / 1e6:.0f} MB, but '
+                        f'{free / 1e6:.0f} MB are free; make room, or use --dtype float16')
+
+
 def main():
     args = hf.parse_stage(get_parser())
     hf.print_settings(args)
@@ -179,6 +191,7 @@ def main():
     # First what is quickly seen, then the numbers as they pass: each file is read once.
     well, wrong = find_clips(root, clips, n_features, n_classes, names, values=False)
     refuse(wrong, len(clips), names, args.allow_missing)
+    check_space(args, names, well)
     held_out = set(card.get('held_out', ()))
     attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
              'model_sha256': made_with['model_sha256'], 'step': made_with['step'],

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import sys
+from types import SimpleNamespace
 
 import h5py
 import numpy
@@ -109,6 +110,20 @@ def test_no_file_appears_before_all_are_written(root, monkeypatch):
         save_hdf5.main()
     assert len(before) == 4
     assert {path: path.stat().st_ino for path in root.glob('*.hdf5')} == before
+
+
+def test_a_disk_too_small_is_refused_before_anything_is_written(root, monkeypatch):
+    names = hf.Names()
+    clips = hf.read_lists(root).train + hf.read_lists(root).test
+    size = sum(hf.output_path(root, names.features, clip).stat().st_size for clip in clips)
+    monkeypatch.setattr(sys, 'argv', ['save_hdf5.py', '--root', str(root)])
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=size - 1))
+    before = (root / hf.TRAIN_HDF5).read_bytes()
+    with pytest.raises(UserError, match='make room'):
+        save_hdf5.main()
+    assert (root / hf.TRAIN_HDF5).read_bytes() == before
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: SimpleNamespace(free=size))
+    assert save_hdf5.main() == 0
 
 
 def test_a_feature_too_large_for_float16_is_named(root):
