@@ -21,7 +21,6 @@ the direction of what comes round again after twice its 15 frames: half a turn a
 a turn back are one.
 """
 import engine.chainer_today  # noqa: F401  (before chainer)
-import chainer
 import chainer.functions as F
 import numpy
 

@@ -76,7 +76,7 @@ $(DEMO)/VGG.model: $(DEMO)/ucfTrainTestlist/testlist01.txt demo.py VGGNet.py | $
 	@touch $@
 
 $(ROOT)/VGG_1024.model: $(ROOT)/VGG.model $(ROOT)/ucfTrainTestlist/testlist01.txt \
-		frameBasedTrain.py VGGNet.py VGGNet_1024.py | $(READY)
+		frameBasedTrain.py VGGNet.py VGGNet_1024.py FusionNet.py | $(READY)
 	$(OUTDATED) $(ROOT)/frameTraining
 	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS) $(OR_NAMED)
 	@touch $@
@@ -103,7 +103,7 @@ $(ROOT)/done/singleFrameAccuracy: $(ROOT)/done/normalizeData singleFrameAccuracy
 	@mkdir -p $(@D) && touch $@
 
 # Also writes RNN_testPredictions.hdf5.
-$(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py | $(READY)
+$(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py PoolingNet.py | $(READY)
 	$(OUTDATED) $(ROOT)/RNN.training
 	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS)
 	@touch $@
@@ -124,8 +124,9 @@ flow: demo
 	PYTHON=$(RUN) ./saveFeatures.sh --stage opticalFlow --local $(WHERE) --parts $(PARTS) $(OR_NAMED)
 	$(RUN) frameBasedTrain.py $(FLOW) $(FRAME_FLAGS) --epochs 10 $(OR_NAMED)
 	PYTHON=$(RUN) ./saveFeatures.sh --local $(FLOW) --parts $(PARTS) $(OR_NAMED)
-	for script in save_hdf5 normalizeData singleFrameAccuracy; do \
-		$(RUN) $$script.py $(WHERE) --stream flow || exit 1; done
+	$(RUN) save_hdf5.py $(WHERE) --stream flow $(PACK_FLAGS) $(OR_NAMED)
+	$(RUN) normalizeData.py $(WHERE) --stream flow
+	$(RUN) singleFrameAccuracy.py $(WHERE) --stream flow
 	$(RUN) rnn.py $(FLOW) $(RNN_FLAGS)
 	$(RUN) combine.py $(STAGE) --choose --name frames_both \
 		testPredictions1024.hdf5 testPredictions1024_flow.hdf5

@@ -132,8 +132,8 @@ def inventory(root, split, workers, quick=False):
     for other in {1, 2, 3} - {split}:
         if all((root / hf.LISTS / f'{side}list{other:02d}.txt').exists()
                for side in ('train', 'test')):
-            lists = hf.read_lists(root, other, leaks=True)
-            listed.update(clip.path for clip in lists.train + lists.test)
+            theirs = hf.read_lists(root, other, leaks=True)
+            listed.update(clip.path for clip in theirs.train + theirs.test)
     return {
         'root': str(root), 'split': split, 'quick': quick,
         'listed': len(clips), 'found': len(found),

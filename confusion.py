@@ -32,10 +32,9 @@ from sklearn.metrics import confusion_matrix
 
 from engine.errors import UserError
 from engine.files import replacing
-from helperFunctions import (TEST_PREDICTIONS, find_file, read_lists, read_predictions,
-                             stage_main, stage_parser, video_log_probability)
+from helperFunctions import (TEST_PREDICTIONS, TEST_SUFFIX, find_file, maker_of, read_lists,
+                             read_predictions, stage_main, stage_parser, video_log_probability)
 
-TEST_SUFFIX = '_testPredictions.hdf5'  # behind the name of a run
 RNN_PREDICTIONS = 'RNN' + TEST_SUFFIX
 NUMBERS_UP_TO = 16  # classes: a larger matrix has no room for numbers in its cells
 INK, MUTED, FAINT = '#1f2933', '#6b7785', '#dfe4ea'
@@ -68,10 +67,7 @@ def read_clips(path, lists, split=1):
         UserError: the file was made for other classes or another split, holds no
             clip of the lists, or holds something that is not a probability.
     """
-    run = path.name.removesuffix(TEST_SUFFIX)
-    made_by = ('python save_hdf5.py' if run == path.name else 'python rnn.py'
-               + (f' --name {run}' if path.name != RNN_PREDICTIONS else ''))
-    made_by += f' --root {path.parent}'
+    made_by = maker_of(path)
     found, attrs = read_predictions(path, lists.test, lists.classes, made_by)
     clips = [clip for clip in lists.test if clip.name in found]
     missing = [clip.name for clip in lists.test if clip.name not in found]

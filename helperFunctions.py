@@ -4,6 +4,7 @@ Frame, segment and video accuracy are three different things; every figure that 
 stage prints or writes says which one it is.
 """
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -41,6 +42,8 @@ TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
 TEST_PREDICTIONS = 'testPredictions1024.hdf5'
 VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
 
+# Behind the name of a run of rnn.py or combine.py.
+TEST_SUFFIX = '_testPredictions.hdf5'
 # What the frame network sees, how it joins frames in time, and which of its layers is saved;
 # the first of each is the original's, whose files have the plain names above.
 STREAMS = ('rgb', 'flow')
@@ -111,6 +114,24 @@ class Names(NamedTuple):
         """' --stream flow', for the commands that messages name; of all fields by default."""
         return ''.join(f' --{field} {getattr(self, field)}' for field in fields or self._fields
                        if getattr(self, field) != getattr(Names(), field))
+
+
+# All variants, by what results and reports call their frame network's run.
+VARIANTS = {f'frames{names.suffix()}': names
+            for names in itertools.starmap(Names, itertools.product(STREAMS, FUSIONS, LAYERS))}
+
+
+def maker_of(path):
+    """The command that makes a prediction file, as its name tells."""
+    path = Path(path)
+    run = path.name.removesuffix(TEST_SUFFIX)
+    command = f'python rnn.py --name {run}'
+    for names in VARIANTS.values():
+        if path.name in (names.test_predictions, names.validation_predictions):
+            command = f'python save_hdf5.py{names.flags()}'
+        elif run == names.of('RNN'):
+            command = f'python rnn.py{names.flags()}'
+    return f'{command} --root {path.parent}'
 
 
 # ---------------------------------------------------------------- running a stage

@@ -41,7 +41,7 @@ from engine.modelfile import read_card, weights_digest
 from engine.overlay import draw_strip, label_video, panel, shown_size
 from engine.progress import Progress
 from engine.sliding import OneClip, Pictures, edges_of, moment, slide
-from engine.video import Frames, VideoError, is_short, preprocess, read_header
+from engine.video import Frames, VideoError, is_short, read_header
 
 OURS = '.predicted'  # in the names of the outputs, which are not looked at again
 
@@ -142,8 +142,8 @@ class Networks:
 
     def features_and_softmax(self, frames):
         """(n, S, S, 3) uint8 BGR -> (n, D) and (n, C) float32."""
-        x = preprocess(self.device.send(frames), self.frames.mean)
-        return [to_cpu(array) for array in self.frames.feature_and_prediction(x)]
+        return [to_cpu(array) for array in
+                self.frames.feature_and_prediction(self.device.send(frames))]
 
     def rnn_log_probability(self, features):
         """(T, D) features of a window -> (C,) log probability, as stage 6 tests a clip."""

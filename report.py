@@ -30,9 +30,8 @@ from engine.errors import UserError
 from engine.files import write_text
 from engine.page import bar, element, join, legend, line_chart, page, picture, table
 from engine.video import read_frames
-from helperFunctions import (TEST_PREDICTIONS, VALIDATION_PREDICTIONS, commit, open_hdf5,
-                             read_json, read_lists, stage_main, stage_parser,
-                             video_log_probability)
+from helperFunctions import (TEST_SUFFIX, VARIANTS, commit, maker_of, open_hdf5, read_json,
+                             read_lists, stage_main, stage_parser, video_log_probability)
 
 REPORT = 'report.html'
 FRAMES = 'frames'                  # the run that frameBasedTrain.py makes
@@ -90,11 +89,11 @@ def read_run(name, path, lists, split):
 
 
 def training_folder(root, name):
-    return root / ('frameTraining' if name == FRAMES else f'{name}.training')
+    return root / (VARIANTS[name].of('frameTraining') if name in VARIANTS else f'{name}.training')
 
 
 def predictions_path(root, name):
-    return root / (TEST_PREDICTIONS if name == FRAMES else name + confusion.TEST_SUFFIX)
+    return root / (VARIANTS[name].test_predictions if name in VARIANTS else name + TEST_SUFFIX)
 
 
 def read_log(root, name):
@@ -125,8 +124,9 @@ def sees_first_frames(settings):
 
 def find_runs(root, results, split, notes):
     """Names of the runs in ROOT but the frames, lowest validation loss first."""
-    names = {path.name.removesuffix(confusion.TEST_SUFFIX)
-             for path in root.glob('*' + confusion.TEST_SUFFIX)}
+    names = {path.name.removesuffix(TEST_SUFFIX) for path in root.glob('*' + TEST_SUFFIX)}
+    names |= {name for name, variant in VARIANTS.items()
+              if name != FRAMES and (root / variant.test_predictions).exists()}
     names |= {path.parent.name.removesuffix('.training') for path in root.glob('*.training/log')}
 
     def loss(name):
@@ -235,10 +235,10 @@ def curve_of(root, name, title, notes):
         return ''
     known = [(value, epoch) for value, epoch in zip(loss, epochs) if value is not None]
     best = min(known) if known else None
-    held_out = count_clips(root / (VALIDATION_PREDICTIONS if name == FRAMES
+    held_out = count_clips(root / (VARIANTS[name].validation_predictions if name in VARIANTS
                                    else f'{name}_validationPredictions.hdf5'))
     n = f'n {held_out} videos of held-out groups' if held_out else 'n not known'
-    if name == FRAMES:
+    if name in VARIANTS:
         units = (f'Train: by frame, with dropout. Validation: by frame, one of each video '
                  f'({n}).')
         kept = None
@@ -535,11 +535,9 @@ def collect(args, notes, faults):
     for name in names:
         path = predictions_path(root, name)
         if not path.exists():
-            made_by = ('save_hdf5.py' if name == FRAMES else 'rnn.py' if name == 'RNN'
-                       else f'rnn.py --name {name}')
             asked = args.runs and name in args.runs
             (faults if asked else notes).append(
-                f'{path}: not there; made by: python {made_by} --root {root}')
+                f'{path}: not there; made by: {maker_of(path)}')
         elif lists:
             try:
                 run = read_run(name, path, lists, args.split)

@@ -157,13 +157,14 @@ def refuse(wrong, n_clips, names, allowed):
 
 def check_space(args, names, clips):
     """Refuses to begin what the disk cannot hold: HDF5 does not always survive a full one."""
-    stored = numpy.dtype(names.dtype).itemsize
+    dtypes = [numpy.dtype(dtype) for dtype in (args.dtype or names.dtype, names.dtype)]
     needed = sum(os.path.getsize(hf.output_path(args.root, names.features, clip))
-                 for clip in clips) * numpy.dtype(args.dtype or names.dtype).itemsize / stored
+                 for clip in clips) * dtypes[0].itemsize / dtypes[1].itemsize
     free = shutil.disk_usage(args.root).free
     if needed > free:
         raise UserError(f'{args.root}: the packed features take {needed / 1e6:.0f} MB, but '
-                        f'{free / 1e6:.0f} MB are free; make room, or use --dtype float16')
+                        f'{free / 1e6:.0f} MB are free; make room'
+                        + ', or use --dtype float16' * (dtypes[0].itemsize > 2))
 
 
 def main():

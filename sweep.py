@@ -195,6 +195,10 @@ def run_here(runs, root, parallel):
                 if run is None:
                     break
                 waiting.remove(run)
+                if run.after in {other.name for other in failed}:
+                    failed.append(run)
+                    print(f'{run.name}: not started, as it goes on from {run.after}', flush=True)
+                    continue
                 log = folder / f'{run.name}.log'
                 with open(log, 'ab') as output:
                     running[run] = subprocess.Popen(

@@ -27,7 +27,6 @@ from bench.lstm import Ours, chainer_epoch, torch, torch_epoch
 from bench.vgg import MEAN, torch_module
 from engine.adam import Adam
 from engine.conv_gpu import find_cudnn, sending
-from engine.video import preprocess
 
 # Largest difference as a part of the largest number: float16 keeps 11 bits, 13 layers add up.
 TOLERANCE = {'cudnn': 1e-2, 'products': 1e-4, 'LSTM': 1e-4}

@@ -169,3 +169,13 @@ def test_another_class_list_is_refused_naming_both(tmp_path):
     hf.write_predictions(path, [('v', numpy.ones((2, 2)) / 2)], ['A', 'B'], 'x', 1)
     with pytest.raises(UserError, match='class 2 is B there, C here'):
         hf.read_predictions(path, [], ['A', 'C'])
+
+
+@pytest.mark.parametrize('name, command', [
+    ('testPredictions1024.hdf5', 'python save_hdf5.py'),
+    ('validationPredictions1024_flow_late.hdf5', 'python save_hdf5.py --stream flow --fusion late'),
+    ('RNN_testPredictions.hdf5', 'python rnn.py'),
+    ('RNN_flow_testPredictions.hdf5', 'python rnn.py --stream flow'),
+    ('deep_testPredictions.hdf5', 'python rnn.py --name deep')])
+def test_a_prediction_file_tells_who_makes_it(name, command):
+    assert hf.maker_of(f'dir/{name}') == f'{command} --root dir'

@@ -275,6 +275,15 @@ def test_runs_of_one_method_are_told_apart(root, run):
     assert 'LSTM 1x8 (RNN)' in shown.text and 'LSTM 1x8 (again)' in shown.text
 
 
+def test_frames_of_another_variant_are_a_run_of_their_own(root, run):
+    write_run(root, 'late', 'flow late fusion frames', SAID_A, 0.6)
+    (root / 'late_testPredictions.hdf5').rename(root / 'testPredictions1024_flow_late.hdf5')
+    _, shown, _ = run(root)
+    assert 'flow late fusion frames (n 10' in shown.text
+    code, _, missing = run(root, '--runs', 'frames_late')
+    assert code == 3 and 'made by: python save_hdf5.py --fusion late' in missing
+
+
 # ---- pieces ----------------------------------------------------------------------
 
 @pytest.mark.parametrize('largest, expected', [
