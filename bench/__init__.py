@@ -13,6 +13,7 @@ CORES = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
 for _name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
     os.environ.setdefault(_name, str(CORES))
 
+import engine  # noqa: E402, F401  (sets BLAS's waiting; before numpy)
 import numpy  # noqa: E402  (after the number of threads)
 
 
