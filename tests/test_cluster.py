@@ -1,5 +1,7 @@
 """Batch jobs of stage 2: the files, the flags, and whole runs on a real Slurm."""
+import json
 import os
+import re
 import shlex
 import shutil
 import stat
@@ -317,3 +319,42 @@ def test_nothing_is_packed_after_a_failure(slurm, small_set, tmp_path):
     jobs = generate_pbs.submitted_jobs(root / 'jobs')
     wait_for(lambda: job_state(slurm, jobs['pack']) == 'COMPLETED')
     assert (root / hf.TRAIN_HDF5).exists()
+
+
+def test_the_commands_of_the_page_as_they_stand(slurm, undisturbed, small_set, tmp_path):
+    """docs/cluster.md: the four lines of "In short", then a training by two workers as one job."""
+    page = (REPOSITORY / 'docs' / 'cluster.md').read_text()
+    lines = re.findall(r'^    (\./saveFeatures\.sh .*?)(?: #.*)?$',
+                       page[page.index('## In short'):page.index('## Settings')], re.M)
+    assert len(lines) == 4
+    copy_set(small_set, tmp_path / 'DIR')
+    (tmp_path / 'DIR' / 'cluster.toml').write_text('ppn = 1\nparts = 2\nwalltime = "00:10:00"\n')
+
+    environment = dict(slurm.env, PYTHON=sys.executable, OMPI_ALLOW_RUN_AS_ROOT='1',
+                       OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1')
+
+    def execute(line, code=0):
+        done = subprocess.run(['bash', '-c', line.replace('./saveFeatures.sh', str(SCRIPT))],
+                              cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, line + done.stdout + done.stderr
+        return done.stdout
+    assert 'part02.pbs' in execute(lines[0]) and not (tmp_path / 'DIR/jobs/jobs.txt').exists()
+    execute(lines[1])
+    jobs = generate_pbs.submitted_jobs(tmp_path / 'DIR' / 'jobs')
+    assert sorted(jobs) == ['pack', 'part01', 'part02']
+    wait_for(lambda: job_state(slurm, jobs['pack']) == 'COMPLETED')
+    assert 'part02' in execute(lines[2])
+    assert 'part' not in execute(lines[3])
+    assert features(tmp_path / 'DIR') == features(undisturbed)
+
+    pytest.importorskip('mpi4py')
+    if not shutil.which('mpiexec'):
+        pytest.skip('no mpiexec here (openmpi-bin)')
+    (tmp_path / 'DIR' / 'cluster.toml').write_text('ppn = 2\n')
+    execute('./saveFeatures.sh --root DIR --stage rnn --name deep --processes 2 --scheduler slurm '
+            '--communicator naive --tiny')
+    job = generate_pbs.submitted_jobs(tmp_path / 'DIR' / 'jobs')['rnn-deep']
+    wait_for(lambda: job_state(slurm, job) == 'COMPLETED')
+    settings = json.loads((tmp_path / 'DIR/results.jsonl').read_text())['settings']
+    assert settings['workers'] == 2
