@@ -35,7 +35,7 @@ from engine.files import replacing, write_text
 from engine.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
                          stored_frames, wheel)
 from engine.progress import Progress
-from engine.video import VideoError, is_short, read_frames
+from engine.video import VideoError, read_frames
 
 # For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
 JOB, JOBS, THEN = 'flow', 'jobs_opticalFlow', ()
@@ -141,22 +141,12 @@ def run_part(args, todo, report, stop):
 def note(args, clip, frames, report, progress):
     """Enters in the report what was wrong with a clip; `frames`: Frames or VideoError."""
     if isinstance(frames, VideoError):
-        folder = args.root / hf.CLIPS
-        if not folder.is_dir():
-            # The file system has gone, not this clip.
-            raise UserError(f'{folder}: not there any more; run the command again when it is '
-                            'back')
-        report.add('failed', clip.name, str(frames))
+        report.failed(clip, frames, args.root / hf.CLIPS)
         progress.update()
         return
     progress.update(frames=frames.count)
-    if is_short(frames.count, frames.announced):
-        report.add('short', clip.name, f'{clip.path}: {frames.count} of {frames.announced} '
-                                       f'frames ({frames.complaint or "no complaint"})')
-    elif frames.count == 1:
-        report.add('still', clip.name, f'{clip.path}: one frame, so its flow is zero')
-    else:
-        report.remove(clip.name)
+    still = 'still', f'{clip.path}: one frame, so its flow is zero'
+    report.finished(clip, frames, still if frames.count == 1 else None)
 
 
 # ---------------------------------------------------------------------------- looking

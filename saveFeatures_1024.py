@@ -34,7 +34,7 @@ from engine.files import save_npy, write_text
 from engine.frames import with_mirrored_ends
 from engine.modelfile import read_card, weights_digest
 from engine.progress import Progress
-from engine.video import Frames, VideoError, is_short
+from engine.video import Frames, VideoError
 
 # Decoded batches that may wait for the network, a clip.
 AHEAD = 4
@@ -187,12 +187,7 @@ def run_part(args, todo, report, model, device, stop):
                 result = extract(clip, batches, model, device, stop, names, args.step,
                                  args.views)
             except VideoError as error:
-                folder = args.root / hf.clips_folder(args.stream)
-                if not folder.is_dir():
-                    # The file system has gone, not this clip.
-                    raise UserError(f'{folder}: not there any more; run the '
-                                    'command again when it is back') from None
-                report.add('failed', clip.name, str(error))
+                report.failed(clip, error, args.root / hf.clips_folder(args.stream))
                 progress.update()
                 continue
             if result is None:
@@ -201,11 +196,7 @@ def run_part(args, todo, report, model, device, stop):
             save_npy(hf.output_path(args.root, names.frame_predictions, clip), result[1])
             save_npy(hf.output_path(args.root, names.features, clip), result[0])
             progress.update(frames=frames.count)
-            if is_short(frames.count, frames.announced):
-                report.add('short', clip.name, f'{clip.path}: {frames.count} of '
-                           f'{frames.announced} frames ({frames.complaint or "no complaint"})')
-            else:
-                report.remove(clip.name)
+            report.finished(clip, frames)
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Callable, NamedTuple
 
 from engine.errors import UserError
 from engine.files import remove_leftovers, write_text
-from engine.video import DecoderKilled
+from engine.video import DecoderKilled, is_short
 
 # A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
 PATIENCE = 1.0
@@ -83,6 +83,32 @@ class Report:
     def save(self):
         write_text(self.path, ''.join(f'{kind}\t{name}\t{reason}\n' for name, (kind, reason)
                                       in sorted(self.lines.items())))
+
+    def failed(self, clip, error, folder):
+        """Enters a clip that could not be read.
+
+        Raises:
+            UserError: `folder`, where the clips stand, has gone, so it is not this clip's fault.
+        """
+        if not folder.is_dir():
+            raise UserError(f'{folder}: not there any more; run the command again when it is '
+                            'back') from None
+        self.add('failed', clip.name, str(error))
+
+    def finished(self, clip, frames, otherwise=None):
+        """Enters a clip whose result is there, if it is short.
+
+        Args:
+            frames (Frames): of the clip, read to the end.
+            otherwise: None, or (kind, reason) to enter if it is not short.
+        """
+        if is_short(frames.count, frames.announced):
+            self.add('short', clip.name, f'{clip.path}: {frames.count} of {frames.announced} '
+                                         f'frames ({frames.complaint or "no complaint"})')
+        elif otherwise:
+            self.add(otherwise[0], clip.name, otherwise[1])
+        else:
+            self.remove(clip.name)
 
     def of_kind(self, kind):
         return [(name, reason) for name, (k, reason) in sorted(self.lines.items()) if k == kind]

@@ -1,10 +1,13 @@
 """Fixtures that several test files share."""
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 import smallSet
+from engine.errors import UserError
+from engine.training import Updater
 
 
 @pytest.fixture(scope='session')
@@ -33,3 +36,20 @@ def real_data():
     if not (folder / 'UCF-101').is_dir():
         pytest.skip(f'no real clips in {folder} (REAL_DATA names another folder)')
     return folder
+
+
+@pytest.fixture
+def stopped_after():
+    """Calls a training that gets SIGTERM after its n-th update, and must say that it goes on."""
+    core = Updater.update_core
+
+    def stopped(n, train, *args):
+        def stopping(self):
+            core(self)
+            if self.iteration == n:
+                os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Updater, 'update_core', stopping)
+            with pytest.raises(UserError, match='goes on from there'):
+                train(*args)
+    return stopped

@@ -8,6 +8,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import numpy
 
 import helperFunctions as hf
+from VGGNet import VGGNet
 from VGGNet_1024 import VGGNet_1024
 from engine.modelfile import save_model
 
@@ -44,6 +45,17 @@ def save_random_model(root, seed=0):
     save_model(root / hf.FRAME_MODEL, model, {
         'kind': 'frames', 'shape': model.shape, 'classes': lists.classes,
         'held_out': sorted(clip.name for clip in held_out)})
+
+
+def vgg_set(source, root):
+    """Makes a root with clips and lists of another one and a random VGG.model; returns it."""
+    root.mkdir(parents=True)
+    for name in (hf.CLIPS, hf.LISTS):
+        (root / name).symlink_to(source / name)
+    numpy.random.seed(0)
+    vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
+    save_model(root / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
+    return root
 
 
 def copy_set(source, root):

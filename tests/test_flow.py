@@ -26,7 +26,7 @@ from engine.flow import (FlowWriter, colours, dequantise, flow_of_frames, get_me
                          save_flow, stored_frames, wheel)
 from engine.modelfile import read_card, save_model
 from engine.video import FLOW_MEAN, Frames, count_frames, mean_of, preprocess, read_frames
-from smallSet import REPOSITORY, run, stage
+from smallSet import REPOSITORY, run, stage, vgg_set
 
 SIZE = ('--size', '64x48')
 
@@ -38,13 +38,7 @@ def frames_of(path, size):
 @pytest.fixture(scope='module')
 def root(small_set, tmp_path_factory):
     """Clips, lists, VGG.model and flow; only to be read."""
-    root = tmp_path_factory.mktemp('flow') / 'root'
-    root.mkdir()
-    for name in (hf.CLIPS, hf.LISTS):
-        (root / name).symlink_to(small_set / name)
-    numpy.random.seed(0)
-    vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-    save_model(root / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
+    root = vgg_set(small_set, tmp_path_factory.mktemp('flow') / 'root')
     for part in (1, 2):
         done = stage('opticalFlow.py', part, '--parts', 2, '--root', root, *SIZE)
         assert done.returncode == 0, done.stdout + done.stderr

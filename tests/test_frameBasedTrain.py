@@ -1,7 +1,5 @@
 """Stage 1 on 24 tiny clips: what learns, what stays, what is held out, what is resumed."""
 import json
-import os
-import signal
 import sys
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -17,7 +15,6 @@ from engine.errors import UserError
 from engine.files import load_npy
 from engine.frames import FrameIterator, frame_counts
 from engine.modelfile import read_card, save_model
-from engine.training import Updater
 from engine.video import count_frames, preprocess, read_frames
 
 MEAN = (100.0, 110.0, 120.0)
@@ -98,7 +95,7 @@ def test_held_out_frames_are_read_once_where_fc6_stays(layers, times, root, run,
     assert numpy.mean(losses) == pytest.approx(card['validation']['loss'], rel=1e-4)
 
 
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, monkeypatch):
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, stopped_after):
     other = tmp_path / 'other'
     other.mkdir()
     for name in (hf.CLIPS, hf.LISTS, hf.VGG_MODEL):
@@ -106,16 +103,7 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, monke
     flags = ('--batch', 5, '--frames-per-clip', 2, '--crop', 0.9, '--rotate', 5, '--rescale', 0.1,
              '--brightness', 0.2)
     run(root, *flags)
-    core = Updater.update_core
-
-    def stopping(self):
-        core(self)
-        if self.iteration == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-    monkeypatch.setattr(Updater, 'update_core', stopping)
-    with pytest.raises(UserError, match='goes on from there'):
-        run(other, *flags)
-    monkeypatch.setattr(Updater, 'update_core', core)
+    stopped_after(3, run, other, *flags)
     run(other, *flags)
     assert (root / hf.FRAME_MODEL).read_bytes() == (other / hf.FRAME_MODEL).read_bytes()
     with pytest.raises(UserError, match='crop 0.9 -> 1.0'):

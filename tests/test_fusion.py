@@ -1,8 +1,6 @@
 """Early, late and slow fusion: what they see, what they share, what learns, what is saved."""
-import os
 import re
 import shutil
-import signal
 import sys
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -23,7 +21,6 @@ from engine.files import load_npy
 from engine.frames import FrameIterator, frame_counts, mirrored, with_mirrored_ends
 from engine.modelfile import read_card, save_model
 from engine.sequences import reverse_append
-from engine.training import Updater
 from engine.video import Frames, preprocess, read_frames
 
 NARROW = dict(channels=(4, 6, 8, 8, 8), hidden=8, input_size=32)
@@ -390,20 +387,11 @@ def train(monkeypatch):
 
 
 def test_a_stopped_training_of_slow_fusion_goes_on_bit_for_bit(small_set, tmp_path, root, train,
-                                                               monkeypatch):
+                                                               stopped_after):
     other = make_root(small_set, tmp_path / 'other')
     flags = ('--fusion', 'slow', '--batch', 5, '--frames-per-clip', 2, '--crop', 0.9)
     train(root, *flags)
-    core = Updater.update_core
-
-    def stopping(self):
-        core(self)
-        if self.iteration == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-    monkeypatch.setattr(Updater, 'update_core', stopping)
-    with pytest.raises(UserError, match='goes on from there'):
-        train(other, *flags)
-    monkeypatch.setattr(Updater, 'update_core', core)
+    stopped_after(3, train, other, *flags)
     train(other, *flags)
     name = 'VGG_1024_slow.model'
     assert (root / name).read_bytes() == (other / name).read_bytes()

@@ -1,8 +1,6 @@
 """Pooling over time (Ng et al. 2015): numbers, order, the stage, and going on from a model."""
 import itertools
 import json
-import os
-import signal
 import sys
 
 import chainer
@@ -23,7 +21,6 @@ from engine import statistics
 from engine.errors import UserError
 from engine.files import load_npy
 from engine.modelfile import read_card, save_model, weights_digest
-from engine.training import Updater
 from engine.video import FLOW_MEAN, preprocess, preprocessing, read_frames
 
 MAPS = (2, 2, 3)
@@ -400,20 +397,11 @@ def test_learns_what_there_is_to_learn(root, run):
 
 @pytest.mark.parametrize('flags', [('--cell', 'late-pool', '--variable-length'),
                                    ('--cell', 'local-pool', '--optimizer', 'adam')])
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, monkeypatch, flags):
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, stopped_after, flags):
     other = tmp_path / 'other'
     featureSet.make_features(other)
     run(root, '--epochs', 3, *flags)
-    core = Updater.update_core
-
-    def stopping(self):
-        core(self)
-        if self.iteration == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-    monkeypatch.setattr(Updater, 'update_core', stopping)
-    with pytest.raises(UserError, match='goes on from there'):
-        run(other, '--epochs', 3, *flags)
-    monkeypatch.setattr(Updater, 'update_core', core)
+    stopped_after(4, run, other, '--epochs', 3, *flags)
     run(other, '--epochs', 3, *flags)
     assert (root / 'RNN.model').read_bytes() == (other / 'RNN.model').read_bytes()
 

@@ -1,7 +1,6 @@
 """The recurrent network and stage 6: numbers, resuming, testing, bad input."""
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -317,21 +316,12 @@ def test_learns_what_there_is_to_learn(root, run):
      '9'),
     ('--cell', 'gru', '--schedule', 'step', '--lr-drop', '2', '--weight-decay', '0.01', '--noise',
      '0.1', '--variable-length')])
-def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, monkeypatch, flags):
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, stopped_after, flags):
     other = tmp_path / 'other'
     featureSet.make_features(other)
     run(root, '--epochs', 4, *flags)
-    core = rnn.WindowUpdater.update_core
     for stop in (2, 7):  # in the middle of an epoch of 3 batches, and at the start of one
-
-        def stopping(self):
-            core(self)
-            if self.iteration == stop:
-                os.kill(os.getpid(), signal.SIGTERM)
-        monkeypatch.setattr(rnn.WindowUpdater, 'update_core', stopping)
-        with pytest.raises(UserError, match='goes on from there'):
-            run(other, '--epochs', 4, *flags)
-    monkeypatch.setattr(rnn.WindowUpdater, 'update_core', core)
+        stopped_after(stop, run, other, '--epochs', 4, *flags)
     run(other, '--epochs', 4, *flags)
     assert (root / 'RNN.model').read_bytes() == (other / 'RNN.model').read_bytes()
     logs = [[{key: value for key, value in epoch.items() if key != 'elapsed_time'}

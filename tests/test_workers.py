@@ -13,11 +13,9 @@ import pytest
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import helperFunctions as hf
-from VGGNet import VGGNet
-from engine.modelfile import save_model
 from engine.workers import Workers
 from featureSet import make_features
-from smallSet import REPOSITORY
+from smallSet import REPOSITORY, vgg_set
 
 pytest.importorskip('mpi4py', reason='pip install -r requirements-mpi.txt')
 MPIEXEC = shutil.which('mpiexec')
@@ -95,12 +93,7 @@ def test_workers_equal_one_with_the_whole_batch(tmp_path, n, batch, flags):
 def test_frame_training_equals_one_worker_with_the_whole_batch(small_set, tmp_path):
     one, several = tmp_path / 'one', tmp_path / 'several'
     for root in (one, several):
-        root.mkdir()
-        for name in (hf.CLIPS, hf.LISTS):
-            (root / name).symlink_to(small_set / name)
-        numpy.random.seed(0)
-        vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-        save_model(root / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
+        vgg_set(small_set, root)
     flags = ('frameBasedTrain.py', '--epochs', 2, '--features', 16, '--dropout', 0, '--crop', 0.8,
              '--weight-decay', 0.1, '--workers', 1)
     finish(train(1, one, *flags, '--batch', 6))
