@@ -11,7 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine import conv_gpu
+from engine import conv_gpu, conv_learn
 from engine.conv import ConvStack
 from engine.modelfile import load_network
 from engine.video import MEAN, mean_of, preprocess
@@ -89,15 +89,19 @@ class VGGNet(chainer.Chain):
         """(N, 3, S, S) preprocessed float32, or frames (N, S, S, 3) as the bytes they are ->
         pool5, (N, C, S/32, S/32).
 
-        With `names`, those layers alone, of x as they take it. Where no gradient is needed the
-        convolutions of engine/conv.py, on a GPU of engine/conv_gpu.py, do it, many times
-        faster; `fast = False` turns them off.
+        With `names`, those layers alone, of x as they take it. engine/conv.py does it, many
+        times faster, or where gradients are needed engine/conv_learn.py; on a GPU
+        engine/conv_gpu.py where they are not. `fast = False` turns all of them off.
         """
         names = self.conv_names if names is None else names
         if names and self.fast and not chainer.config.enable_backprop:
             return chainer.Variable(self._fast_convolutions(chainer.as_array(x), names))
         if x.dtype == numpy.uint8:
             x = preprocess(x, self.mean)
+        if (names and self.fast and self.xp is numpy and x.dtype == numpy.float32
+                and conv_learn.available()):
+            return conv_learn.conv_stack(
+                x, [(self[name].W, self[name].b, self.pooled_after(name)) for name in names])
         for name in names:
             x = F.relu(self._at_hand(name)(x))
             if self.pooled_after(name):

@@ -28,7 +28,7 @@ LARGE_WEIGHTS = 16 << 20  # bytes, from where twice as many tiles save more in r
 CACHED_BYTES = 24 << 20   # of a layer's input and output that several frames may fill together
 
 
-def _out_size(size, pool):
+def out_size(size, pool):
     return -(-size // 2) if pool else size
 
 
@@ -36,7 +36,8 @@ def _out_size(size, pool):
 
 class _Layer(ctypes.Structure):
     # struct layer of winograd.c
-    _fields_ = ([(name, ctypes.c_void_p) for name in ('input', 'out', 'mean', 'u', 'bias')]
+    _fields_ = ([(name, ctypes.c_void_p) for name in (
+        'input', 'out', 'whole', 'mean', 'u', 'bias')]
                 + [(name, ctypes.c_int64) for name in (
                     'n', 'height', 'width', 'channels', 'stride_in', 'stride_out',
                     'first', 'bytes', 'relu', 'pool', 'tiles')])
@@ -51,13 +52,17 @@ def _library():
     library.work_size.restype = ctypes.c_int64
     library.instructions.restype = ctypes.c_char_p
     library.prepare.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-    library.convolve.argtypes = [ctypes.POINTER(_Layer), ctypes.POINTER(ctypes.c_int64),
-                                 ctypes.c_void_p]
-    library.prepare.restype = library.convolve.restype = None
+    library.prepare.restype = None
+    for name, arrays in (('convolve', 1), ('spread_input', 2), ('spread_gradient', 1),
+                         ('through_output', 2)):
+        call = getattr(library, name)
+        call.argtypes = [ctypes.POINTER(_Layer), ctypes.POINTER(ctypes.c_int64),
+                         *[ctypes.c_void_p] * arrays]
+        call.restype = None
     return library, f'{version}, {library.instructions().decode()}'
 
 
-def _chosen(compiled=None):
+def chosen(compiled=None):
     """The library to use, or None for NumPy: see :class:`ConvStack`."""
     wish = os.environ.get('ENGINE_CONV', '')
     if wish not in ('', 'compiled', 'numpy'):
@@ -75,18 +80,90 @@ def _chosen(compiled=None):
 def kernel_name(compiled=None):
     """What a ConvStack made now would run on, for logs: ``'compiled (gcc ..., avx512)'``,
     ``'numpy'``, or ``'numpy (why there is no compiled kernel)'``."""
-    if _chosen(compiled) is not None:
+    if chosen(compiled) is not None:
         return f'compiled ({_library()[1]})'
     wanted = compiled is None and not os.environ.get('ENGINE_CONV')
     return f'numpy ({_library()[1]})' if wanted else 'numpy'
 
 
-def _empty(shape, dtype=numpy.float32):
+def empty(shape, dtype=numpy.float32):
     """numpy.empty at a multiple of 64 bytes, so that no vector straddles two cache lines."""
     size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
     raw = numpy.empty(size + 64, numpy.uint8)
     start = -raw.ctypes.data % 64
     return raw[start:start + size].view(dtype).reshape(shape)
+
+
+class Kernel:
+    """winograd.c, a layer at a time, the work shared out among threads.
+
+    Frames are (n, height, width, channels) float32, channels padded to `lanes` but for the
+    input of a first layer. Use it as a context manager: it serves one caller at a time.
+    """
+
+    def __init__(self, library, threads):
+        self.library, self.threads, self.lanes = library, threads, library.lanes()
+        self.work = [empty(0)] * threads
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        self.lock.acquire()
+        self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
+        return self
+
+    def __exit__(self, *_):
+        self.pool.shutdown()
+        self.lock.release()
+
+    def padded(self, channels):
+        return -(-channels // self.lanes) * self.lanes
+
+    def prepare(self, w, b):
+        """(outputs, inputs, 3, 3) and (outputs,) -> what `convolve` wants of a layer's weights."""
+        outs = self.padded(len(w))
+        u = empty(36 * outs * w.shape[1])
+        self.library.prepare(w.ctypes.data, *w.shape[:2], u.ctypes.data)
+        return u, numpy.pad(b, (0, outs - len(b)))
+
+    def convolve(self, x, weights, channels, out, mean=None, relu=True, pool=False, whole=None):
+        """Fills out, and with pooling `whole` with what is pooled.
+
+        `mean` is given for a first layer; `channels` are those of x that are no padding.
+        """
+        tiles = self.tiles(x)
+        # As many blocks for every thread, and none longer than the cache likes.
+        most = MOST_TILES * (2 if weights[0].nbytes > LARGE_WEIGHTS else 1)
+        blocks = -(-tiles // (most * self.threads)) * self.threads
+        layer = self.layer(x, channels, -(-tiles // blocks), out, weights, whole, mean, relu, pool)
+        self.run('convolve', layer, work=self.library.work_size(ctypes.byref(layer)))
+
+    @staticmethod
+    def tiles(x):
+        return len(x) * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
+
+    @staticmethod
+    def layer(x, channels, tiles, out=None, weights=(None, None), whole=None, mean=None,
+              relu=False, pool=False):
+        """struct layer, for `run`; the arrays must outlive it."""
+        where = [None if a is None else a.ctypes.data for a in (x, out, whole, mean, *weights)]
+        return _Layer(*where, *x.shape[:3], channels, x.shape[3],
+                      0 if out is None else out.shape[3], mean is not None,
+                      x.dtype == numpy.uint8, relu, pool, tiles)
+
+    def run(self, name, layer, *arrays, work=0):
+        """Calls a function of the library in all threads, with `work` floats of each one's."""
+        counter, function = ctypes.c_int64(0), getattr(self.library, name)
+        arrays = [a.ctypes.data for a in arrays]
+
+        def call(number):
+            if len(self.work[number]) < work:
+                self.work[number] = empty(work)
+            function(layer, counter, *arrays, *[self.work[number].ctypes.data] * (work > 0))
+
+        others = [self.pool.submit(call, number) for number in range(1, self.threads)]
+        call(0)
+        for other in others:
+            other.result()
 
 
 class _Compiled:
@@ -95,82 +172,50 @@ class _Compiled:
     its weights are read once for all of them."""
 
     def __init__(self, library, weights, biases, pools, relu, mean, threads):
-        self.library = library
-        self.lanes = library.lanes()
-        self.relu, self.pools, self.threads = relu, pools, threads
+        self.kernel = Kernel(library, threads)
+        self.relu, self.pools = relu, pools
         self.mean, self.no_mean = mean, numpy.zeros_like(mean)
         self.shapes = [w.shape[:2] for w in weights]
-        self.u, self.biases = [], []
-        for w, b in zip(weights, biases):
-            outs = self._padded(len(w))
-            u = _empty(36 * outs * w.shape[1])
-            library.prepare(w.ctypes.data, *w.shape[:2], u.ctypes.data)
-            self.u.append(u)
-            self.biases.append(numpy.pad(b, (0, outs - len(b))))
+        self.prepared = [self.kernel.prepare(w, b) for w, b in zip(weights, biases)]
         self.plan_of = None
-        self.lock = threading.Lock()  # the buffers serve one call at a time
-
-    def _padded(self, channels):
-        return -(-channels // self.lanes) * self.lanes
 
     def _plan(self, n, height, width):
         """Sizes, frames a group, and buffers for a batch of up to n frames of this size."""
         if self.plan_of and self.plan_of[0] >= n and self.plan_of[1:] == (height, width):
             return
+        padded = self.kernel.padded
         self.sizes, self.groups, self.outs = [(height, width)], [], []
         for (outs, ins), pool in zip(self.shapes, self.pools):
             h, w = self.sizes[-1]
-            self.sizes.append((_out_size(h, pool), _out_size(w, pool)))
-            floats = h * w * self._padded(ins) + numpy.prod(self.sizes[-1]) * self._padded(outs)
+            self.sizes.append((out_size(h, pool), out_size(w, pool)))
+            floats = h * w * padded(ins) + numpy.prod(self.sizes[-1]) * padded(outs)
             fitting = int(max(1, min(n, CACHED_BYTES // (4 * floats))))
             self.groups.append(max([fitting] + self.groups[-1:]))
         for held, size, (outs, _) in zip(self.groups[1:] + [n], self.sizes[1:], self.shapes):
-            self.outs.append(_empty((held, *size, self._padded(outs))))
-        self.work = [numpy.empty(0, numpy.float32)] * self.threads
+            self.outs.append(empty((held, *size, padded(outs))))
         self.plan_of = (n, height, width)
 
     def __call__(self, x):
-        with self.lock, concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
+        with self.kernel:  # whose lock guards the buffers, too
             self._plan(*x.shape[:3])
-            self._fill(len(self.u) - 1, x, pool)
+            self._fill(len(self.shapes) - 1, x)
             channels = self.shapes[-1][0]
             return numpy.ascontiguousarray(
                 self.outs[-1][:len(x), :, :, :channels].transpose(0, 3, 1, 2))
 
-    def _fill(self, level, x, pool):
+    def _fill(self, level, x):
         """The output of layer ``level`` for the frames ``x``, to the front of its buffer."""
         step = self.groups[level]
+        mean = self.mean if x.dtype == numpy.uint8 else self.no_mean
         for begin in range(0, len(x), step):
             part = x[begin:begin + step]
             if level:
-                self._fill(level - 1, part, pool)
+                self._fill(level - 1, part)
                 part = self.outs[level - 1][:len(part)]
-            self._layer(level, part, self.outs[level][begin:begin + len(part)], pool)
-
-    def _layer(self, level, x, out, pool):
-        n, height, width = x.shape[:3]
-        tiles = n * -(-height // 4) * -(-width // 4)
-        # As many blocks for every thread, and none longer than the cache likes.
-        most = MOST_TILES * (2 if self.u[level].nbytes > LARGE_WEIGHTS else 1)
-        blocks = -(-tiles // (most * self.threads)) * self.threads
-        mean = self.mean if x.dtype == numpy.uint8 else self.no_mean
-        layer = _Layer(
-            x.ctypes.data, out.ctypes.data, mean.ctypes.data, self.u[level].ctypes.data,
-            self.biases[level].ctypes.data, n, height, width, self.shapes[level][1],
-            x.shape[3], out.shape[3], level == 0, x.dtype == numpy.uint8, self.relu,
-            self.pools[level], -(-tiles // blocks))
-        counter = ctypes.c_int64(0)
-        size = self.library.work_size(ctypes.byref(layer))
-
-        def work(number):
-            if len(self.work[number]) < size:
-                self.work[number] = _empty(size)
-            self.library.convolve(layer, counter, self.work[number].ctypes.data)
-
-        others = [pool.submit(work, number) for number in range(1, min(self.threads, tiles))]
-        work(0)
-        for other in others:
-            other.result()
+            self.kernel.convolve(
+                part, self.prepared[level], self.shapes[level][1],
+                self.outs[level][begin:begin + len(part)], None if level else mean, self.relu,
+                self.pools[level])
 
 
 # ---- the same in NumPy ----------------------------------------------------------------------
@@ -187,8 +232,14 @@ BLOCK_FLOATS = 1 << 20  # of the transformed tiles of one block, so that it stay
 
 def transformed_weights(w):
     """(outputs, inputs, 3, 3) -> (36, inputs, outputs) float32, as the tiles' products want them."""
-    u = numpy.einsum('ik,jl,ockl->ijco', _G, _G, w.astype(numpy.float64))
-    return numpy.ascontiguousarray(u.reshape(36, w.shape[1], len(w)).astype(numpy.float32))
+    u = numpy.kron(_G, _G) @ w.transpose(2, 3, 1, 0).reshape(9, -1).astype(numpy.float64)
+    return u.astype(numpy.float32).reshape(36, w.shape[1], len(w))
+
+
+def weights_gradient(gu):
+    """(36, inputs, outputs), the gradient of transformed_weights(w) -> that of w, float32."""
+    gw = numpy.kron(_G, _G).T.astype(numpy.float32) @ gu.reshape(36, -1)
+    return numpy.ascontiguousarray(gw.reshape(3, 3, *gu.shape[1:]).transpose(3, 2, 0, 1))
 
 
 class _Numpy:
@@ -296,7 +347,7 @@ class ConvStack:
         self.threads = threads or usable_cores()
         mean = numpy.ascontiguousarray(
             numpy.broadcast_to(numpy.float32(mean), self.in_channels))
-        library = _chosen(compiled)
+        library = chosen(compiled)
         made = _Numpy if library is None else functools.partial(_Compiled, library)
         self.kernel = kernel_name(compiled)
         self._run = made(weights, biases, pools, bool(relu), mean, self.threads)

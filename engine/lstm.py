@@ -16,7 +16,6 @@ first use (see `engine.compiled`). Without a compiler, in float64, for a very sm
 with ``ENGINE_LSTM=numpy`` in the environment they run in NumPy; on a GPU in CuPy, which
 shares all code with NumPy but the gate arithmetic.
 """
-import collections
 import ctypes
 import os
 import threading
@@ -31,6 +30,7 @@ from chainer import initializers
 from chainer.backends import cuda
 
 from engine import compiled
+from engine.buffers import borrow, give_back
 
 __all__ = ['GRU', 'LSTM', 'copy_gru', 'copy_lstm', 'lstm_window']
 
@@ -164,29 +164,6 @@ def _whole_vectors(array, axis, library):
     return numpy.pad(array, [(0, rest if k == axis else 0) for k in range(array.ndim)])
 
 
-# ---- buffers --------------------------------------------------------------------------------
-
-# A window's large buffers serve the next window: fresh memory costs as much as the gates.
-# Forgets the oldest, so that windows of changing shapes do not heap up.
-_spare = collections.deque(maxlen=32)
-_spare_lock = threading.Lock()
-
-
-def _borrow(xp, shape, dtype):
-    if xp is numpy:  # CuPy does this itself
-        with _spare_lock:
-            for k, buffer in enumerate(_spare):
-                if buffer.shape == shape and buffer.dtype == dtype:
-                    del _spare[k]
-                    return buffer
-    return xp.empty(shape, dtype)
-
-
-def _give_back(*buffers):
-    with _spare_lock:
-        _spare.extend(b for b in buffers if isinstance(b, numpy.ndarray))
-
-
 # ---- one window -----------------------------------------------------------------------------
 
 class _LSTMWindow(chainer.FunctionNode):
@@ -224,13 +201,13 @@ class _LSTMWindow(chainer.FunctionNode):
                 self.recurrent_mask = _whole_vectors(self.recurrent_mask, 0, self.compiled)
         steps, batch, n_in = x.shape
         self.x = x
-        z = _borrow(xp, (4 * n, steps * batch), x.dtype)
+        z = borrow(xp, (4 * n, steps * batch), x.dtype)
         self.z = xp.matmul(w_x, x.reshape(-1, n_in).T, out=z).reshape(4 * n, steps, batch)
         # What the backward pass needs is kept for every step, else for one step only.
         keep = steps if chainer.config.enable_backprop else 1
-        self.gates = _borrow(xp, (keep, 4 * n, batch), x.dtype)
-        self.tanh_c = _borrow(xp, (keep, n, batch), x.dtype)
-        self.c = _borrow(xp, (keep + 1, n, batch), x.dtype)
+        self.gates = borrow(xp, (keep, 4 * n, batch), x.dtype)
+        self.tanh_c = borrow(xp, (keep, n, batch), x.dtype)
+        self.c = borrow(xp, (keep + 1, n, batch), x.dtype)
         self.c[0] = c.T
         self.h = xp.empty((steps + 1, batch, n), x.dtype)
         self.h[0] = h
@@ -245,7 +222,7 @@ class _LSTMWindow(chainer.FunctionNode):
 
     def _finish(self):
         if self.gates is not None:
-            _give_back(self.z.reshape(len(self.z), -1), self.gates, self.c, self.tanh_c)
+            give_back(self.z.reshape(len(self.z), -1), self.gates, self.c, self.tanh_c)
         self.x = self.z = self.gates = self.c = self.tanh_c = self.h = None
 
     def _forward(self, xp, w_h, b):

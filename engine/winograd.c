@@ -48,6 +48,7 @@ typedef float mem __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 struct layer {
     const void *in;      /* (n, height, width, stride_in): float, or uint8_t where `bytes` */
     float *out;          /* (n, height, width, stride_out), height and width halved by pooling */
+    float *whole;        /* the same before pooling, for a backward pass; or null */
     const float *mean;   /* subtracted from the channels of a first layer's input */
     const float *u;      /* weights as transformed by `prepare` */
     const float *bias;   /* (stride_out) */
@@ -78,7 +79,8 @@ int64_t work_size(const struct layer *l)
 
 /* ---- weights ---------------------------------------------------------------------------- */
 
-/* w (co, c, 3, 3) to u: for each panel of output channels, for each point, (c, panel). */
+/* w (co, c, 3, 3) to u: for each panel of output channels, for each point, (c, panel). The sums
+ * are double, over the channels of a panel side by side. */
 void prepare(const float *w, int64_t co, int64_t c, float *u)
 {
     static const double g[6][3] = {
@@ -87,17 +89,26 @@ void prepare(const float *w, int64_t co, int64_t c, float *u)
     int64_t all = padded(co);
     for (int64_t p = 0; p < all; p += PANEL) {
         int64_t wide = all - p < PANEL ? all - p : PANEL;
-        for (int point = 0; point < POINTS; point++)
-            for (int64_t k = 0; k < c; k++)
-                for (int64_t o = p; o < p + wide; o++) {
-                    double sum = 0;
-                    if (o < co)
-                        for (int i = 0; i < 3; i++)
-                            for (int j = 0; j < 3; j++)
-                                sum += g[point / 6][i] * g[point % 6][j]
-                                       * w[((o * c + k) * 3 + i) * 3 + j];
-                    *u++ = (float)sum;
+        for (int64_t k = 0; k < c; k++) {
+            double from[3][3][PANEL] = {{{0}}}, half[6][3][PANEL];
+            for (int64_t o = p; o < p + wide && o < co; o++)
+                for (int i = 0; i < 3; i++)
+                    for (int j = 0; j < 3; j++)
+                        from[i][j][o - p] = w[((o * c + k) * 3 + i) * 3 + j];
+            for (int i = 0; i < 6; i++)
+                for (int j = 0; j < 3; j++)
+                    for (int o = 0; o < PANEL; o++)
+                        half[i][j][o] = g[i][0] * from[0][j][o] + g[i][1] * from[1][j][o]
+                                        + g[i][2] * from[2][j][o];
+            for (int i = 0; i < 6; i++)
+                for (int j = 0; j < 6; j++) {
+                    float *to = u + ((6 * i + j) * c + k) * wide;
+                    for (int o = 0; o < wide; o++)
+                        to[o] = (float)(g[j][0] * half[i][0][o] + g[j][1] * half[i][1][o]
+                                        + g[j][2] * half[i][2][o]);
                 }
+        }
+        u += POINTS * c * wide;
     }
 }
 
@@ -286,13 +297,15 @@ static void store_tile(const struct layer *l, int64_t tile, const float *m, int6
                 t[i][j] = larger(t[i][j], (vec){0});
         }
     }
-    if (!l->pool) {
-        float *out = l->out + ((image * l->height + y) * l->width + x) * l->stride_out + channel;
+    float *whole = l->pool ? l->whole : l->out;
+    if (whole) {
+        whole += ((image * l->height + y) * l->width + x) * l->stride_out + channel;
         for (int i = 0; i < high; i++)
             for (int j = 0; j < wide; j++)
-                STORE(out + (i * l->width + j) * l->stride_out, t[i][j]);
-        return;
+                STORE(whole + (i * l->width + j) * l->stride_out, t[i][j]);
     }
+    if (!l->pool)
+        return;
     /* The last window of an odd size holds one row or column: what lies outside never wins. */
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
@@ -348,5 +361,96 @@ void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
                     store_tile(l, begin + tile, m + tile * POINTS * PANEL + s * LANES,
                                panel + s * LANES);
         }
+    }
+}
+
+/* ---- backward --------------------------------------------------------------------------- */
+
+/* The gradient of the weights is that of u = G w G', summed over the tiles: at each point the
+ * product of the transformed input, B' d B, with the transformed gradient of the output, A g A'.
+ * The products are a BLAS's (engine/conv_learn.py); here are the transforms and what comes
+ * before them. */
+
+enum { FEW = 32 };   /* tiles, or rows of an image, that a thread takes at once */
+
+/* All tiles of the input to v (POINTS, tiles, padded channels), points point_stride(l) apart,
+ * with l->tiles the number of all. `work` as for convolve. */
+void spread_input(const struct layer *l, _Atomic int64_t *next, float *v, float *work)
+{
+    int64_t wide = padded(l->channels);
+    for (int64_t i = 0; i < (POINTS + 1) * wide; i++)
+        work[i] = 0;
+    for (int64_t tile; (tile = atomic_fetch_add(next, 1) * FEW) < l->tiles;)
+        for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++)
+            load_tile(l, tile, v + tile * wide, 1, work, work + wide);
+}
+
+INLINE void apart(const vec t[4], vec m[6])
+{
+    vec a = t[0] + t[2], b = t[1] + t[3], c = t[0] + 4 * t[2], d = 2 * t[1] + 8 * t[3];
+    m[0] = t[0];
+    m[1] = a + b;
+    m[2] = a - b;
+    m[3] = c + d;
+    m[4] = c - d;
+    m[5] = t[3];
+}
+
+/* The same of the gradient of the output before ReLU, l->in (n, height, width, channels),
+ * channels a multiple of LANES. */
+void spread_gradient(const struct layer *l, _Atomic int64_t *next, float *v)
+{
+    int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
+    int64_t wide = l->channels, stride = point_stride(l);
+    for (int64_t tile; (tile = atomic_fetch_add(next, 1) * FEW) < l->tiles;)
+        for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++) {
+            int64_t x = tile % across * 4, y = tile / across % down * 4;
+            int64_t image = tile / across / down;
+            const float *in = (const float *)l->in
+                + ((image * l->height + y) * l->width + x) * wide;
+            for (int64_t k = 0; k < wide; k += LANES) {
+                vec half[6][4], m[6];
+                for (int j = 0; j < 4; j++) {
+                    vec column[4];
+                    for (int i = 0; i < 4; i++) {
+                        column[i] = (vec){0};
+                        if (y + i < l->height && x + j < l->width)
+                            column[i] = LOAD(in + (i * l->width + j) * wide + k);
+                    }
+                    apart(column, m);
+                    for (int i = 0; i < 6; i++)
+                        half[i][j] = m[i];
+                }
+                for (int i = 0; i < 6; i++) {
+                    apart(half[i], m);
+                    for (int j = 0; j < 6; j++)
+                        STORE(v + (6 * i + j) * stride + tile * wide + k, m[j]);
+                }
+            }
+        }
+}
+
+/* From the gradient `g` of the layer's output to that before pooling and ReLU, `gz` (n, height,
+ * width, stride_out). It goes to the first of the largest in a window, if that is above zero. */
+void through_output(const struct layer *l, _Atomic int64_t *next, const float *g, float *gz)
+{
+    int64_t side = l->pool ? 2 : 1, wide = l->stride_out;
+    int64_t down = (l->height + side - 1) / side, across = (l->width + side - 1) / side;
+    const float *whole = l->pool ? l->whole : l->out;
+    for (int64_t row; (row = atomic_fetch_add(next, 1)) < l->n * down;) {
+        int64_t y = row % down * side, at = (row / down * l->height + y) * l->width * wide;
+        for (int64_t x = 0; x < across; x++)
+            for (int64_t k = 0; k < wide; k += LANES) {
+                int64_t one = (row * across + x) * wide + k;
+                vec largest = LOAD(l->out + one);
+                bits left = (bits)LOAD(g + one) & (largest > (vec){0});
+                for (int64_t i = 0; i < side && y + i < l->height; i++)
+                    for (int64_t j = 0; j < side && side * x + j < l->width; j++) {
+                        int64_t to = at + (i * l->width + side * x + j) * wide + k;
+                        bits here = LOAD(whole + to) == largest;
+                        STORE(gz + to, (vec)(left & here));
+                        left &= ~here;
+                    }
+            }
     }
 }
