@@ -54,7 +54,7 @@ def _library():
     library.prepare.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
     library.prepare.restype = None
     for name, arrays in (('convolve', 1), ('spread_input', 2), ('spread_gradient', 1),
-                         ('through_output', 2)):
+                         ('add_products', 3), ('through_output', 2)):
         call = getattr(library, name)
         call.argtypes = [ctypes.POINTER(_Layer), ctypes.POINTER(ctypes.c_int64),
                          *[ctypes.c_void_p] * arrays]

@@ -5,9 +5,8 @@
 engine/conv.py, all of it by Winograd's F(4x4,3x3):
 
 - the gradient of a layer's input is a convolution, with its weights turned half round;
-- that of its weights, the 36 transformed ones of each pair of channels, is a matrix product
-  over all tiles of input and gradient, transformed likewise (Lavin and Gray 2016,
-  arXiv:1509.09308, section 4.3, turn the same algorithm round: F(3x3,4x4)).
+- that of its weights comes from 36 matrix products over all tiles of the input and of the
+  gradient, both transformed (the same algorithm turned round: F(3x3,4x4)).
 
 Between layers everything is channels last. Rounding stays near 1e-5 of the largest number.
 """
@@ -19,7 +18,7 @@ import chainer
 from engine import conv
 from engine.buffers import borrow, give_back
 
-MOST_BYTES = 64 << 20  # of a layer's transformed input and gradient that are there at once
+MOST_BYTES = 16 << 20  # of a layer's transformed input and gradient, so that the cache holds them
 
 
 def available():
@@ -118,31 +117,24 @@ class _ConvStack(chainer.FunctionNode):
         what comes before its ReLU."""
         kernel, (outs, ins) = self.kernel, shape[:2]
         widths = kernel.padded(ins), gz.shape[3]
-        tiles = kernel.tiles(x[:1])
-        frames = max(1, min(len(x), MOST_BYTES // (4 * 36 * tiles * sum(widths))))
+        frames = max(1, min(len(x), MOST_BYTES // (4 * 36 * kernel.tiles(x[:1]) * sum(widths))))
+        tiles = kernel.tiles(x[:frames])
         # Some floats between two points, as point_stride of winograd.c has it.
-        v, t = spread = [borrow(numpy, (36, frames * tiles * width + 3 * kernel.lanes))
-                         for width in widths]
-        u, more = borrow(numpy, (36, *widths)), borrow(numpy, (36, *widths))
-        gb = numpy.zeros(outs)
+        v, t = [borrow(numpy, (36 * (tiles * width + 3 * kernel.lanes),)) for width in widths]
+        u = borrow(numpy, (36, ins, widths[1]))
+        u[...] = 0
+        gb = numpy.zeros(widths[1])
         for begin in range(0, len(x), frames):
             part, g = x[begin:begin + frames], gz[begin:begin + frames]
-            n = kernel.tiles(part)
-            if len(part) < frames:  # the last
-                v, t = (a.reshape(-1)[:36 * (n * width + 3 * kernel.lanes)].reshape(36, -1)
-                        for a, width in zip(spread, widths))
-            kernel.run('spread_input', kernel.layer(
-                part, ins, n, mean=self.no_mean if first else None), v, work=37 * widths[0])
-            kernel.run('spread_gradient', kernel.layer(g, g.shape[3], n), t)
-            sides = [a[:, :n * width].reshape(36, n, width) for a, width in zip((v, t), widths)]
-            numpy.matmul(sides[0].swapaxes(1, 2), sides[1], out=more if begin else u)
-            if begin:
-                u += more
-            rows = g.reshape(-1, g.shape[3])
-            gb += (numpy.ones(len(rows), numpy.float32) @ rows)[:outs]
-        gW = conv.weights_gradient(u[:, :ins, :outs])
-        give_back(*spread, u, more)
-        return gW, gb.astype(numpy.float32)
+            tiles = kernel.tiles(part)
+            of_input = kernel.layer(part, ins, tiles, g, mean=self.no_mean if first else None)
+            kernel.run('spread_input', of_input, v, work=37 * widths[0])
+            kernel.run('spread_gradient', kernel.layer(g, g.shape[3], tiles), t)
+            kernel.run('add_products', of_input, v, t, u)
+            gb += g.sum(axis=(1, 2)).sum(axis=0)
+        gW = conv.weights_gradient(u[:, :, :outs])
+        give_back(v, t, u)
+        return gW, gb[:outs].astype(numpy.float32)
 
 
 def _kernel():

@@ -235,23 +235,26 @@ INLINE void multiply(const int rows, const int vecs, const float *v, const float
             STORE(m + r * POINTS * PANEL + s * LANES, sum[r][s]);
 }
 
-#define CASE(ROWS_NOW) case ROWS_NOW: \
-    if (vecs == 2) multiply(ROWS_NOW, 2, v, u, channels, m); \
-    else multiply(ROWS_NOW, 1, v, u, channels, m); \
+/* Calls function(rows, vecs, ...) with constants for the first two. */
+#define CASE(N, function, ...) case N: \
+    if (vecs == 2) function(N, 2, __VA_ARGS__); else function(N, 1, __VA_ARGS__); \
     break;
+#define CASES_6(...) CASE(1, __VA_ARGS__) CASE(2, __VA_ARGS__) CASE(3, __VA_ARGS__) \
+    CASE(4, __VA_ARGS__) CASE(5, __VA_ARGS__) CASE(6, __VA_ARGS__)
+#define CASES_12(...) CASES_6(__VA_ARGS__) CASE(7, __VA_ARGS__) CASE(8, __VA_ARGS__) \
+    CASE(9, __VA_ARGS__) CASE(10, __VA_ARGS__) CASE(11, __VA_ARGS__) CASE(12, __VA_ARGS__)
+#if defined(__AVX512F__)
+#define CASES(...) CASES_12(__VA_ARGS__) CASE(13, __VA_ARGS__) CASE(14, __VA_ARGS__)
+#elif defined(__aarch64__)
+#define CASES CASES_12
+#else
+#define CASES CASES_6
+#endif
 
 static void multiply_any(int64_t rows, int64_t vecs, const float *v, const float *u,
                          int64_t channels, float *m)
 {
-    switch (rows) {
-    CASE(1) CASE(2) CASE(3) CASE(4) CASE(5) CASE(6)
-#if defined(__AVX512F__) || defined(__aarch64__)
-    CASE(7) CASE(8) CASE(9) CASE(10) CASE(11) CASE(12)
-#endif
-#if defined(__AVX512F__)
-    CASE(13) CASE(14)
-#endif
-    }
+    switch (rows) { CASES(multiply, v, u, channels, m) }
 }
 
 /* ---- 3. the output ---------------------------------------------------------------------- */
@@ -367,11 +370,10 @@ void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
 /* ---- backward --------------------------------------------------------------------------- */
 
 /* The gradient of the weights is that of u = G w G', summed over the tiles: at each point the
- * product of the transformed input, B' d B, with the transformed gradient of the output, A g A'.
- * The products are a BLAS's (engine/conv_learn.py); here are the transforms and what comes
- * before them. */
+ * product of the transformed input, B' d B, with the transformed gradient of the output, A g A'. */
 
-enum { FEW = 32 };   /* tiles, or rows of an image, that a thread takes at once */
+enum { FEW = 32 };    /* tiles that a thread transforms at once */
+enum { LONG = 128 };  /* tiles whose part in a product of ROWS x PANEL stays in the L1 cache */
 
 /* All tiles of the input to v (POINTS, tiles, padded channels), points point_stride(l) apart,
  * with l->tiles the number of all. `work` as for convolve. */
@@ -428,6 +430,65 @@ void spread_gradient(const struct layer *l, _Atomic int64_t *next, float *v)
                 }
             }
         }
+}
+
+/* u (rows, stride) += v (tiles, wide) transposed times t (tiles, stride), `vecs` vecs of it. */
+INLINE void accumulate(const int rows, const int vecs, const float *v, const float *t,
+                       int64_t tiles, int64_t wide, int64_t stride, float *u)
+{
+    vec sum[ROWS][2];
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < vecs; s++)
+            sum[r][s] = LOAD(u + r * stride + s * LANES);
+    for (int64_t k = 0; k < tiles; k++, v += wide, t += stride) {
+        vec w[2];
+        __builtin_prefetch(t + 8 * stride);
+        __builtin_prefetch(t + 8 * stride + LANES);
+        __builtin_prefetch(v + 8 * wide);
+#pragma GCC unroll 2
+        for (int s = 0; s < vecs; s++)
+            w[s] = LOAD(t + s * LANES);
+#pragma GCC unroll 16
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+            for (int s = 0; s < vecs; s++)
+                sum[r][s] += v[r] * w[s];
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 2
+        for (int s = 0; s < vecs; s++)
+            STORE(u + r * stride + s * LANES, sum[r][s]);
+}
+
+static void accumulate_any(int64_t rows, int64_t vecs, const float *v, const float *t,
+                           int64_t tiles, int64_t wide, int64_t stride, float *u)
+{
+    switch (rows) { CASES(accumulate, v, t, tiles, wide, stride, u) }
+}
+
+/* Adds the products of v, of spread_input(l), and t, of spread_gradient for as many tiles and
+ * l->stride_out channels, to u (POINTS, l->channels, stride_out). */
+void add_products(const struct layer *l, _Atomic int64_t *next, const float *v, const float *t,
+                  float *u)
+{
+    int64_t wide = padded(l->channels), outs = l->stride_out;
+    int64_t groups = (l->channels + ROWS - 1) / ROWS;   /* of nearly equal numbers of channels */
+    for (int64_t unit; (unit = atomic_fetch_add(next, 1)) < POINTS * groups;) {
+        int64_t point = unit / groups, g = unit % groups;
+        int64_t from = g * l->channels / groups, rows = (g + 1) * l->channels / groups - from;
+        const float *left = v + point * point_stride(l) + from;
+        const float *right = t + point * (l->tiles * outs + 3 * LANES);
+        for (int64_t k = 0; k < l->tiles; k += LONG) {
+            int64_t tiles = l->tiles - k < LONG ? l->tiles - k : LONG;
+            for (int64_t panel = 0; panel < outs; panel += PANEL)
+                accumulate_any(rows, outs - panel < PANEL ? 1 : 2, left + k * wide,
+                               right + k * outs + panel, tiles, wide, outs,
+                               u + (point * l->channels + from) * outs + panel);
+        }
+    }
 }
 
 /* From the gradient `g` of the layer's output to that before pooling and ReLU, `gz` (n, height,
