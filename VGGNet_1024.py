@@ -141,9 +141,24 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
     for name in names + ['fc7'] * (train_layers == '1'):
         n = model.joins(name)
         W = vgg[name].W.array
-        model[name].W.array[...] = numpy.concatenate([W / n] * n, axis=1) if n > 1 else W
+        model[name].W.array[...] = spread(W, n, even=name not in model.trained)
         model[name].b.array[...] = vgg[name].b.array
     return model
+
+
+def spread(W, n, even=False):
+    """An image network's weights (O, C, ...) over n moments: (O, n C, ...).
+
+    The n shares of each output add up to 1, so that on what stands still it answers as before.
+    They are drawn, normal around 1/n with that deviation: all alike would be a saddle, where
+    no gradient leads to the order of the moments. With `even` all are 1/n.
+    """
+    shares = numpy.full((n, len(W)), 1 / n)
+    if not even and n > 1:
+        uneven = numpy.random.standard_normal(shares.shape) / n
+        shares += uneven - uneven.mean(axis=0)
+    shares = shares.astype(W.dtype).reshape(n, len(W), *[1] * (W.ndim - 1))
+    return numpy.concatenate([W * share for share in shares], axis=1)
 
 
 def start_from_pictures(vgg):

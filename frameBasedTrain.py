@@ -44,7 +44,7 @@ from engine.augmentation import Augmentation
 from engine.errors import UserError
 from engine.frames import COUNTS, FrameIterator, frame_counts
 from engine.modelfile import save_model, weights_digest
-from engine.training import Training, Updater, reseed
+from engine.training import Training, Updater, add_rate, get_rate, reseed
 from engine.video import preprocess, preprocessing
 from engine.workers import add_communicator, get_workers
 
@@ -72,7 +72,7 @@ def get_parser():
     group.add_argument('--epochs', type=hf.whole(1), default=20, help='default: 20')
     group.add_argument('--batch', type=hf.whole(1), default=36, metavar='N',
                        help='frames a batch (default: 36)')
-    group.add_argument('--lr', type=float, default=0.0005, help='learning rate (default: 0.0005)')
+    add_rate(group)
     group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
     group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
     group.add_argument('--clip', type=float, default=0.0, metavar='NORM',
@@ -135,6 +135,7 @@ def main():
         raise UserError('--clip: 0 or more')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
+    rate, schedule = get_rate(args)
     args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
     team = get_workers(args.communicator)
     hf.print_settings(args)
@@ -210,10 +211,11 @@ def main():
                 sums += [float(v.array) * len(labels) for v in figures]
         return dict(zip(('loss', 'accuracy'), sums / len(held_out)))
 
-    run = Training(Updater(batches, optimizer, compute_loss, args.seed, converter=send,
+    run = Training(Updater(batches, optimizer, compute_loss, args.seed, rate, converter=send,
                            device=device, workers=team),
                    args.epochs, args.root / names.of(FOLDER), dict(
-                       hf.settings_of(args), seed=args.seed, workers=team.size, split=args.split,
+                       hf.settings_of(args), schedule=schedule, seed=args.seed,
+                       workers=team.size, split=args.split,
                        vgg=weights_digest(args.root / hf.VGG_MODEL), **made_with),
                    validate if held_out else None, restart=args.restart)
     run.run()

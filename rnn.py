@@ -33,7 +33,7 @@ from engine.errors import UserError
 from engine.inference import check_technique, predict
 from engine.modelfile import go_on_from, load_weights, save_model, weights_digest
 from engine.sequences import FeatureStore, SequenceBatches
-from engine.training import SCHEDULES, Best, Training, Updater, rate_factor, reseed
+from engine.training import Best, Training, Updater, add_rate, get_rate, reseed
 from engine.truncated import LOSSES, WindowUpdater
 
 
@@ -115,14 +115,7 @@ def get_parser():
     group.add_argument('--optimizer', choices=('momentum', 'adam'), default='momentum',
                        help='adam fits the rate to each weight: quicker, with less care about '
                             '--lr (default: momentum, of 0.9)')
-    group.add_argument('--lr', type=float, default=0.0005, metavar='RATE',
-                       help='learning rate; too high and the loss jumps or is no number, too low '
-                            'and it hardly falls (default: 0.0005)')
-    group.add_argument('--schedule', choices=SCHEDULES, default='constant',
-                       help='step: a tenth every --lr-drop epochs; linear, cosine: down to 0 over '
-                            'all epochs; a lower rate at the end settles (default: constant)')
-    group.add_argument('--lr-drop', type=hf.whole(0), default=0, metavar='EPOCHS',
-                       help='for --schedule step')
+    add_rate(group)
     group.add_argument('--weight-decay', type=float, default=0.0, metavar='RATE',
                        help='pulls all weights to 0: smoother, overfits less (default: 0)')
     group.add_argument('--clip', type=float, default=5.0, metavar='NORM',
@@ -179,8 +172,7 @@ def parse(parser, argv=None):
                                          args.drop_frames]):
         raise UserError('--dropout takes one ratio or three; all such ratios are from 0 to '
                         'below 1')
-    if (args.schedule == 'step') != (args.lr_drop > 0):
-        raise UserError('--schedule step and --lr-drop EPOCHS belong together')
+    get_rate(args)  # refuses what does not go together
     check_technique(args.inference, args.test_steps)
     args.name = args.name or hf.names_of(args).of('RNN')
     if not re.fullmatch(r'[\w.,+-]+', args.name):
@@ -305,13 +297,11 @@ def train(args, device, lists, team):
         batches = SequenceBatches(training, args.batch * team.size, args.steps, args.seed,
                                   args.reverse, args.stride, args.noise, args.drop_frames, std,
                                   args.variable_length, team.share_of)
-        settings = dict(settings_of(args), seed=args.seed, split=args.split, features=features,
-                        workers=team.size, **started)
-        if args.schedule in ('linear', 'cosine'):
-            settings['schedule'] += f' over {args.epochs} epochs'
+        rate, schedule = get_rate(args)
+        settings = dict(settings_of(args), schedule=schedule, seed=args.seed, split=args.split,
+                        features=features, workers=team.size, **started)
         common = dict(
-            seed=args.seed, device=device, workers=team,
-            rate=lambda done: args.lr * rate_factor(args.schedule, done, args.epochs, args.lr_drop),
+            seed=args.seed, device=device, workers=team, rate=rate,
             converter=lambda batch, device: (device.send(batch[0]), *batch[1:]))
         optimizer = make_optimizer(args, model, team)
         updater = (Updater(batches, optimizer, model.loss, **common) if model.once else

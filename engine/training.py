@@ -49,6 +49,31 @@ def rate_factor(schedule, progress, epochs, drop=0):
     return (1 + math.cos(math.pi * share)) / 2 if schedule == 'cosine' else 1.0
 
 
+def add_rate(group):
+    """Adds --lr, --schedule and --lr-drop to a stage's flags."""
+    group.add_argument('--lr', type=float, default=0.0005, metavar='RATE',
+                       help='learning rate; too high and the loss jumps or is no number, too low '
+                            'and it hardly falls (default: 0.0005)')
+    group.add_argument('--schedule', choices=SCHEDULES, default='constant',
+                       help='step: a tenth every --lr-drop epochs; linear, cosine: down to 0 over '
+                            'all epochs; a lower rate at the end settles (default: constant)')
+    group.add_argument('--lr-drop', type=int, default=0, metavar='EPOCHS',
+                       help='for --schedule step')
+
+
+def get_rate(args):
+    """-> (function of the epochs done that returns the rate, what `schedule` is as a setting).
+
+    Raises UserError for flags of add_rate that do not go together.
+    """
+    if (args.schedule == 'step') != (args.lr_drop > 0) or args.lr_drop < 0:
+        raise UserError('--schedule step and --lr-drop EPOCHS belong together')
+    # With these, more epochs are another run, not a longer one.
+    over = f' over {args.epochs} epochs' * (args.schedule in ('linear', 'cosine'))
+    return (lambda done: args.lr * rate_factor(args.schedule, done, args.epochs, args.lr_drop),
+            args.schedule + over)
+
+
 class Updater(training.updaters.StandardUpdater):
     """StandardUpdater that seeds each iteration and refuses a loss that is not finite.
 
