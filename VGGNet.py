@@ -165,15 +165,19 @@ class VGGNet(chainer.Chain):
 
     def feature(self, x):
         """(N, 3, S, S) -> fc7's linear output, before ReLU and dropout."""
-        return self.fc7(F.dropout(self.bottom(x), self.dropout))
+        return self.feature_above(self.bottom(x))
+
+    def feature_above(self, h):
+        """(N, hidden), what `bottom` gives -> fc7's linear output."""
+        return self.fc7(F.dropout(h, self.dropout))
 
     def top(self, h):
         """(N, hidden), what `bottom` gives -> (N, n_classes) scores before the softmax."""
-        return self.fc8(F.dropout(F.relu(self.fc7(F.dropout(h, self.dropout))), self.dropout))
+        return self.fc8(F.dropout(F.relu(self.feature_above(h)), self.dropout))
 
     def __call__(self, x):
         """(N, 3, S, S) preprocessed float32 -> (N, n_classes) scores before the softmax."""
-        return self.fc8(F.dropout(F.relu(self.feature(x)), self.dropout))
+        return self.top(self.bottom(x))
 
 
 def load_vgg(path, made_by=MADE_BY, network=VGGNet, stream='rgb'):

@@ -56,8 +56,8 @@ class VGGNet_1024(VGGNet):
     def bottom(self, x):
         return self._cut('fc6', super().bottom, x)
 
-    def feature(self, x):
-        return self._cut('fc7', super().feature, x)
+    def feature_above(self, h):
+        return self._cut('fc7', super().feature_above, h)
 
     def _cut(self, name, function, *args):
         """function(*args); without a graph where `name` and so all below it stay as they are."""

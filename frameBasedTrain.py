@@ -40,6 +40,7 @@ import helperFunctions as hf
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
+from engine.answers import Answers
 from engine.augmentation import Augmentation
 from engine.errors import UserError
 from engine.frames import COUNTS, FrameIterator, frame_counts
@@ -105,6 +106,11 @@ def get_parser():
     group = parser.add_argument_group('bookkeeping')
     group.add_argument('--workers', type=hf.whole(1), default=len(os.sched_getaffinity(0)),
                        help='clips decoded at once (default: one a core)')
+    group.add_argument('--memory', type=float, default=2.0, metavar='GIB',
+                       help="frozen fc6's answers up to this size are held in memory, 16 KB a "
+                            'frame: one that comes again is neither decoded nor computed again. '
+                            'The held-out frames come first; training frames only if nothing '
+                            'changes them (--no-flip). 0 for none (default: 2)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
     hf.add_device(parser)
@@ -123,8 +129,9 @@ def readable(root, clips, workers, names):
     return [clip for clip in clips if clip.name in counts], counts, failures
 
 
-def main():
-    args = hf.parse_stage(get_parser(), epochs=2, batch=8)
+def parse(parser):
+    """Parses the command line; refuses flags that make no sense."""
+    args = hf.parse_stage(parser, epochs=2, batch=8)
     if not (0 < args.crop <= 1 and all(
             0 <= share < 1 for share in (args.rescale, args.brightness, args.dropout))):
         raise UserError('--crop: above 0, at most 1; --rescale, --brightness, --dropout: from 0 to '
@@ -133,10 +140,32 @@ def main():
         raise UserError('--rotate, --brightness: not of flow, which has directions and no light')
     if args.clip < 0:
         raise UserError('--clip: 0 or more')
+    if not 0 <= args.memory < numpy.inf:
+        raise UserError('--memory: 0 or more')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
-    rate, schedule = get_rate(args)
     args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
+    return args
+
+
+def answers_in_memory(args, model, n_held_out, augmented):
+    """What is to hold the answers to held-out and to training frames; None for none."""
+    if not args.memory or 'fc6' in model.trained:
+        return None, None
+    most_bytes = args.memory * 2 ** 30
+    held_out = Answers(model, most_bytes)
+    # Those held out come again after every epoch.
+    reserved = n_held_out * held_out.frame_bytes
+    drawn = None if augmented else Answers(model, most_bytes - reserved)
+    print(f"fc6's answers in memory: {held_out.frame_bytes} bytes a frame, at most "
+          f'{held_out.most} frames' + ('' if drawn else ', held out: the others are augmented'),
+          flush=True)
+    return held_out, drawn
+
+
+def main():
+    args = parse(get_parser())
+    rate, schedule = get_rate(args)
     team = get_workers(args.communicator)
     hf.print_settings(args)
     names = hf.names_of(args)
@@ -176,43 +205,38 @@ def main():
     def loss_and_accuracy(scores, labels):
         return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
 
-    def compute_loss(frames, labels):
-        scores = model(preprocess(frames, model.mean))
-        loss, accuracy = loss_and_accuracy(scores, labels)
+    def figures_of(answers, frames, labels, *keys):
+        """Loss and accuracy of a batch; with keys the bottom is computed by an Answers."""
+        h = (answers(frames, *keys) if keys else
+             model.bottom(preprocess(device.send(frames), model.mean)))
+        return loss_and_accuracy(model.top(h), device.send(labels))
+
+    def compute_loss(*batch):
+        loss, accuracy = figures_of(drawn, *batch)
         chainer.report({'loss': loss, 'accuracy': accuracy}, trained)
         return loss
 
-    def send(batch, device):
-        return tuple(device.send(array) for array in batch)
-
     size = model.shape['input_size']
+    augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
+                                args.stream)
+    kept, drawn = answers_in_memory(args, model, len(held_out), augmentation.changes)
     batches = FrameIterator(training, counts, args.batch * team.size, size, args.seed,
-                            args.frames_per_clip,
-                            Augmentation(args.flip, args.crop, args.rotate, args.rescale,
-                                         args.brightness, args.stream), args.workers,
-                            offsets=model.offsets, share_of=team.share_of)
-
-    kept = []  # what frozen layers answer to the held-out frames, the same after every epoch
-
-    def held_out_answers():
-        for batch in FrameIterator(held_out, counts, args.batch, size, workers=args.workers,
-                                   repeat=False, offsets=model.offsets):
-            frames, labels = send(batch, device)
-            yield model.bottom(preprocess(frames, model.mean)).array, labels
+                            args.frames_per_clip, augmentation, args.workers,
+                            offsets=model.offsets, share_of=team.share_of, known=drawn)
 
     def validate():
         sums = numpy.zeros(2)
         with chainer.using_config('train', False), chainer.no_backprop_mode():
-            if not kept and 'fc6' not in model.trained:
-                kept.extend(held_out_answers())
-            for answers, labels in kept or held_out_answers():
-                figures = loss_and_accuracy(model.top(answers), labels)
+            for batch in FrameIterator(held_out, counts, args.batch, size, workers=args.workers,
+                                       repeat=False, offsets=model.offsets, known=kept):
+                figures = figures_of(kept, *batch)
+                labels = batch[1]
                 # by frames, so that a smaller last batch counts as what it is
                 sums += [float(v.array) * len(labels) for v in figures]
         return dict(zip(('loss', 'accuracy'), sums / len(held_out)))
 
-    run = Training(Updater(batches, optimizer, compute_loss, args.seed, rate, converter=send,
-                           device=device, workers=team),
+    run = Training(Updater(batches, optimizer, compute_loss, args.seed, rate,
+                           converter=lambda batch, _: batch, device=device, workers=team),
                    args.epochs, args.root / names.of(FOLDER), dict(
                        hf.settings_of(args), schedule=schedule, seed=args.seed,
                        workers=team.size, split=args.split,
@@ -221,6 +245,8 @@ def main():
     run.run()
     if not team.first:
         return 0
+    if drawn:
+        print(f'{drawn.found} of {drawn.asked} training frames were answered from memory')
     model.to_device('@numpy')
     last = run.log()[-1]
     save_model(args.root / names.model, model, {

@@ -29,7 +29,7 @@ TOP_K = (1, 5, 10)
 TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
-                'communicator', 'function')
+                'communicator', 'memory', 'function')
 
 CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
 # Beside the lists where clips' names do not tell their group: "CLASS/CLIP.ext<tab>GROUP".

@@ -210,7 +210,7 @@ def settings_of(args):
     """What decides a result, as JSON values."""
     unused = NOT_POOLING if args.cell in FAMILIES else POOLING
     return {key: value for key, value in hf.settings_of(args).items()
-            if key not in ('memory', 'test_only', *unused)
+            if key not in ('test_only', *unused)
             and (key, value) != ('start_from', None)}
 
 

@@ -34,6 +34,11 @@ class Augmentation:
         self.flip, self.crop, self.rotate = flip, crop, rotate
         self.rescale, self.brightness, self.stream = rescale, brightness, stream
 
+    @property
+    def changes(self):
+        """Whether anything is asked for."""
+        return bool(self.flip or self.crop < 1 or self.rotate or self.rescale or self.brightness)
+
     def __call__(self, frames, random):
         """Returns changed copies.
 

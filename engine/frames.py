@@ -130,17 +130,20 @@ class FrameIterator(NumberedBatches):
         share_of: Workers.share_of, where several processes share each batch. What they have
             together is one process's batch if frames_per_clip is 1; if not, the same frames
             come in other batches.
+        known: container of (clip's name, number of the frame or of a window's middle), such as
+            an Answers: what is there need not be read, and must never leave it. Not beside an
+            `augment` that changes anything. None reads everything.
     """
 
     def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
                  augment=None, workers=2, repeat=True, offsets=(0,),
-                 share_of=lambda members: (members, 1.0)):
+                 share_of=lambda members: (members, 1.0), known=None):
         if not clips:
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.per_clip, self.augment = frames_per_clip, augment
-        self.offsets, self.share_of = numpy.array(offsets), share_of
+        self.offsets, self.share_of, self.known = numpy.array(offsets), share_of, known
         self.pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
@@ -159,14 +162,23 @@ class FrameIterator(NumberedBatches):
                                            (place + 1) * self.batch_size])
 
     def _read(self, epoch, index):
+        """A clip's [(frame or window, its key)]; None for each that is known."""
         clip = self.clips[index]
         count = self.counts[clip.name]
         if self.seed is None:
-            wanted = (2 * numpy.arange(self.per_clip) + 1) * count // (2 * self.per_clip)
-            return self._windows(clip, wanted)
-        random = self._random(2, epoch, index)
-        windows = self._windows(clip, random.randint(count, size=self.per_clip))
-        if self.augment is None:
+            random = None
+            middles = (2 * numpy.arange(self.per_clip) + 1) * count // (2 * self.per_clip)
+        else:
+            random = self._random(2, epoch, index)
+            middles = random.randint(count, size=self.per_clip)
+        keys = [(clip.name, int(middle)) for middle in middles]
+        new = [self.known is None or key not in self.known for key in keys]
+        windows = iter(self._augmented(self._windows(clip, middles[new]), random)
+                       if any(new) else ())
+        return [(next(windows) if is_new else None, key) for is_new, key in zip(new, keys)]
+
+    def _augmented(self, windows, random):
+        if random is None or self.augment is None:
             return windows
         if windows.ndim == 4:
             return self.augment(windows, random)
@@ -191,16 +203,18 @@ class FrameIterator(NumberedBatches):
                                     for index in members]
 
     def make(self, number):
-        """Returns (frames (n, S, S, 3) uint8 BGR, or windows (n, W, S, S, 3), labels (n,) int32)."""
+        """Returns (frames (n, S, S, 3) uint8 BGR, or windows (n, W, S, S, 3), labels (n,) int32).
+
+        With `known` it is (list of frames or None, labels, keys).
+        """
         block, slot = divmod(number, self.per_clip)
         if self._block[0] != block:
             self._start(block)
             # One block ahead: frames are decoded while the network works on these.
             if self.repeat or block + 1 < self._blocks:
                 self._start(block + 1)
-            self._block = block, numpy.concatenate(
-                [job.result() for job in self._pending.pop(block)])
-        frames = self._block[1]
+            self._block = block, [pair for job in self._pending.pop(block)
+                                  for pair in job.result()]
         _, members, self.weight = self._members(block)
         labels = numpy.repeat([self.clips[i].label for i in members],
                               self.per_clip).astype(numpy.int32)
@@ -208,4 +222,7 @@ class FrameIterator(NumberedBatches):
                  else self._random(3, block).permutation(len(labels)))
         chosen = order[slot * len(labels) // self.per_clip:
                        (slot + 1) * len(labels) // self.per_clip]
-        return frames[chosen], labels[chosen]
+        frames, keys = zip(*(self._block[1][i] for i in chosen))
+        if self.known is None:
+            return numpy.stack(frames), labels[chosen]
+        return frames, labels[chosen], keys

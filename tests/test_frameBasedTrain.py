@@ -1,11 +1,14 @@
 """Stage 1 on 24 tiny clips: what learns, what stays, what is held out, what is resumed."""
+import collections
 import json
+import re
 import sys
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import numpy
 import pytest
 
+import engine.frames
 import frameBasedTrain
 import helperFunctions as hf
 from VGGNet import VGGNet
@@ -16,6 +19,7 @@ from engine.files import load_npy
 from engine.frames import FrameIterator, frame_counts
 from engine.modelfile import read_card, save_model
 from engine.video import count_frames, preprocess, read_frames
+from smallSet import vgg_set
 
 MEAN = (100.0, 110.0, 120.0)
 
@@ -73,20 +77,26 @@ def test_whole_groups_are_held_out_and_validate(root, run):
     assert card['preprocessing']['mean'] == list(MEAN)
 
 
-@pytest.mark.parametrize('layers, times', [('2', 1), ('3', 2)])
-def test_held_out_frames_are_read_once_where_fc6_stays(layers, times, root, run, monkeypatch):
-    made = []
+@pytest.fixture
+def reads(monkeypatch):
+    """Counts how often a FrameIterator has read of each clip."""
+    counter = collections.Counter()
 
-    class Counted(FrameIterator):
-        def __init__(self, *args, repeat=True, **how):
-            made.extend([repeat] * (not repeat))
-            super().__init__(*args, repeat=repeat, **how)
-    monkeypatch.setattr(frameBasedTrain, 'FrameIterator', Counted)
-    run(root, '--train-layers', layers)  # two epochs
-    assert len(made) == times
+    def counted(path, *args):
+        counter[path] += 1
+        return read_frames(path, *args)
+    monkeypatch.setattr(engine.frames, 'read_frames', counted)
+    return counter
+
+
+@pytest.mark.parametrize('layers, flags, times', [
+    ('2', (), 1), ('2', ('--memory', 0), 2), ('3', (), 2)])
+def test_held_out_frames_are_read_once_where_fc6_stays(layers, flags, times, root, run, reads):
+    run(root, '--train-layers', layers, *flags)  # two epochs
     # The last figure is that of the model as it was written.
     model, card = load_vgg_1024(root / hf.FRAME_MODEL)
     held_out = [clip for clip in hf.read_lists(root).train if clip.name in card['held_out']]
+    assert [reads[clip.path] for clip in held_out] == [times] * len(held_out)
     losses = []
     for clip in held_out:
         frame = read_frames(clip.path, [count_frames(clip.path) // 2], 32)
@@ -117,7 +127,7 @@ def test_a_loss_that_is_no_number_stops_the_run(root, run):
 
 
 @pytest.mark.parametrize('flags', [('--crop', 0), ('--crop', 1.5), ('--rescale', 1),
-                                   ('--brightness', -0.1)])
+                                   ('--brightness', -0.1), ('--memory', -1), ('--memory', 'nan')])
 def test_flags_that_make_no_sense(root, run, flags):
     with pytest.raises(UserError, match=flags[0]):
         run(root, *flags)
@@ -127,6 +137,67 @@ def test_a_batch_of_nothing_is_refused_as_it_is_parsed(root, run, capsys):
     with pytest.raises(SystemExit):
         run(root, '--batch', 0)
     assert '--batch: 0, but at least 1' in capsys.readouterr().err
+
+
+# ---- answers in memory ------------------------------------------------------------
+
+FRAME_BYTES = 4 * 32  # fc6 has 32 units
+
+
+@pytest.fixture
+def moody(monkeypatch):
+    """fc6 by a BLAS whose rounding depends on how many rows there are, and on the row."""
+    linear6 = VGGNet.linear6
+
+    def rounded(self, maps):
+        error = 1e-7 * numpy.arange(1, len(maps) + 1, dtype=numpy.float32) * len(maps)
+        return linear6(self, maps) * (1 + error[:, None])
+    monkeypatch.setattr(VGGNet, 'linear6', rounded)
+
+
+def from_memory(capsys):
+    """What a run has said: training frames answered from memory, and all."""
+    found = re.search(r'(\d+) of (\d+) training frames', capsys.readouterr().out)
+    return found and tuple(map(int, found.groups()))
+
+
+@pytest.mark.parametrize('flags', [(), ('--no-fast',), ('--train-layers', 1, '--features', 32),
+                                   ('--fusion', 'late', '--train-layers', 2)])
+def test_the_bits_depend_neither_on_the_memory_nor_on_a_stop(flags, small_set, tmp_path, run,
+                                                             stopped_after, moody, capsys):
+    large, small, stopped, off = (vgg_set(small_set, tmp_path / name)
+                                  for name in ('large', 'small', 'stopped', 'off'))
+    flags = ('--no-flip', '--batch', 5, '--frames-per-clip', 3, '--epochs', 3, *flags)
+    little = 30 * FRAME_BYTES / 2 ** 30
+    run(large, *flags, '--memory', 1)
+    most, every = from_memory(capsys)
+    run(small, *flags, '--memory', little)
+    some, _ = from_memory(capsys)
+    assert 0 < some < most < every
+    # Stopped in the second epoch; to go on with another memory is no other setting.
+    stopped_after(8, run, stopped, *flags, '--memory', 1)
+    run(stopped, *flags, '--memory', little)
+    again, rest = from_memory(capsys)
+    assert 0 < again < rest < every
+    run(off, *flags, '--memory', 0)
+    assert from_memory(capsys) is None
+    model = hf.Names(fusion='late' if 'late' in flags else 'single').model
+    assert (small / model).read_bytes() == (large / model).read_bytes()
+    assert (stopped / model).read_bytes() == (large / model).read_bytes()
+    computed = arrays(off / model)
+    for name, array in arrays(large / model).items():
+        assert abs(computed[name] - array).max() <= 1e-4 * abs(array).max(), name
+
+
+@pytest.mark.parametrize('flags', [
+    (), *(('--no-flip', *flags) for flags in (('--crop', 0.9), ('--rotate', 5), ('--rescale', 0.1),
+                                              ('--brightness', 0.1), ('--train-layers', 3)))])
+def test_training_frames_that_change_are_not_kept(flags, root, run, reads, capsys):
+    run(root, *flags)
+    assert from_memory(capsys) is None
+    held_out = read_card(root / hf.FRAME_MODEL)['held_out']
+    drawn = [clip for clip in hf.read_lists(root).train if clip.name not in held_out]
+    assert all(reads[clip.path] >= 2 for clip in drawn)  # two epochs
 
 
 # ---- which frames -----------------------------------------------------------------
