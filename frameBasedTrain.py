@@ -192,6 +192,8 @@ def main():
                      args.train_layers, **({'apart': args.apart} if args.apart else {}))
     if set(model.taps) - set(model.trained):
         print(f'{", ".join(model.taps)}: not trained, so the order of frames is not seen')
+    if args.stream == 'flow' and 'conv1_1' not in model.trained:
+        print('conv1_1: not trained, so right and down are one; --train-layers all tells them apart')
     model.fast, model.dropout = args.fast, args.dropout
     model.to_device(device)
     trained = model.trained_part()
@@ -222,13 +224,15 @@ def main():
     kept, drawn = answers_in_memory(args, model, len(held_out), augmentation.changes)
     batches = FrameIterator(training, counts, args.batch * team.size, size, args.seed,
                             args.frames_per_clip, augmentation, args.workers,
-                            offsets=model.offsets, share_of=team.share_of, known=drawn)
+                            offsets=model.offsets, share_of=team.share_of, known=drawn,
+                            stream=args.stream)
 
     def validate():
         sums = numpy.zeros(2)
         with chainer.using_config('train', False), chainer.no_backprop_mode():
             for batch in FrameIterator(held_out, counts, args.batch, size, workers=args.workers,
-                                       repeat=False, offsets=model.offsets, known=kept):
+                                       repeat=False, offsets=model.offsets, known=kept,
+                                       stream=args.stream):
                 figures = figures_of(kept, *batch)
                 labels = batch[1]
                 # by frames, so that a smaller last batch counts as what it is

@@ -98,7 +98,8 @@ def get_parser():
                             '(default: 30)')
     group.add_argument('--no-reverse', dest='reverse', action='store_false',
                        help='never run a sequence backward; backward runs are new examples, '
-                            'harmful where direction tells the class')
+                            'harmful where direction tells the class; of flow never done, as '
+                            'what moves back has other flow')
     group.add_argument('--stride', type=hf.whole(1), default=1, metavar='K',
                        help='every k-th frame, k random up to this: other speeds, and more of '
                             'the clip in as many steps (default: 1)')
@@ -174,6 +175,10 @@ def parse(parser, argv=None):
                         'below 1')
     get_rate(args)  # refuses what does not go together
     check_technique(args.inference, args.test_steps)
+    if args.stream == 'flow':
+        if args.reverse_too:
+            raise UserError('--reverse-too: not of --stream flow; what moves back has other flow')
+        args.reverse = False
     args.name = args.name or hf.names_of(args).of('RNN')
     if not re.fullmatch(r'[\w.,+-]+', args.name):
         raise UserError(f'--name {args.name}: a name of letters, digits and _ . , + - alone, '

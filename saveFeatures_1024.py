@@ -146,7 +146,8 @@ def extract(clip, batches, model, device, stop, names, step=1, n_views=1):
     features, predictions = [], []
     seen = [(view, model.along_clip(step)) for view in views(n_views, names.stream)]
     with sending(device) as send:
-        for frames in with_mirrored_ends(batches, -model.offsets[0], model.offsets[-1]):
+        for frames in with_mirrored_ends(batches, -model.offsets[0], model.offsets[-1],
+                                         names.stream):
             if stop.is_set():
                 return None
             pairs = []

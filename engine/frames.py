@@ -85,27 +85,47 @@ def mirrored(indices, n):
     return numpy.minimum(indices, 2 * n - 1 - indices)
 
 
-def with_mirrored_ends(batches, before, after):
+def frames_at(fetch, moments, n, stream='rgb'):
+    """(m, S, S, 3), the frames at `moments` before, in and behind a clip of n frames.
+
+    Of flow, the way back is the opposite of the way there: from frame k + 1 back to k it is
+    minus that from k to k + 1, and none where a frame is followed by itself.
+
+    Args:
+        fetch: function that returns the clip's frames of some indices.
+        moments: (m,) whole numbers, 0 is the clip's first frame.
+    """
+    if stream != 'flow':
+        return fetch(mirrored(moments, n))
+    moments = numpy.asarray(moments) % (2 * n)
+    ahead, still = moments < n, moments == 2 * n - 1
+    frames = fetch(numpy.where(ahead, moments, numpy.maximum(2 * n - 2 - moments, 0)))
+    opposite = (256 - numpy.maximum(frames, 1).astype(numpy.int16)).astype(numpy.uint8)
+    ahead, still = (where[:, None, None, None] for where in (ahead, still))
+    return numpy.where(ahead, frames, numpy.where(still, numpy.uint8(128), opposite))
+
+
+def with_mirrored_ends(batches, before, after, stream='rgb'):
     """Yields (n, S, S, 3) batches of a clip with so many more frames at its ends.
 
     No more is held in memory than a batch and the frames that are to be mirrored.
     """
     batches = iter(batches)
-    last = next(batches)
+    last, enough = next(batches), max(before, after) + 1  # one more, for flow
     for batch in batches:
-        if len(last) >= max(before, after):
+        if len(last) >= enough:
             break
         last = numpy.concatenate([last, batch])
     else:
         batch = None
     # Either this is the whole clip, or so much of it that its length does not matter.
-    yield last[mirrored(numpy.arange(-before, len(last)), len(last))]
+    yield frames_at(last.__getitem__, numpy.arange(-before, len(last)), len(last), stream)
     while batch is not None:
         yield batch
-        last = numpy.concatenate([last, batch])[-max(before, after, 1):]
+        last = numpy.concatenate([last, batch])[-enough:]
         batch = next(batches, None)
     if after:
-        yield last[mirrored(len(last) + numpy.arange(after), len(last))]
+        yield frames_at(last.__getitem__, len(last) + numpy.arange(after), len(last), stream)
 
 
 class FrameIterator(NumberedBatches):
@@ -133,17 +153,19 @@ class FrameIterator(NumberedBatches):
         known: container of (clip's name, number of the frame or of a window's middle), such as
             an Answers: what is there need not be read, and must never leave it. Not beside an
             `augment` that changes anything. None reads everything.
+        stream (str): 'flow' where clips hold flow, see `frames_at`.
     """
 
     def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
                  augment=None, workers=2, repeat=True, offsets=(0,),
-                 share_of=lambda members: (members, 1.0), known=None):
+                 share_of=lambda members: (members, 1.0), known=None, stream='rgb'):
         if not clips:
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.per_clip, self.augment = frames_per_clip, augment
-        self.offsets, self.share_of, self.known = numpy.array(offsets), share_of, known
+        self.offsets, self.share_of = numpy.array(offsets), share_of
+        self.known, self.stream = known, stream
         self.pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
@@ -192,9 +214,10 @@ class FrameIterator(NumberedBatches):
         """(n, S, S, 3), or (n, W, S, S, 3) for windows of W frames."""
         if len(self.offsets) == 1:
             return read_frames(clip.path, middles, self.size)
-        wanted = mirrored(middles[:, None] + self.offsets, self.counts[clip.name])
-        frames = read_frames(clip.path, wanted.ravel(), self.size)
-        return frames.reshape(*wanted.shape, *frames.shape[1:])
+        moments = middles[:, None] + self.offsets
+        frames = frames_at(lambda wanted: read_frames(clip.path, wanted, self.size),
+                           moments.ravel(), self.counts[clip.name], self.stream)
+        return frames.reshape(*moments.shape, *frames.shape[1:])
 
     def _start(self, block):
         if block not in self._pending:

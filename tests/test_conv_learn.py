@@ -10,7 +10,7 @@ from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import from_vgg
 from engine import conv, conv_learn
-from tests.test_conv import make_layers
+from test_conv import make_layers
 
 pytestmark = pytest.mark.skipif(not conv_learn.available(), reason=conv.kernel_name())
 

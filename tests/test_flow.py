@@ -24,6 +24,7 @@ from engine.augmentation import Augmentation, mirror, views
 from engine.errors import UserError
 from engine.flow import (FlowWriter, colours, dequantise, flow_of_frames, get_method, quantise,
                          save_flow, stored_frames, wheel)
+from engine.frames import FrameIterator
 from engine.modelfile import read_card, save_model
 from engine.video import FLOW_MEAN, Frames, count_frames, mean_of, preprocess, read_frames
 from smallSet import REPOSITORY, run, stage, vgg_set
@@ -364,7 +365,7 @@ def test_augmentation_and_views_of_flow():
         Augmentation(rotate=3, stream='flow')
 
 
-def test_from_flow_to_features(root, small_set, tmp_path, monkeypatch):
+def test_from_flow_to_features(root, small_set, tmp_path, monkeypatch, capsys):
     other = own(root, tmp_path / 'r')
 
     def train(*flags):
@@ -373,8 +374,15 @@ def test_from_flow_to_features(root, small_set, tmp_path, monkeypatch):
         return frameBasedTrain.main()
     with pytest.raises(UserError, match='not of flow'):
         train('--stream', 'flow', '--rotate', '3')
-    assert not train('--stream', 'flow')
+    capsys.readouterr()
+    assert not train('--stream', 'flow', '--train-layers', '2')
+    assert 'conv1_1: not trained' in capsys.readouterr().out
     path = other / 'VGG_1024_flow.model'
+    # x and y count alike, so they can be exchanged
+    model, _ = load_vgg_1024(path, stream='flow')
+    frames = numpy.random.RandomState(0).randint(256, size=(2, 32, 32, 3)).astype(numpy.uint8)
+    numpy.testing.assert_allclose(*(model.feature_and_prediction(frames[..., order])[0]
+                                    for order in ([0, 1, 2], [1, 0, 2])), rtol=1e-3, atol=1e-3)
     card = read_card(path)
     assert card['stream'] == 'flow' and card['flow']['bound'] == 20
     assert card['preprocessing']['order'] == 'flow x, flow y, 128'
@@ -402,6 +410,26 @@ def test_from_flow_to_features(root, small_set, tmp_path, monkeypatch):
     done = stage('saveFeatures_1024.py', 1, '--parts', 1, '--root', other, '--stream', 'flow')
     assert done.returncode == 1 and done.stderr.count('\n') == 1
     assert 'a network for the stream rgb' in done.stderr
+
+
+def test_flow_and_fusion_together(root, tmp_path):
+    """Windows beyond a clip's ends are the same in stages 1 and 2."""
+    other, flags = own(root, tmp_path / 'r'), ('--stream', 'flow', '--fusion', 'early')
+    done = stage('frameBasedTrain.py', '--root', other, '--tiny', '--features', '16', *flags)
+    assert done.returncode == 0 and 'not trained' not in done.stdout, done.stderr
+    done = stage('saveFeatures_1024.py', 1, '--parts', 1, '--root', other, *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    model, card = load_vgg_1024(other / 'VGG_1024_flow_early.model', stream='flow')
+    assert card['stream'] == 'flow' and card['fusion'] == 'early'
+    clip = clips_of(other)[0]
+    path, saved = hf.flow_path(other, clip), numpy.load(
+        hf.output_path(other, 'UCF-101_features_flow_early', clip))
+    ends = FrameIterator([clip._replace(path=path)], {clip.name: len(saved)}, 1, 32,
+                         offsets=model.offsets, stream='flow')
+    for middle in (0, 3, len(saved) - 1):
+        window = ends._windows(ends.clips[0], numpy.array([middle]))
+        feature, _ = model.feature_and_prediction(preprocess(window, model.mean))
+        numpy.testing.assert_allclose(feature[0], saved[middle], rtol=1e-3, atol=1e-4)
 
 
 def test_without_flow_the_command_that_makes_it_is_named(small_set, tmp_path, monkeypatch):

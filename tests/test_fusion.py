@@ -155,6 +155,7 @@ def test_spread_weights_do_not_see_an_order(vgg, fusion):
 def test_towers_share_their_weights(vgg):
     """The gradient is the sum of those of both towers, each with convolutions of its own."""
     model = network(vgg, 'late', 'all')
+    model.fast = False  # whose rounding is larger than this test's bound
     x = windows(model, clip(40), [10, 20])
     labels = numpy.array([0, 2], numpy.int32)
     model.cleargrads()
@@ -318,6 +319,28 @@ def test_mirrored_ends_of_a_clip_that_comes_in_batches(n, before, after):
         got = numpy.concatenate(list(with_mirrored_ends(batches, before, after)))
         numpy.testing.assert_array_equal(
             got, frames[mirrored(numpy.arange(-before, n + after), n)])
+
+
+@pytest.mark.parametrize('n', [1, 2, 3, 8, 30])
+@pytest.mark.parametrize('before, after', [(4, 5), (7, 8), (0, 3)])
+def test_flow_beyond_the_ends_is_that_of_a_clip_that_runs_back(n, before, after):
+    """Against the steps of a walk that turns round at the clip's ends."""
+    walk = numpy.random.RandomState(n).randint(-40, 40, n)
+    steps = numpy.diff(walk) if n > 1 else numpy.zeros(1, int)
+    steps = numpy.append(steps, steps[-1])[:n]  # the last is said twice
+    moments = numpy.arange(-before, n + after)
+    expected = walk[mirrored(moments + 1, n)] - walk[mirrored(moments, n)]
+    expected[before + n - 1] = steps[-1]
+    if n == 1:
+        expected[:] = 0
+    flow = numpy.broadcast_to((128 + steps)[:, None, None, None], (n, 2, 2, 3)).astype(numpy.uint8)
+    for size in (1, 3, 30):
+        batches = iter([flow[i:i + size] for i in range(0, n, size)])
+        got = numpy.concatenate(list(with_mirrored_ends(batches, before, after, 'flow')))
+        # In a clip shorter than a window the turns come round, each with its last step.
+        again = (moments % (2 * n) == n - 1) & (moments != n - 1)
+        numpy.testing.assert_array_equal(got[~again, 0, 0, 0], 128 + expected[~again])
+        assert (got[again] == flow[-1]).all() and (got[..., 0] == got[..., 2]).all()
 
 
 @pytest.fixture

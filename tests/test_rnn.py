@@ -422,10 +422,16 @@ def test_a_saved_network_gives_the_same_scores(tmp_path):
     (['--dropout', '0.1', '0.2'], 'one ratio or three'), (['--dropout', '1'], 'below 1'),
     (['--name', 'a b'], 'letters'), (['--schedule', 'step'], '--lr-drop'),
     (['--lr-drop', '3'], '--schedule step'), (['--name', 'a/b'], 'not a path'),
-    (['--inference', 'segments:2', '--test-steps', '0'], '--test-steps')])
+    (['--inference', 'segments:2', '--test-steps', '0'], '--test-steps'),
+    (['--stream', 'flow', '--reverse-too'], 'not of --stream flow')])
 def test_flags_that_make_no_sense(flags, why):
     with pytest.raises(UserError, match=why):
         rnn.parse(rnn.get_parser(), flags)
+
+
+@pytest.mark.parametrize('stream, reverse', [('rgb', True), ('flow', False)])
+def test_sequences_of_flow_never_run_backward(stream, reverse):
+    assert rnn.parse(rnn.get_parser(), ['--stream', stream]).reverse is reverse
 
 
 def test_cells_a_layer():
