@@ -34,7 +34,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
 import numpy
-from chainer.optimizer_hooks import GradientClipping, WeightDecay
+from chainer.optimizer_hooks import GradientClipping
 
 import helperFunctions as hf
 from VGGNet import load_vgg
@@ -45,6 +45,7 @@ from engine.augmentation import Augmentation
 from engine.errors import UserError
 from engine.frames import COUNTS, FrameIterator, frame_counts
 from engine.modelfile import save_model, weights_digest
+from engine.optimizers import MomentumSGD, WeightDecay
 from engine.training import Training, Updater, add_rate, get_rate, reseed
 from engine.video import preprocess, preprocessing
 from engine.workers import add_communicator, get_workers
@@ -197,7 +198,7 @@ def main():
     model.fast, model.dropout = args.fast, args.dropout
     model.to_device(device)
     trained = model.trained_part()
-    optimizer = chainer.optimizers.MomentumSGD(args.lr, args.momentum)
+    optimizer = MomentumSGD(args.lr, args.momentum)
     optimizer.setup(trained)
     team.agree(optimizer)
     if args.clip:

@@ -21,17 +21,17 @@ import re
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
-from chainer.optimizer_hooks import GradientClipping, GradientHardClipping, WeightDecay
+from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 import helperFunctions as hf
 from PoolingNet import FAMILIES, PoolingNet
 from RNNNet import CELLS, RNNNet, load_rnn
 from VGGNet_1024 import load_vgg_1024
 from engine import statistics, workers
-from engine.adam import Adam
 from engine.errors import UserError
 from engine.inference import check_technique, predict
 from engine.modelfile import go_on_from, load_weights, save_model, weights_digest
+from engine.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.sequences import FeatureStore, SequenceBatches
 from engine.training import Best, Training, Updater, add_rate, get_rate, reseed
 from engine.truncated import LOSSES, WindowUpdater
@@ -221,7 +221,7 @@ def settings_of(args):
 
 def make_optimizer(args, model, team):
     optimizer = (Adam(args.lr) if args.optimizer == 'adam'
-                 else chainer.optimizers.MomentumSGD(args.lr, 0.9))
+                 else MomentumSGD(args.lr, 0.9))
     optimizer.setup(model)
     team.agree(optimizer)
     if args.weight_decay:

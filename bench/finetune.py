@@ -1,11 +1,12 @@
 """Speed of a training step of stage 1: ours, Chainer, PyTorch, with the same layers frozen.
 
-A step takes bytes, runs VGG-16's convolutions and fc6 without a graph, then fc7 and fc8 forward
+A step takes bytes, runs VGG-16's frozen layers without a graph, then those that learn forward
 and backward with dropout, and updates these by MomentumSGD with weight decay. "products" is what
-the frozen convolutions' products alone would allow (bench/vgg.py).
+the convolutions' products alone would allow (bench/vgg.py), three times as many where they learn.
 
     python -m bench.finetune
     python -m bench.finetune --batch 36 --turns 5 --chainer
+    python -m bench.finetune --train-layers all --batch 12 --chainer
 """
 import argparse
 import statistics
@@ -17,17 +18,18 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
-from chainer.optimizer_hooks import WeightDecay
 
-from VGGNet_1024 import VGGNet_1024
+from VGGNet_1024 import TRAIN_LAYERS, VGGNet_1024
 from bench.vgg import MEAN, products, torch, torch_module
+from engine import optimizers
 from engine.video import preprocess
 
 
 def in_chainer(model, frames, labels, fast):
     trained = model.trained_part()
-    optimizer = chainer.optimizers.MomentumSGD(0.0005, 0.9).setup(trained)
-    optimizer.add_hook(WeightDecay(0.0005))
+    kind = (optimizers, optimizers) if fast else (chainer.optimizers, chainer.optimizer_hooks)
+    optimizer = kind[0].MomentumSGD(0.0005, 0.9).setup(trained)
+    optimizer.add_hook(kind[1].WeightDecay(0.0005))
 
     def run():
         model.fast = fast
@@ -42,19 +44,20 @@ def in_torch(model, frames, labels):
     torch.set_num_threads(bench.CORES)
     network = torch_module(model).to(memory_format=torch.channels_last)
     network.requires_grad_(False)
-    top = [*network.fc7.parameters(), *network.fc8.parameters()]
-    for parameter in top:
+    layers = dict(network.named_children(), **dict(zip(model.conv_names, (
+        layer for layer in network.convolutions if isinstance(layer, torch.nn.Conv2d)))))
+    trained = [p for name in model.trained for p in layers[name].parameters()]
+    for parameter in trained:
         # A copy of its own: torch_module shares the arrays of our network.
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
-    optimizer = torch.optim.SGD(top, 0.0005, momentum=0.9, weight_decay=0.0005)
+    optimizer = torch.optim.SGD(trained, 0.0005, momentum=0.9, weight_decay=0.0005)
     mean, frames = torch.from_numpy(MEAN), torch.from_numpy(frames)
     labels = torch.from_numpy(labels).long()
 
     def run():
-        with torch.no_grad():
-            x = (frames - mean).permute(0, 3, 1, 2)  # channels last in memory
-            h = torch.relu(network.fc6(torch.flatten(network.convolutions(x), 1)))
+        x = (frames - mean).permute(0, 3, 1, 2)  # channels last in memory
+        h = torch.relu(network.fc6(torch.flatten(network.convolutions(x), 1)))
         h = network.fc7(torch.nn.functional.dropout(h))
         scores = network.fc8(torch.nn.functional.dropout(torch.relu(h)))
         loss = torch.nn.functional.cross_entropy(scores, labels)
@@ -69,6 +72,8 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--batch', type=int, default=36, help='frames (default: 36)')
     parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
+    parser.add_argument('--train-layers', choices=('2', '3', 'all'), default='2',
+                        help='what learns (default: 2, fc7 and fc8)')
     parser.add_argument('--chainer', action='store_true',
                         help="Chainer's own convolutions, too: slow, so of six frames only")
     args = parser.parse_args()
@@ -76,6 +81,7 @@ def main():
     random = numpy.random.RandomState(0)
     numpy.random.seed(0)
     model = VGGNet_1024()
+    model.trained = TRAIN_LAYERS[args.train_layers]
     frames = random.randint(0, 256, (args.batch, 224, 224, 3)).astype('u1')
     labels = random.randint(0, 101, args.batch).astype('i')
     contenders = {'ours': in_chainer(model, frames, labels, True)}
@@ -86,8 +92,8 @@ def main():
         contenders['PyTorch'] = in_torch(model, frames, labels)
     limit = products(model, 224)
     seconds = bench.take_turns(contenders, args.turns)
-    limit = statistics.median([limit, products(model, 224)])
-    print(f'\nstep of stage 1, batch {args.batch}, {bench.CORES} threads, {args.turns} turns')
+    limit = statistics.median([limit, products(model, 224)]) / (1 + 2 * (args.train_layers == 'all'))
+    print(f'\nstep of stage 1, --train-layers {args.train_layers}, batch {args.batch}, {bench.CORES} threads, {args.turns} turns')
     bench.table(seconds, amount, 'frames')
     print(f'{"products":30} {limit:12.2f}')
 

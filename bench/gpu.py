@@ -25,7 +25,7 @@ import chainer.functions as F
 from VGGNet_1024 import VGGNet_1024
 from bench.lstm import Ours, chainer_epoch, torch, torch_epoch
 from bench.vgg import MEAN, torch_module
-from engine.adam import Adam
+from engine.optimizers import Adam
 from engine.conv_gpu import find_cudnn, sending
 
 # Largest difference as a part of the largest number: float16 keeps 11 bits, 13 layers add up.
