@@ -162,10 +162,11 @@ def spread(W, n, even=False):
 
 
 def start_from_pictures(vgg):
-    """Makes a VGGNet for pictures one to begin from with flow (Ng et al. 2015, section 3.3).
+    """Makes a VGGNet for pictures one to begin from with flow (Ng et al. 2015).
 
     Its first convolution gets the mean of its weights over the three channels, for each of
-    them, as no channel is a colour now.
+    them, as no channel is a colour now (Wang et al. 2016, "Temporal Segment Networks":
+    cross-modality pre-training).
     """
     weights = vgg.conv1_1.W.array
     weights[...] = weights.mean(axis=1, keepdims=True)
