@@ -125,8 +125,8 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
     """Returns a network for actions that starts from a VGGNet's weights.
 
     Args:
-        vgg (VGGNet): gives the convolutions and fc6; a layer that joins n moments (FusionNet.py)
-            starts from the weights divided by n, for each of them. fc8 is new, and fc7 too.
+        vgg (VGGNet): gives the convolutions and fc6; for a layer that joins moments
+            (FusionNet.py) they are `spread`. fc8 is new, and fc7 too.
         network: VGGNet_1024, or one of FusionNet.py.
         train_layers: key of TRAIN_LAYERS. With '1' fc7 also comes from the VGGNet, whose
             hidden units must be as many as n_features; with 'scratch' nothing does.
