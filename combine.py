@@ -46,15 +46,18 @@ def validation_file(path):
     return path.with_name(path.name.replace('testPredictions', 'validationPredictions'))
 
 
-def read(paths, clips, lists, split):
+def read(paths, clips, lists, split, kind):
     """Reads the clips that all files hold.
+
+    Args:
+        kind: 'test' or 'validation', for what is said of the files.
 
     Returns:
         (clips, (files, n, C) log probabilities, methods).
     """
     tables, methods = [], []
     for path in paths:
-        found, attrs = hf.read_predictions(path, clips, lists.classes)
+        found, attrs = hf.read_predictions(path, clips, lists.classes, hf.maker_of(path))
         if int(attrs.get('split', split)) != split:
             raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
                             f'{attrs["split"]}')
@@ -63,16 +66,18 @@ def read(paths, clips, lists, split):
         methods.append(str(attrs.get('method', path.stem)))
     shared = [clip for clip in clips if all(clip.name in table for table in tables)]
     if not shared:
-        raise UserError(f'{", ".join(map(str, paths))}: no clip of split {split} is in all of '
-                        'them; make them from the same lists')
+        raise UserError(f'{", ".join(map(str, paths))}: no {kind} clip of split {split} is in '
+                        'all of them; make them from the same lists')
     for path, table in zip(paths, tables):
-        if len(table) > len(shared):
-            print(f'{path}: {len(table) - len(shared)} clips are not in every file and are left '
-                  'out')
+        lacking = sorted(set().union(*tables) - set(table))
+        if lacking:
+            print(f'{path}: this {kind} file lacks {len(lacking)} clips that others hold, '
+                  f'{lacking[0]} first; they are left out')
     logs = numpy.array([[table[clip.name] for clip in shared] for table in tables])
     if not numpy.isfinite(logs).all():
         bad = paths[int(numpy.argwhere(~numpy.isfinite(logs))[0][0])]
-        raise UserError(f'{bad}: holds a number that is not finite; make it again')
+        raise UserError(f'{bad}: holds a number that is not finite; make it again: '
+                        f'{hf.maker_of(bad)}')
     return shared, logs, methods
 
 
@@ -149,14 +154,14 @@ def main():
     if args.choose or all('testPredictions' in path.name and validation_file(path).exists()
                           for path in paths):
         validation = read([validation_file(path) for path in paths], lists.train, lists,
-                          args.split)
+                          args.split, 'validation')
     if args.choose:
         clips, logs, _ = validation
         weights = choose(logs, [clip.label for clip in clips])
     weights = [float(weight / sum(weights)) for weight in weights]
 
     # The only place that reads the test clips, after the weights are settled.
-    clips, logs, methods = read(paths, lists.test, lists, args.split)
+    clips, logs, methods = read(paths, lists.test, lists, args.split, 'test')
     method = ' + '.join(methods)
     for path, weight, of_file in zip(paths, weights, logs):
         alone = hf.score(of_file, [clip.label for clip in clips])

@@ -175,6 +175,7 @@ def main():
     made_with = {}
     if args.stream == 'flow':
         made_with['flow'] = hf.flow_made_with(args.root)
+        hf.check_flow(args.root, lists.train, args.split)
         start_from_pictures(vgg)
     hidden = vgg.shape['hidden']
     if args.train_layers == '1' and args.features != hidden:

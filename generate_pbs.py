@@ -151,6 +151,10 @@ def job_text(args, job, folder, commands):
     name = job
     if args.stage in STAGES:
         name = (args.name or stage_of(args).JOB) + job.removeprefix('part')
+    elif args.scheduler != 'slurm':
+        # Torque takes 15 characters, and the last ones tell one training from another.
+        rest = job.removeprefix(args.stage)
+        name = (args.stage[:max(15 - len(rest), 3)] + rest)[:15]
     # A scheduler shows what it caught only when the job is over, hence a log of our own.
     workers = args.nodes * args.processes
     launcher = args.launcher or (f'mpiexec -n {workers}' if workers > 1 else '')
@@ -215,7 +219,8 @@ def _inspect_part(work, number, clips):
     names = {clip.name: clip for clip in clips if not frames[clip]}
     # A clip that failed is tried again only once somebody has replaced it.
     failed = [reason for name, reason in report.of_kind('failed')
-              if name in names and _changed(names[name].path) <= _changed(report.path)]
+              if name in names
+              and _changed(work.seen(names[name]).path) <= _changed(report.path)]
     done = [clip for clip in clips if frames[clip]]
     return Part(f'part{number:02d}', len(clips), sum(map(clip_parts.size, clips)) / 1e6,
                 len(done), len(clips) - len(done) - len(failed), failed, sum(frames.values()),
@@ -334,7 +339,9 @@ def training(args, flags, root):
                         '--communicator pure_nccl (GPUs) or naive (CPUs)')
     clip_parts.seconds(args.walltime)
     folder = root / 'jobs'
-    job = '-'.join(filter(None, (args.stage, args.name)))
+    # A named run of rnn.py writes under its name, whatever it sees: never two of them at once.
+    stage = args.stage if args.stage == 'rnn' and args.name else hf.names_of(work).of(args.stage)
+    job = '-'.join(filter(None, (stage, args.name)))
     states, alive, known = job_states(args, folder)
     stream = sys.stdout if args.status else sys.stderr
     print(f'{job}: {states.get(job, "never submitted")}',

@@ -22,6 +22,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import append_line, load_npy, replacing, write_text
+from engine.parts import failed_clips
 
 HERE = Path(__file__).resolve().parent
 TOP_K = (1, 5, 10)
@@ -43,7 +44,7 @@ TEST_PREDICTIONS = 'testPredictions1024.hdf5'
 VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
 
 # Behind the name of a run of rnn.py or combine.py.
-TEST_SUFFIX = '_testPredictions.hdf5'
+TEST_SUFFIX, VALIDATION_SUFFIX = '_testPredictions.hdf5', '_validationPredictions.hdf5'
 # What the frame network sees, how it joins frames in time, and which of its layers is saved;
 # the first of each is the original's, whose files have the plain names above.
 STREAMS = ('rgb', 'flow')
@@ -51,8 +52,8 @@ FUSIONS = ('single', 'early', 'late', 'slow')
 LAYERS = ('fc7', 'pool5')
 # Flow is kept as a video a clip, whose channels are no colours.
 FLOW_EXTENSION, FLOW_SETTINGS = '.mkv', 'flow.json'
-# What makes flow another flow; the rest of flow.json only tells.
-FLOW_DECIDES = ('method', 'bound', 'step', 'size')
+# What makes flow another flow, and opticalFlow.py's defaults; the rest of flow.json only tells.
+FLOW_DECIDES = {'method': 'dis-fast', 'bound': 20.0, 'step': 1, 'size': [320, 240]}
 
 
 class Names(NamedTuple):
@@ -124,7 +125,7 @@ VARIANTS = {f'frames{names.suffix()}': names
 def maker_of(path):
     """The command that makes a prediction file, as its name tells."""
     path = Path(path)
-    run = path.name.removesuffix(TEST_SUFFIX)
+    run = path.name.removesuffix(TEST_SUFFIX).removesuffix(VALIDATION_SUFFIX)
     command = f'python rnn.py --name {run}'
     for names in VARIANTS.values():
         if path.name in (names.test_predictions, names.validation_predictions):
@@ -362,9 +363,7 @@ def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
     groups, may_leak = _read_groups(folder / GROUPS)
     train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes, groups)
     test = _read_list(root, folder / f'testlist{split:02d}.txt', classes, groups)
-    if stream == 'flow':
-        train, test = ([clip._replace(path=flow_path(root, clip)) for clip in clips]
-                       for clips in (train, test))
+    train, test = ([in_stream(root, clip, stream) for clip in clips] for clips in (train, test))
     if leaks:
         return Lists(classes, train, test)
     both = {clip.name for clip in train} & {clip.name for clip in test}
@@ -508,14 +507,48 @@ def flow_path(root, clip):
     return Path(root) / clips_folder('flow') / clip.class_name / (clip.name + FLOW_EXTENSION)
 
 
+def in_stream(root, clip, stream):
+    """The clip with the path of what the stream shows of it."""
+    return clip if stream == 'rgb' else clip._replace(path=flow_path(root, clip))
+
+
 def flow_made_with(root):
     """What decided the flow under a root (dict of FLOW_DECIDES), from its flow.json."""
     path = Path(root) / clips_folder('flow') / FLOW_SETTINGS
     made_with = read_json(path)
     if made_with is None:
-        raise UserError(f'{path}: not there; made by: ./saveFeatures.sh --local --stage '
-                        f'opticalFlow --root {root}')
+        raise UserError(f'{path}: not there; made by: {flow_maker(root)}')
     return {key: made_with.get(key) for key in FLOW_DECIDES}
+
+
+def flow_maker(root, split=1):
+    """The command that makes the flow under a root, or goes on with what is there."""
+    made_with = read_json(Path(root) / clips_folder('flow') / FLOW_SETTINGS) or {}
+    flags = {key: made_with.get(key, usual) for key, usual in FLOW_DECIDES.items()}
+    words = [f' --{key} {"x".join(map(str, value)) if key == "size" else value}'
+             for key, value in flags.items() if value != FLOW_DECIDES[key]]
+    words += [f' --split {split}'] * (split != 1)
+    return f'./saveFeatures.sh --stage opticalFlow --local{"".join(words)} --root {root}'
+
+
+def without_flow(root, clips):
+    """Those of the clips whose flow is not there."""
+    return [clip for clip in clips if not flow_path(root, clip).exists()]
+
+
+def check_flow(root, clips, split, finished=lambda clip: False):
+    """Refuses to begin while clips wait for their flow: a stage would leave out each of them.
+
+    Those that opticalFlow.py could not do are not waited for, nor those that are `finished`.
+    """
+    folder = Path(root) / clips_folder('flow')
+    failed = failed_clips(folder)
+    missing = [clip for clip in without_flow(root, clips)
+               if clip.name not in failed and not finished(clip)]
+    if missing:
+        raise UserError(f'{folder}: {len(missing)} of {len(clips)} clips have no flow, '
+                        f'{missing[0].name} first; made by: {flow_maker(root, split)} (or without '
+                        '--local, as batch jobs)')
 
 
 def output_path(root, folder, clip):
@@ -685,6 +718,14 @@ def check_split(path, attrs, split, names):
         raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
                         f'another --root: python frameBasedTrain.py --split {split}'
                         + names.flags('stream', 'fusion'))
+
+
+def check_trained_on(path, card, names):
+    """Refuses a model trained on another variant's features than the flags (`names`) ask for."""
+    flags = ''.join(f' --{field} {theirs}' for field, ours in names._asdict().items()
+                    if (theirs := card.get(field, getattr(Names(), field))) != ours)
+    if flags:
+        raise UserError(f'{path}: was trained with{flags}; add that')
 
 
 def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):

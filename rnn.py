@@ -30,7 +30,8 @@ from VGGNet_1024 import load_vgg_1024
 from engine import statistics, workers
 from engine.errors import UserError
 from engine.inference import check_technique, predict
-from engine.modelfile import go_on_from, load_weights, save_model, weights_digest
+from engine.modelfile import (go_on_from, load_weights, read_card, save_model,
+                              weights_digest)
 from engine.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.sequences import FeatureStore, SequenceBatches
 from engine.training import Best, Training, Updater, add_rate, get_rate, reseed
@@ -211,6 +212,11 @@ def made_by(args):
     return f'python save_hdf5.py{hf.names_of(args).flags()}'
 
 
+def trained_by(args, name):
+    """The command that trains NAME.model."""
+    return f'python rnn.py{hf.names_of(args).flags()} --root {args.root} --name {name}'
+
+
 def settings_of(args):
     """What decides a result, as JSON values."""
     unused = NOT_POOLING if args.cell in FAMILIES else POOLING
@@ -287,7 +293,7 @@ def train(args, device, lists, team):
         if args.start_from:
             path = args.root / f'{args.start_from}.model'
             started['start_from_sha256'] = go_on_from(
-                path, model, card, f'python rnn.py{names.flags()} --name {args.start_from}')
+                path, model, card, trained_by(args, args.start_from))
         team.join_batch_statistics(model)
         model.to_device(device)
         folder = args.root / f'{args.name}.training'
@@ -368,8 +374,7 @@ def test(args, device, lists, **figures):
     """
     path = args.root / f'{args.name}.model'
     names = hf.names_of(args)
-    model, card = load_rnn(path, f'python rnn.py{names.flags()} --root {args.root} '
-                                 f'--name {args.name}')
+    model, card = load_rnn(path, trained_by(args, args.name))
     hf.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
     if card['split'] != args.split:
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
@@ -428,6 +433,11 @@ def main():
     hf.print_settings(args)
     device = hf.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
+    older = args.name if args.test_only else args.start_from
+    if older:
+        # Else its features would seem to be the wrong ones.
+        path = args.root / f'{older}.model'
+        hf.check_trained_on(path, read_card(path, trained_by(args, older)), hf.names_of(args))
     with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
         # before hours of training
         hf.check_split(f.filename, f.attrs, args.split, hf.names_of(args))

@@ -204,15 +204,17 @@ def run_part(args, todo, report, model, device, stop):
 def work_of(args, values=False):
     """The engine.parts.Work of this stage; with `values` every number is checked."""
     names = hf.names_of(args)
-    lists = hf.read_lists(args.root, args.split, stream=args.stream)
+    lists = hf.read_lists(args.root, args.split)
     card = read_card(args.root / names.model,
                      f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
     widths = layer_width(card.get('shape', {}), names.layer), len(lists.classes)
     return parts.Work(
+        # dealt by the pictures' files, which stay as they are while flow is being computed
         lists.train + lists.test, args.root / names.features,
         lambda clip: finished_frames(args.root, clip, *widths, names, values),
         lambda clip: [hf.output_path(args.root, folder, clip)
-                      for folder in (names.frame_predictions, names.features)])
+                      for folder in (names.frame_predictions, names.features)],
+        lambda clip: hf.in_stream(args.root, clip, args.stream))
 
 
 def main():
@@ -222,7 +224,7 @@ def main():
     hf.print_settings(args)
     names = hf.names_of(args)
     stop = parts.Stop(args.walltime, args.margin)
-    lists = hf.read_lists(args.root, args.split, stream=args.stream)
+    lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
     made_by = f'python frameBasedTrain.py{names.flags("stream", "fusion")}'
     model, card = load_vgg_1024(model_path, made_by, args.stream)
@@ -231,18 +233,21 @@ def main():
                         f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
                         f'train again: {made_by}')
     hf.check_frame_model(model_path, card, args.split, names)
+    work = work_of(args, values=True)
     if args.stream == 'flow':
         theirs, ours = card.get('flow'), hf.flow_made_with(args.root)
         if theirs != ours:
             raise UserError(f'{model_path}: trained on flow made with {theirs}, but that in '
                             f'{args.root / hf.clips_folder("flow")} is made with {ours}; make '
                             'either again')
+        hf.check_flow(args.root, parts.deal(work.clips, args.parts)[args.part - 1], args.split,
+                      work.finished)
     claim_folders(args.root, model_path, args.step, names, args.views)
     device = hf.get_device(args.device)
     model.fast = args.fast
     model.to_device(device)
 
-    mine, todo, report = parts.begin(work_of(args, values=True), args.part, args.parts)
+    mine, todo, report = parts.begin(work, args.part, args.parts)
     stop.run(lambda: run_part(args, todo, report, model, device, stop.event))
     return parts.end(mine, report, args.part)
 

@@ -141,18 +141,28 @@ def pack(args, names, clips, files, contents):
     return wrong
 
 
-def refuse(wrong, n_clips, names, allowed):
-    """Names the clips that are wrong; a UserError unless they are allowed to be."""
+def made_by(args, clips):
+    """The command that makes the clips' features; before it, where it is missing, of the flow."""
+    command = f'./saveFeatures.sh{hf.names_of(args).flags()} (or --local)'
+    missing = hf.without_flow(args.root, clips) if args.stream == 'flow' else []
+    if not missing:
+        return command
+    return (f'{hf.flow_maker(args.root, args.split)}, as {len(missing)} have no flow, '
+            f'{missing[0].name} first; then {command}')
+
+
+def refuse(args, wrong, clips):
+    """Names those of the clips that are wrong; a UserError unless they are allowed to be."""
     if not wrong:
         return
     for reason in list(wrong.values())[:10]:
         print(reason)
     if len(wrong) > 10:
         print(f'... and {len(wrong) - 10} more')
-    if not allowed or len(wrong) == n_clips:
-        raise UserError(f'{len(wrong)} of {n_clips} clips have no good features; make them: '
-                        f'./saveFeatures.sh{names.flags()} (or --local), or go on without: '
-                        '--allow-missing')
+    if not args.allow_missing or len(wrong) == len(clips):
+        bad = [clip for clip in clips if clip.name in wrong]
+        raise UserError(f'{len(wrong)} of {len(clips)} clips have no good features; make them: '
+                        f'{made_by(args, bad)}, or go on without: --allow-missing')
 
 
 def check_space(args, names, clips):
@@ -178,20 +188,20 @@ def main():
     card = read_card(model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
     hf.check_frame_model(model_path, card, args.split, names)
     n_features, n_classes = layer_width(card['shape'], args.layer), len(lists.classes)
+    clips = lists.train + lists.test
     made_with = hf.read_json(root / names.features / 'extraction.json')
     if made_with is None:
         raise UserError(f'{root / names.features}: no features yet; made by: '
-                        f'./saveFeatures.sh{names.flags()}')
+                        f'{made_by(args, clips)}')
     if made_with.get('model_sha256') != weights_digest(model_path):
         raise UserError(f'{root / names.features}: features of another model than {model_path}; '
                         f'remove them: rm -r {root / names.features} '
                         f'{root / names.frame_predictions}, then make them again: '
                         f'./saveFeatures.sh{names.flags()}')
 
-    clips = lists.train + lists.test
     # First what is quickly seen, then the numbers as they pass: each file is read once.
     well, wrong = find_clips(root, clips, n_features, n_classes, names, values=False)
-    refuse(wrong, len(clips), names, args.allow_missing)
+    refuse(args, wrong, clips)
     check_space(args, names, well)
     held_out = set(card.get('held_out', ()))
     attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
@@ -214,7 +224,7 @@ def main():
         files = {name: stack.enter_context(packing(root / name)) for name in contents}
         statistics.reserve(files[names.train], n_features)
         spoilt = pack(args, names, well, files, contents)
-        refuse(spoilt, len(well), names, args.allow_missing)
+        refuse(args, spoilt, well)
         wrong.update(spoilt)
         for name, (its, is_features) in contents.items():
             files[name].attrs.update(attrs)

@@ -23,12 +23,14 @@ class Work(NamedTuple):
 
     clips: list of Clip; folder: where the reports of the parts stand; finished: function of
     a clip, the frames of its whole result, else 0; results: function of a clip, the files
-    that are written for it, the last one last.
+    that are written for it, the last one last; seen: function of a clip, the clip with the
+    file that the stage reads, where its own file only says how large a part is.
     """
     clips: list
     folder: Path
     finished: Callable
     results: Callable
+    seen: Callable = lambda clip: clip
 
 
 def size(clip):
@@ -114,8 +116,16 @@ class Report:
         return [(name, reason) for name, (k, reason) in sorted(self.lines.items()) if k == kind]
 
 
+def failed_clips(folder):
+    """Names of the clips that a stage could not do, from the reports of all parts in a folder."""
+    numbers = [path.stem.removeprefix('part') for path in folder.glob('part*.txt')]
+    return {name for number in numbers if number.isdigit()
+            for name, _ in Report(folder, int(number)).of_kind('failed')}
+
+
 def begin(work, part, parts):
-    """Returns (clips of the part, those that are left, its Report), and says how many."""
+    """Returns (clips of the part, those that are left as they are read, its Report), and says
+    how many."""
     mine = deal(work.clips, parts)[part - 1]
     todo = [clip for clip in mine if not work.finished(clip)]
     print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
@@ -125,7 +135,7 @@ def begin(work, part, parts):
     report.lines = {name: line for name, line in report.lines.items()
                     if line[0] != 'failed' and name in finished_before}
     report.save()
-    return mine, todo, report
+    return mine, [work.seen(clip) for clip in todo], report
 
 
 def end(mine, report, part):

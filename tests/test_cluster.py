@@ -85,6 +85,36 @@ def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
         lines(*rnn, '--resubmit')
 
 
+def test_trainings_of_two_variants_are_two_jobs(small_set, tmp_path, monkeypatch, capsys):
+    root = copy_set(small_set, tmp_path / 'r')
+    qstat = tmp_path / 'qstat'
+    qstat.write_text('#!/bin/sh\necho "7.bw frameBasedTrain someone 0 R normal"\n')
+    qstat.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+
+    def job(*flags):
+        monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), *flags])
+        generate_pbs.main()
+        return capsys.readouterr().out.split()[-1]
+    train = ('--stage', 'frameBasedTrain')
+    assert job(*train) == 'frameBasedTrain'
+    (root / 'jobs' / 'jobs.txt').write_text('frameBasedTrain\t7.bw\tnow\n')
+    with pytest.raises(UserError, match='frameBasedTrain: may still run'):
+        job(*train, '--stream', 'rgb')
+    assert job(*train, '--stream', 'flow') == 'frameBasedTrain_flow'
+    lines = (root / 'jobs' / 'frameBasedTrain_flow.pbs').read_text().splitlines()
+    # as many characters as Torque takes
+    assert '#PBS -N frameBased_flow' in lines and '#PBS -o frameBasedTrain_flow.out' in lines
+    assert lines[-1].endswith(f'--stream flow --root {root} >>frameBasedTrain_flow.log 2>&1')
+    assert job(*train, '--fusion=slow') == 'frameBasedTrain_slow'
+    assert job(*train, '--fusion', 'slow', '--name', 'b') == 'frameBasedTrain_slow-b'
+    assert job('--stage', 'rnn', '--stream', 'flow', '--layer', 'pool5') == 'rnn_flow_pool5'
+    # whose files have its name, whatever it sees
+    assert job('--stage', 'rnn', '--stream', 'flow', '--name', 'deep') == 'rnn-deep'
+    (root / 'cluster.toml').write_text('stream = "flow"\n')
+    assert job('--stage', 'rnn') == 'rnn_flow'
+
+
 def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
     root = copy_set(small_set, tmp_path / 'r')
     (root / 'cluster.toml').write_text('ppn = 4\nwalltime = "01:00:00"\nparts = 3\n'

@@ -112,12 +112,19 @@ def test_choose_looks_at_validation_clips_alone(root, run):
     assert second['validation_loss'] == first['validation_loss'] and second['loss'] != first['loss']
 
 
-def test_clips_that_a_file_lacks_are_named(root, run):
+@pytest.mark.parametrize('kind', ['test', 'validation'])
+def test_the_file_that_lacks_clips_is_named(root, run, kind):
     lists = hf.read_lists(root)
-    found, _ = hf.read_predictions(root / FILES[1], lists.test)
-    hf.write_predictions(root / FILES[1], list(found.items())[1:], lists.classes, 'b', 1)
-    assert '1 clips are not in every file' in run(root, *FILES)
-    assert json.loads((root / 'results.jsonl').read_text())['n'] == len(lists.test) - 1
+    path = root / f'b_{kind}Predictions.hdf5'
+    found, _ = hf.read_predictions(path, lists.test + lists.train)
+    first = sorted(found)[0]
+    found.pop(first)
+    hf.write_predictions(path, found.items(), lists.classes, 'b', 1)
+    told, = [line for line in run(root, *FILES).splitlines() if 'left out' in line]
+    assert told == (f'{path}: this {kind} file lacks 1 clips that others hold, {first} first; they '
+                    'are left out')
+    assert json.loads((root / 'results.jsonl').read_text())['n'] == len(lists.test) - (
+        kind == 'test')
 
 
 @pytest.mark.parametrize('name', [FILES[1], 'b_validationPredictions.hdf5'])
@@ -132,8 +139,10 @@ def test_no_file_that_is_read_is_written_over(root, run, name):
     ([FILES[0]], 'two files'), ([*FILES, '--weights', 1], '2 numbers'),
     ([*FILES, '--weights', 1, -1], 'below 0'), ([*FILES, '--weights', 0, 0], 'all 0'),
     ([*FILES, '--weights', 1, 1, '--choose'], 'one of the two'),
-    ([FILES[0], 'c_testPredictions.hdf5'], 'not there'),
-    ([FILES[0], 'validationPredictions1024.hdf5'], 'in all of them'),
+    ([FILES[0], 'c_testPredictions.hdf5'], 'not there; made by: python rnn.py --name c --root'),
+    ([FILES[0], 'testPredictions1024_flow.hdf5', '--choose'],
+     'validationPredictions1024_flow.hdf5: not there; made by: python save_hdf5.py --stream flow'),
+    ([FILES[0], 'validationPredictions1024.hdf5'], 'no test clip of split 1 is in all'),
     ([FILES[0], 'c.hdf5', '--choose'], 'rename it'), ([*FILES, '--name', 'a/b'], 'not a path')])
 def test_refused_in_one_line(root, run, flags, why):
     with pytest.raises(UserError, match=why):

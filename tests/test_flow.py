@@ -1,6 +1,7 @@
 """Optical flow: known motions, bytes, files, the stage in parts, and the network that sees it."""
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,7 +19,7 @@ import helperFunctions as hf
 import opticalFlow
 import oneNodeSlurm
 from VGGNet import VGGNet
-from VGGNet_1024 import load_vgg_1024, start_from_pictures
+from VGGNet_1024 import VGGNet_1024, load_vgg_1024, start_from_pictures
 from bench.flow import move, textures
 from engine.augmentation import Augmentation, mirror, views
 from engine.errors import UserError
@@ -26,7 +27,9 @@ from engine.flow import (FlowWriter, colours, dequantise, flow_of_frames, get_me
                          save_flow, stored_frames, wheel)
 from engine.frames import FrameIterator
 from engine.modelfile import read_card, save_model
-from engine.video import FLOW_MEAN, Frames, count_frames, mean_of, preprocess, read_frames
+from engine.parts import deal
+from engine.video import (FLOW_MEAN, Frames, count_frames, mean_of, preprocess, preprocessing,
+                          read_frames)
 from smallSet import REPOSITORY, run, stage, vgg_set
 
 SIZE = ('--size', '64x48')
@@ -439,7 +442,100 @@ def test_without_flow_the_command_that_makes_it_is_named(small_set, tmp_path, mo
     save_model(tmp_path / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
     done = stage('frameBasedTrain.py', '--root', tmp_path, '--tiny', '--stream', 'flow')
     assert done.returncode == 1 and done.stderr.count('\n') == 1
-    assert "flow.json: not there; made by: ./saveFeatures.sh --local --stage" in done.stderr
+    assert "flow.json: not there; made by: ./saveFeatures.sh --stage opticalFlow --local" in done.stderr
+
+
+def without(root, target, *numbers):
+    """(a root of its own with the flow of these clips removed, those clips)."""
+    other = own(root, target)
+    gone = [clips_of(other)[number] for number in numbers]
+    for clip in gone:
+        hf.flow_path(other, clip).unlink()
+    return other, gone
+
+
+def flow_model(root):
+    """A VGG_1024_flow.model of random weights for the flow under root."""
+    numpy.random.seed(0)
+    model = VGGNet_1024((8, 8, 8, 8, 8), 32, 8, 32, 16)
+    start_from_pictures(model)
+    save_model(root / 'VGG_1024_flow.model', model, {
+        'kind': 'frames', 'stream': 'flow', 'shape': model.shape,
+        'classes': hf.read_lists(root).classes, 'flow': hf.flow_made_with(root),
+        'preprocessing': preprocessing(FLOW_MEAN, 'flow')})
+
+
+def one_error(done, *words):
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert done.stderr.count('\n') == 1 and done.stderr.startswith('error: ')
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_training_waits_for_the_flow_of_its_clips_and_names_the_command(root, tmp_path):
+    n = len(hf.read_lists(root).train)
+    # the last is a test clip, whose flow is not needed yet
+    other, gone = without(root, tmp_path / 'r', 3, 1, -1)
+    train = ('frameBasedTrain.py', '--root', other, '--tiny', '--features', 16, '--stream', 'flow')
+    done = stage(*train)
+    one_error(done, f'UCF-101_flow: 2 of {n} clips have no flow, {gone[1].name} first')
+    assert not (other / 'frameTraining_flow').exists()
+    command = re.search(r'made by: (.*) \(or without --local', done.stderr).group(1)
+    assert command == f'./saveFeatures.sh --stage opticalFlow --local --size 64x48 --root {other}'
+    assert run('bash', '-c', f'cd {REPOSITORY} && {command}').returncode == 0
+    assert flow_files(other) == flow_files(root)
+    done = stage(*train)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_clip_that_has_no_flow_for_good_is_left_out_and_named(root, tmp_path):
+    other, gone = without(root, tmp_path / 'r', 0, 1)
+    gone[0].path.write_text('no video')
+    assert stage('opticalFlow.py', 1, '--parts', 1, '--root', other, *SIZE).returncode == 3
+    done = stage('frameBasedTrain.py', '--root', other, '--tiny', '--features', 16, '--epochs', 1,
+                 '--stream', 'flow')
+    assert done.returncode == 3 and done.stdout.count('left out: ') == 1
+    assert f'left out: {hf.flow_path(other, gone[0])}: No such file' in done.stdout
+    done = stage('saveFeatures_1024.py', 1, '--parts', 1, '--root', other, '--stream', 'flow')
+    assert done.returncode == 3 and done.stdout.count('failed: ') == 1
+    # once the flow is there that clip alone is left, and a job would try it
+    shutil.copy(hf.flow_path(root, gone[0]), hf.flow_path(other, gone[0]))
+    done = run(REPOSITORY / 'saveFeatures.sh', '--root', other, '--stream', 'flow', '--dry-run',
+               '--parts', 1)
+    assert done.stderr.splitlines()[-1].split()[3:6] == ['23', '1', '0'], done.stderr
+    done = stage('saveFeatures_1024.py', 1, '--parts', 1, '--root', other, '--stream', 'flow')
+    assert done.returncode == 0 and '23 finished before' in done.stdout
+
+
+def test_a_part_of_the_features_waits_for_the_flow_of_its_own_clips(root, tmp_path):
+    parts = deal(clips_of(root), 2)
+    other, _ = without(root, tmp_path / 'r')
+    flow_model(other)
+    extract = ('saveFeatures_1024.py', '--parts', 2, '--root', other, '--stream', 'flow')
+    gone = parts[1][1:3]
+    for clip in gone:
+        hf.flow_path(other, clip).unlink()
+    one_error(stage(*extract, 2), f'2 of {len(parts[1])} clips have no flow, {gone[0].name} first',
+              '--stage opticalFlow')
+    assert not (other / 'UCF-101_features_flow').exists()
+    done = stage(*extract, 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    # Parts are the same whatever of the flow is there, and what is finished needs it no more.
+    made = {path.stem for path in (other / 'UCF-101_features_flow').rglob('*.npy')}
+    assert made == {clip.name for clip in parts[0]}
+    for clip in parts[0]:
+        hf.flow_path(other, clip).unlink()
+    done = stage(*extract, 1)
+    assert done.returncode == 0 and f'{len(made)} finished before' in done.stdout
+
+    done = stage('save_hdf5.py', '--root', other, '--stream', 'flow')
+    one_error(done, f'{len(parts[1])} of 24 clips have no good features; make them: '
+              './saveFeatures.sh --stage opticalFlow --local --size 64x48 --root',
+              f'as 2 have no flow, {[c for c in clips_of(root) if c in gone][0].name} first; then '
+              './saveFeatures.sh --stream flow (or --local)')
+    for clip in gone:
+        shutil.copy(hf.flow_path(root, clip), hf.flow_path(other, clip))
+    done = stage('save_hdf5.py', '--root', other, '--stream', 'flow')
+    one_error(done, 'make them: ./saveFeatures.sh --stream flow (or --local)')
 
 
 def test_features_and_predictions_of_the_other_stream_are_refused(undisturbed, tmp_path):

@@ -176,6 +176,8 @@ def test_another_class_list_is_refused_naming_both(tmp_path):
     ('validationPredictions1024_flow_late.hdf5', 'python save_hdf5.py --stream flow --fusion late'),
     ('RNN_testPredictions.hdf5', 'python rnn.py'),
     ('RNN_flow_testPredictions.hdf5', 'python rnn.py --stream flow'),
+    ('RNN_validationPredictions.hdf5', 'python rnn.py'),
+    ('deep_validationPredictions.hdf5', 'python rnn.py --name deep'),
     ('deep_testPredictions.hdf5', 'python rnn.py --name deep')])
 def test_a_prediction_file_tells_who_makes_it(name, command):
     assert hf.maker_of(f'dir/{name}') == f'{command} --root dir'

@@ -1,6 +1,7 @@
 """The recurrent network and stage 6: numbers, resuming, testing, bad input."""
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import helperFunctions as hf
 import rnn
 from RNNNet import RNNNet, load_rnn
 from engine.errors import UserError
-from engine.modelfile import save_model
+from engine.modelfile import read_card, save_model
 from engine.training import reseed
 from engine.truncated import sequence_loss, step_weights
 
@@ -407,6 +408,34 @@ def test_other_inference_without_training_again(root, run):
     with h5py.File(root / other['predictions']) as f:
         assert f.attrs['readout'] == 'max' and {len(data) for data in f.values()} == {4}
     assert (root / 'RNN-segments3x4-reversed-max_validationPredictions.hdf5').exists()
+
+
+def test_a_model_of_another_variant_names_the_flags_to_add(root, run):
+    names = hf.Names('flow', layer='pool5')
+    for name in (hf.TRAIN_HDF5, hf.TEST_HDF5):
+        shutil.copy(root / name, root / names.of(name))
+    flags = ('--stream', 'flow', '--layer', 'pool5')
+    run(root, *flags)
+    before = (root / 'RNN_flow_pool5.model').read_bytes()
+    for wrong in (('--name', 'RNN_flow_pool5', '--test-only'), ('--start-from', 'RNN_flow_pool5')):
+        with pytest.raises(UserError, match='RNN_flow_pool5.model: was trained with --stream flow '
+                                            '--layer pool5; add that$'):
+            run(root, *wrong)
+    assert not (root / 'RNN.training').exists()
+    # what it says is right, also where one of two is there, and where the others' data are gone
+    for name in (hf.TRAIN_HDF5, hf.TEST_HDF5):
+        (root / name).unlink()
+    with pytest.raises(UserError, match='with --layer pool5; add that$'):
+        run(root, '--name', 'RNN_flow_pool5', '--test-only', '--stream', 'flow')
+    run(root, '--name', 'RNN_flow_pool5', '--test-only', *flags)
+    run(root, '--name', 'longer', '--start-from', 'RNN_flow_pool5', *flags)
+    assert (root / 'RNN_flow_pool5.model').read_bytes() == before
+    # the other way round
+    card = read_card(root / 'longer.model')
+    save_model(root / 'RNN.model', load_rnn(root / 'longer.model')[0], {
+        key: value for key, value in card.items() if key not in ('stream', 'fusion', 'layer')})
+    with pytest.raises(UserError, match='with --stream rgb --layer fc7; add that$'):
+        run(root, '--name', 'RNN', '--test-only', *flags)
 
 
 def test_a_saved_network_gives_the_same_scores(tmp_path):
