@@ -17,9 +17,9 @@ and every stage subtracts it. So the model computes what the source computes.
 
 What the source lacks is an error that names it; with --random-rest those layers start
 at random, and the card says so; with --pass-rest convolutions that it lacks hand on what
-comes in (trained features through random ones are worth less). Narrower blocks after those
-in the source make a quick network for trials: --channels 64,128,256,128,128 --hidden 1024
---input-size 96.
+comes in, all made smaller by one factor (trained features through random ones are worth
+less). Narrower blocks after those in the source make a quick network for trials:
+--channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
 import re
 from pathlib import Path
@@ -131,10 +131,12 @@ def main():
     source = args.input or ('torch' if form == 'torch' else 'bgr')
     if CONVS[0] not in missing:
         adapt_input(model, *INPUTS[source])
-    passing = pass_on(model, missing) if args.pass_rest else []
+    if missing:
+        pictures = smooth_pictures(model)
+    passing = pass_on(model, missing, pictures) if missing and args.pass_rest else []
     missing = [name for name in missing if name not in passing]
     if missing:
-        scale_random(model, missing)
+        scale_random(model, missing, pictures)
     origin = f'{args.source.name}: {", ".join(name for name in CONVS + LINEARS if name in layers)}'
     if passing:
         origin += f'; handing on their input: {", ".join(passing)}'
@@ -148,8 +150,21 @@ def main():
     print(f'wrote {out} from {origin}; next: python frameBasedTrain.py --root {args.root}')
 
 
-def pass_on(model, names):
-    """Makes the square convolutions among `names` hand on what comes in; returns their names."""
+def smooth_pictures(model):
+    """(4, 3, S, S) preprocessed random ones, as no real one is at hand."""
+    coarse = numpy.random.uniform(0, 255, (4, 3, 8, 8)).astype(numpy.float32)
+    size = model.shape['input_size']
+    with chainer.no_backprop_mode():
+        return F.resize_images(coarse, (size, size)).array - numpy.array(
+            model.mean, numpy.float32)[:, None, None]
+
+
+def pass_on(model, names, pictures):
+    """Makes the square convolutions among `names` hand on what comes in; returns their names.
+
+    They share out what brings pool5 to deviation 1: fc6's gradient grows with what comes into
+    it, and with the thousands that trained layers give it could not learn at any usual rate.
+    """
     square = [name for name in names
               if name in CONVS and model[name].W.shape[0] == model[name].W.shape[1]]
     for name in square:
@@ -157,21 +172,21 @@ def pass_on(model, names):
         weight[...] = 0
         # the middle of the 3x3 kernel, each channel to itself; the ReLU changes nothing then
         numpy.einsum('iiyx->iyx', weight)[:, 1, 1] = 1
+    with chainer.no_backprop_mode():
+        scale = float(model.convolutions(pictures).array.std()) or 1.0
+    for name in square:
+        model[name].W.array *= scale ** (-1 / len(square))
     return square
 
 
-def scale_random(model, names):
+def scale_random(model, names, pictures):
     """Scales layers that start at random so that what they give has deviation 1.
 
     The trained layers before them give hundreds, which would throw any usual learning
-    rate off. Mishkin & Matas 2016, "All you need is a good init", on smooth random
-    pictures, as no real one is at hand.
+    rate off. Mishkin & Matas 2016, "All you need is a good init".
     """
-    size = model.shape['input_size']
-    coarse = numpy.random.uniform(0, 255, (4, 3, 8, 8)).astype(numpy.float32)
     with chainer.no_backprop_mode(), chainer.using_config('train', False):
-        h = F.resize_images(coarse, (size, size)) - numpy.array(
-            model.mean, numpy.float32)[:, None, None]
+        h = pictures
         for name in CONVS + LINEARS:
             out = model[name](h)
             if name in names:

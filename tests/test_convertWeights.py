@@ -15,6 +15,7 @@ import pytest
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
+import chainer.functions as F
 import convertWeights
 import weightWriters as ww
 from VGGNet import load_vgg
@@ -283,8 +284,16 @@ def test_pass_rest_hands_on_what_comes_in(tmp_path):
               if model[n].W.shape[0] == model[n].W.shape[1]]
     assert square and f'handing on their input: {", ".join(square)}; random' in card['source']
     h = numpy.random.RandomState(0).rand(2, model[square[-1]].W.shape[0], 4, 4).astype('f')
+    share = float(model[square[0]].W.array.max())
+    assert 0 < share != 1
     for name in square:
-        numpy.testing.assert_array_equal(model[name](h).array, h)
+        numpy.testing.assert_allclose(model[name](h).array, share * h, rtol=1e-6)
+    # What they hand on is what comes out of the last trained layer, at a deviation near 1.
+    coarse = numpy.random.RandomState(1).uniform(0, 255, (4, 3, 8, 8)).astype('f')
+    size = model.shape['input_size']
+    pictures = F.resize_images(coarse, (size, size)).array.transpose(0, 2, 3, 1).astype('u1')
+    with chainer.no_backprop_mode():
+        assert 0.3 < model.convolutions(pictures).array.std() < 3
 
 
 # --------------------------------------------------------------------- bad input
