@@ -135,7 +135,12 @@ class Networks:
             if theirs != ours:
                 raise UserError(f'{path}: made for other classes than {self.path}: for {theirs} '
                                 f'where that has {ours}; {hint}')
-        if card.get('features') != digest or card.get('layer', hf.LAYERS[0]) != hf.LAYERS[0]:
+        for field, usual in hf.Names()._asdict().items():
+            if card.get(field, usual) != usual:
+                raise UserError(f'{path}: trained with --{field} {card[field]}, which predict.py '
+                                f'does not take from {self.path}; give --rnn another, or add '
+                                '--no-rnn')
+        if card.get('features') != digest:
             raise UserError(f'{path}: trained on other features than those of {self.path}; {hint}')
         self.names['rnn'] = card.get('method', 'RNN')
         return card.get('settings', {})

@@ -356,7 +356,8 @@ def test_networks_that_do_not_belong_together_are_refused(root, tmp_path):
     for changes, why in (({'features': 'of another'}, 'other features'),
                          ({'classes': card['classes'][::-1]}, 'other classes'),
                          ({'classes': card['classes'][:-1]}, 'for None where'),
-                         ({'layer': 'pool5'}, 'other features')):
+                         ({'layer': 'pool5'}, '--layer pool5, which predict.py does not take'),
+                         ({'stream': 'flow'}, '--stream flow')):
         save_rnn(own, **changes)
         text = refusal()
         assert why in text and 'RNN.model' in text and hf.FRAME_MODEL in text
