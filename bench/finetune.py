@@ -5,8 +5,7 @@ and backward with dropout, and updates these by MomentumSGD with weight decay. "
 the convolutions' products alone would allow (bench/vgg.py), three times as many where they learn.
 
     python -m bench.finetune
-    python -m bench.finetune --batch 36 --turns 5 --chainer
-    python -m bench.finetune --train-layers all --batch 12 --chainer
+    python -m bench.finetune --train-layers 2 all --turns 5 --chainer
 """
 import argparse
 import statistics
@@ -23,6 +22,8 @@ from VGGNet_1024 import TRAIN_LAYERS, VGGNet_1024
 from bench.vgg import MEAN, products, torch, torch_module
 from engine import optimizers
 from engine.video import preprocess
+
+ALL_BATCH = 12  # what all layers keep for the backward pass would fill the memory
 
 
 def in_chainer(model, frames, labels, fast):
@@ -67,35 +68,44 @@ def in_torch(model, frames, labels):
     return run
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--batch', type=int, default=36, help='frames (default: 36)')
-    parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
-    parser.add_argument('--train-layers', choices=('2', '3', 'all'), default='2',
-                        help='what learns (default: 2, fc7 and fc8)')
-    parser.add_argument('--chainer', action='store_true',
-                        help="Chainer's own convolutions, too: slow, so of six frames only")
-    args = parser.parse_args()
-
+def compare(args, train_layers):
     random = numpy.random.RandomState(0)
     numpy.random.seed(0)
     model = VGGNet_1024()
-    model.trained = TRAIN_LAYERS[args.train_layers]
-    frames = random.randint(0, 256, (args.batch, 224, 224, 3)).astype('u1')
-    labels = random.randint(0, 101, args.batch).astype('i')
+    model.trained = TRAIN_LAYERS[train_layers]
+    convolutions_learn = 'conv1_1' in model.trained
+    batch = min(args.batch, ALL_BATCH) if convolutions_learn else args.batch
+    frames = random.randint(0, 256, (batch, 224, 224, 3)).astype('u1')
+    labels = random.randint(0, 101, batch).astype('i')
     contenders = {'ours': in_chainer(model, frames, labels, True)}
-    amount = {'ours': args.batch, 'PyTorch': args.batch, 'Chainer': min(6, args.batch)}
+    amount = {'ours': batch, 'PyTorch': batch, 'Chainer': min(6, batch)}
     if args.chainer:
         contenders['Chainer'] = in_chainer(model, frames[:6], labels[:6], False)
     if torch is not None:
         contenders['PyTorch'] = in_torch(model, frames, labels)
     limit = products(model, 224)
     seconds = bench.take_turns(contenders, args.turns)
-    limit = statistics.median([limit, products(model, 224)]) / (1 + 2 * (args.train_layers == 'all'))
-    print(f'\nstep of stage 1, --train-layers {args.train_layers}, batch {args.batch}, {bench.CORES} threads, {args.turns} turns')
+    limit = statistics.median([limit, products(model, 224)]) / (3 if convolutions_learn else 1)
+    print(f'\nstep of stage 1, --train-layers {train_layers}, batch {batch}, {bench.CORES} threads, '
+          f'{args.turns} turns')
     bench.table(seconds, amount, 'frames')
     print(f'{"products":30} {limit:12.2f}')
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--batch', type=int, default=36,
+                        help=f'frames (default: 36; at most {ALL_BATCH} where convolutions learn)')
+    parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
+    parser.add_argument('--train-layers', nargs='+', choices=('2', '3', 'all'),
+                        default=['2', '3', 'all'],
+                        help='what learns: a table each (default: fc7 and fc8; fc6 too; all)')
+    parser.add_argument('--chainer', action='store_true',
+                        help="Chainer's own convolutions, too: slow, so of six frames only")
+    args = parser.parse_args()
+    for train_layers in args.train_layers:
+        compare(args, train_layers)
 
 
 if __name__ == '__main__':
