@@ -463,6 +463,21 @@ def test_sequences_of_flow_never_run_backward(stream, reverse):
     assert rnn.parse(rnn.get_parser(), ['--stream', stream]).reverse is reverse
 
 
+def test_the_deep_video_lstm():
+    """Ng et al. 2015: five layers of 512, a softmax at every step, which no later step reaches."""
+    model, xs, *_ = example('lstm', hidden=0, batch_norm=False, cells=(512,) * 5)
+    assert [p.shape for name, p in sorted(model.namedparams()) if name.endswith('w_h')] == (
+        [(2048, 512)] * 5)
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        scores = model(xs).array.reshape(*xs.shape[:2], 3)
+        for changed in range(len(xs)):
+            other = xs.copy()
+            other[changed] += 50
+            model.reset_state()
+            differs = (model(other).array.reshape(scores.shape) != scores).any(axis=(1, 2))
+            assert list(differs) == [t >= changed for t in range(len(xs))]
+
+
 def test_cells_a_layer():
     def cells(*flags):
         args = rnn.parse(rnn.get_parser(), flags)
