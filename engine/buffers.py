@@ -5,7 +5,7 @@ import threading
 import numpy
 
 # Forgets the oldest, so that shapes that change do not heap up.
-_spare = collections.deque(maxlen=32)
+_spare = collections.deque(maxlen=64)
 _lock = threading.Lock()
 
 

@@ -103,7 +103,7 @@ class Kernel:
 
     def __init__(self, library, threads):
         self.library, self.threads, self.lanes = library, threads, library.lanes()
-        self.work = [empty(0)] * threads
+        self.work, self.scratch = [empty(0)] * threads, empty(0)
         self.lock = threading.Lock()
 
     def __enter__(self):
@@ -149,6 +149,12 @@ class Kernel:
         return _Layer(*where, *x.shape[:3], channels, x.shape[3],
                       0 if out is None else out.shape[3], mean is not None,
                       x.dtype == numpy.uint8, relu, pool, tiles)
+
+    def space(self, *sizes):
+        """Flat arrays of so many floats, of any content; the next call hands them out again."""
+        if len(self.scratch) < sum(sizes):
+            self.scratch = empty(sum(sizes))
+        return numpy.split(self.scratch[:sum(sizes)], numpy.cumsum(sizes)[:-1])
 
     def run(self, name, layer, *arrays, work=0):
         """Calls a function of the library in all threads, with `work` floats of each one's."""

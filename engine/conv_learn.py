@@ -97,14 +97,15 @@ class _ConvStack(chainer.FunctionNode):
                 of_layer = kernel.layer(x, W.shape[1], 0, out, whole=whole, pool=self.pools[level])
                 kernel.run('through_output', of_layer, g, gz)
                 give_back(g, out, whole)
-                if 1 + 2 * level in indexes:
+                if {1 + 2 * level, 2 + 2 * level} & set(indexes):
                     gradients[1 + 2 * level], gradients[2 + 2 * level] = self._of_weights(
                         x, gz, W.shape, level == 0)
-                if level or 0 in indexes:
-                    turned = numpy.ascontiguousarray(W[:, :, ::-1, ::-1].swapaxes(0, 1))
-                    nothing = numpy.zeros(W.shape[1], numpy.float32)
-                    g = borrow(numpy, (*x.shape[:3], kernel.padded(W.shape[1])))
-                    kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)
+                if min(indexes) > 2 * level:  # nothing below wants a gradient
+                    break
+                turned = numpy.ascontiguousarray(W[:, :, ::-1, ::-1].swapaxes(0, 1))
+                nothing = numpy.zeros(W.shape[1], numpy.float32)
+                g = borrow(numpy, (*x.shape[:3], kernel.padded(W.shape[1])))
+                kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)
                 give_back(gz)
             if 0 in indexes:
                 gradients[0] = numpy.ascontiguousarray(
@@ -120,8 +121,8 @@ class _ConvStack(chainer.FunctionNode):
         frames = max(1, min(len(x), MOST_BYTES // (4 * 36 * kernel.tiles(x[:1]) * sum(widths))))
         tiles = kernel.tiles(x[:frames])
         # Some floats between two points, as point_stride of winograd.c has it.
-        v, t = [borrow(numpy, (36 * (tiles * width + 3 * kernel.lanes),)) for width in widths]
-        u = borrow(numpy, (36, ins, widths[1]))
+        v, t, u = kernel.space(*(36 * (tiles * width + 3 * kernel.lanes) for width in widths),
+                               36 * ins * widths[1])
         u[...] = 0
         gb = numpy.zeros(widths[1])
         for begin in range(0, len(x), frames):
@@ -132,8 +133,7 @@ class _ConvStack(chainer.FunctionNode):
             kernel.run('spread_gradient', kernel.layer(g, g.shape[3], tiles), t)
             kernel.run('add_products', of_input, v, t, u)
             gb += g.sum(axis=(1, 2)).sum(axis=0)
-        gW = conv.weights_gradient(u[:, :, :outs])
-        give_back(v, t, u)
+        gW = conv.weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
         return gW, gb[:outs].astype(numpy.float32)
 
 

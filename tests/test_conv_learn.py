@@ -155,6 +155,23 @@ def test_no_gradient_of_an_input_that_wants_none_and_none_twice():
         y.backward(enable_double_backprop=True)
 
 
+@pytest.mark.parametrize('learns', [(0, 0, 1), (0, 1, 0), (1, 0, 0), (1, 0, 1)])
+def test_some_layers_alone(learns):
+    layers = make_layers([8, '12', 10])
+    x, every = noise((2, 3, 9, 9)), variables(layers, 'f')
+    some = [(w, b, pool) if learn else (w.array, b.array, pool)
+            for (w, b, pool), learn in zip(variables(layers, 'f'), learns)]
+    for weights in (every, some):
+        y = conv_learn.conv_stack(x, weights)
+        y.grad = noise(y.shape)
+        y.backward()
+    for (w, b, _), (w1, b1, _), learn in zip(every, some, learns):
+        if learn:
+            assert numpy.array_equal(w.grad, w1.grad) and numpy.array_equal(b.grad, b1.grad)
+        else:
+            assert isinstance(w1, numpy.ndarray)
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(chainer.utils.type_check.InvalidType):
         conv_learn.conv_stack(noise((1, 4, 8, 8)), variables(make_layers([8]), 'f'))
