@@ -116,13 +116,13 @@ stages: $(ROOT)/done/singleFrameAccuracy $(ROOT)/done/confusion
 	@$(RUN) results.py --root $(ROOT)
 
 # ---- the second stream -------------------------------------------------------
-# It learns more slowly than the pictures' network, hence the epochs.
+# It learns in all layers, and more slowly than the pictures' network, hence the flags.
 
 FLOW = $(STAGE) --stream flow
 
 flow: demo
 	PYTHON=$(RUN) ./saveFeatures.sh --stage opticalFlow --local $(WHERE) --parts $(PARTS) $(OR_NAMED)
-	$(RUN) frameBasedTrain.py $(FLOW) $(FRAME_FLAGS) --epochs 10 $(OR_NAMED)
+	$(RUN) frameBasedTrain.py $(FLOW) $(FRAME_FLAGS) --epochs 10 --schedule linear --clip 1 $(OR_NAMED)
 	PYTHON=$(RUN) ./saveFeatures.sh --local $(FLOW) --parts $(PARTS) $(OR_NAMED)
 	$(RUN) save_hdf5.py $(WHERE) --stream flow $(PACK_FLAGS) $(OR_NAMED)
 	$(RUN) normalizeData.py $(WHERE) --stream flow

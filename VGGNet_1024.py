@@ -150,8 +150,8 @@ def spread(W, n, even=False):
     """An image network's weights (O, C, ...) over n moments: (O, n C, ...).
 
     The n shares of each output add up to 1, so that on what stands still it answers as before.
-    They are drawn, normal around 1/n with that deviation: all alike would be a saddle, where
-    no gradient leads to the order of the moments. With `even` all are 1/n.
+    They are drawn, around 1/n and about as far from it: all alike would be a saddle, where no
+    gradient leads to the order of the moments. With `even` all are 1/n.
     """
     shares = numpy.full((n, len(W)), 1 / n)
     if not even and n > 1:

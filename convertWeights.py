@@ -131,12 +131,13 @@ def main():
     source = args.input or ('torch' if form == 'torch' else 'bgr')
     if CONVS[0] not in missing:
         adapt_input(model, *INPUTS[source])
-    if missing:
-        pictures = smooth_pictures(model)
-    passing = pass_on(model, missing, pictures) if missing and args.pass_rest else []
+    passing = pass_on(model, missing) if args.pass_rest else []
     missing = [name for name in missing if name not in passing]
-    if missing:
-        scale_random(model, missing, pictures)
+    if missing or passing:
+        pictures = smooth_pictures(model)
+        scale_random(model, [name for name in missing if name in CONVS], pictures)
+        scale_passing(model, passing, pictures)
+        scale_random(model, [name for name in missing if name in LINEARS], pictures)
     origin = f'{args.source.name}: {", ".join(name for name in CONVS + LINEARS if name in layers)}'
     if passing:
         origin += f'; handing on their input: {", ".join(passing)}'
@@ -159,12 +160,8 @@ def smooth_pictures(model):
             model.mean, numpy.float32)[:, None, None]
 
 
-def pass_on(model, names, pictures):
-    """Makes the square convolutions among `names` hand on what comes in; returns their names.
-
-    They share out what brings pool5 to deviation 1: fc6's gradient grows with what comes into
-    it, and with the thousands that trained layers give it could not learn at any usual rate.
-    """
+def pass_on(model, names):
+    """Makes the square convolutions among `names` hand on what comes in; returns their names."""
     square = [name for name in names
               if name in CONVS and model[name].W.shape[0] == model[name].W.shape[1]]
     for name in square:
@@ -172,11 +169,20 @@ def pass_on(model, names, pictures):
         weight[...] = 0
         # the middle of the 3x3 kernel, each channel to itself; the ReLU changes nothing then
         numpy.einsum('iiyx->iyx', weight)[:, 1, 1] = 1
-    with chainer.no_backprop_mode():
-        scale = float(model.convolutions(pictures).array.std()) or 1.0
-    for name in square:
-        model[name].W.array *= scale ** (-1 / len(square))
     return square
+
+
+def scale_passing(model, names, pictures):
+    """Shares out among layers that hand on what brings pool5 to deviation 1.
+
+    fc6's gradient grows with what comes into it, and with the thousands that trained layers
+    give it could not learn at any usual rate.
+    """
+    if names:
+        with chainer.no_backprop_mode():
+            scale = float(model.convolutions(pictures).array.std()) or 1.0
+        for name in names:
+            model[name].W.array *= scale ** (-1 / len(names))
 
 
 def scale_random(model, names, pictures):

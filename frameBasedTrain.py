@@ -50,7 +50,7 @@ from engine.video import preprocess, preprocessing
 from engine.workers import add_communicator, get_workers
 
 FOLDER = 'frameTraining'
-# The fewest layers that let those learn that join frames.
+# The fewest layers that let those learn that join frames; of flow all.
 DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
 
 
@@ -66,7 +66,8 @@ def get_parser():
                             'or scratch: all, and nothing but shape and mean from VGG.model. '
                             'The layers that join frames must learn to tell their order, hence '
                             'the default: 2 for single frames, 3 for late fusion, all for early '
-                            'and slow')
+                            'and slow; and all for flow, whose x and y the first layer must '
+                            'learn to tell apart')
     group.add_argument('--apart', type=hf.whole(1), default=None, metavar='N',
                        help=f'frames between the two towers of late fusion (default: {APART})')
     group = parser.add_argument_group('optimisation')
@@ -110,7 +111,8 @@ def get_parser():
                        help="frozen fc6's answers up to this size are held in memory, 16 KB a "
                             'frame: one that comes again is neither decoded nor computed again. '
                             'The held-out frames come first; training frames only if nothing '
-                            'changes them (--no-flip). 0 for none (default: 2)')
+                            'changes them (--no-flip). 0 for none; each worker of '
+                            '--communicator has its own (default: 2)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
     hf.add_device(parser)
@@ -144,7 +146,8 @@ def parse(parser):
         raise UserError('--memory: 0 or more')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
-    args.train_layers = args.train_layers or DEFAULT_LAYERS[args.fusion]
+    args.train_layers = args.train_layers or (
+        'all' if args.stream == 'flow' else DEFAULT_LAYERS[args.fusion])
     return args
 
 

@@ -153,8 +153,8 @@ def job_text(args, job, folder, commands):
         name = (args.name or stage_of(args).JOB) + job.removeprefix('part')
     elif args.scheduler != 'slurm':
         # Torque takes 15 characters, and the last ones tell one training from another.
-        rest = job.removeprefix(args.stage)
-        name = (args.stage[:max(15 - len(rest), 3)] + rest)[:15]
+        rest = job.removeprefix(args.stage)[-12:]
+        name = args.stage[:15 - len(rest)] + rest
     # A scheduler shows what it caught only when the job is over, hence a log of our own.
     workers = args.nodes * args.processes
     launcher = args.launcher or (f'mpiexec -n {workers}' if workers > 1 else '')

@@ -531,9 +531,11 @@ def flow_maker(root, split=1):
     return f'./saveFeatures.sh --stage opticalFlow --local{"".join(words)} --root {root}'
 
 
-def without_flow(root, clips):
-    """Those of the clips whose flow is not there."""
-    return [clip for clip in clips if not flow_path(root, clip).exists()]
+def waiting_for_flow(root, clips):
+    """Those of the clips whose flow is not there, and that opticalFlow.py has not given up."""
+    failed = failed_clips(Path(root) / clips_folder('flow'))
+    return [clip for clip in clips
+            if clip.name not in failed and not flow_path(root, clip).exists()]
 
 
 def check_flow(root, clips, split, finished=lambda clip: False):
@@ -541,12 +543,9 @@ def check_flow(root, clips, split, finished=lambda clip: False):
 
     Those that opticalFlow.py could not do are not waited for, nor those that are `finished`.
     """
-    folder = Path(root) / clips_folder('flow')
-    failed = failed_clips(folder)
-    missing = [clip for clip in without_flow(root, clips)
-               if clip.name not in failed and not finished(clip)]
+    missing = [clip for clip in waiting_for_flow(root, clips) if not finished(clip)]
     if missing:
-        raise UserError(f'{folder}: {len(missing)} of {len(clips)} clips have no flow, '
+        raise UserError(f'{Path(root) / clips_folder("flow")}: {len(missing)} of {len(clips)} clips have no flow, '
                         f'{missing[0].name} first; made by: {flow_maker(root, split)} (or without '
                         '--local, as batch jobs)')
 

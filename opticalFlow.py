@@ -69,15 +69,15 @@ def get_parser():
                        help='clips at once, each on about a core (default: 2)')
     group = parser.add_argument_group('flow')
     group.add_argument('--method', choices=METHODS, default=hf.FLOW_DECIDES['method'],
-                       help='speeds and errors of each: docs/flow.md (default: dis-fast)')
+                       help='speeds and errors of each: docs/flow.md (default: %(default)s)')
     group.add_argument('--step', type=hf.whole(1), default=hf.FLOW_DECIDES['step'],
                        metavar='N',
                        help='take every Nth frame, and the flow from one of these to the next '
-                            '(default: 1)')
+                            '(default: %(default)s)')
     group.add_argument('--bound', type=pixels, default=hf.FLOW_DECIDES['bound'],
                        metavar='PIXELS',
                        help='what moves farther from frame to frame is taken to move so far; a '
-                            'stored byte is a 127th of it (default: 20)')
+                            'stored byte is a 127th of it (default: %(default)g)')
     group.add_argument('--size', type=frame_size,
                        default=tuple(hf.FLOW_DECIDES['size']), metavar='WxH',
                        help='frames are scaled to this before, and flow is in its pixels '

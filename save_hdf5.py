@@ -144,7 +144,7 @@ def pack(args, names, clips, files, contents):
 def made_by(args, clips):
     """The command that makes the clips' features; before it, where it is missing, of the flow."""
     command = f'./saveFeatures.sh{hf.names_of(args).flags()} (or --local)'
-    missing = hf.without_flow(args.root, clips) if args.stream == 'flow' else []
+    missing = hf.waiting_for_flow(args.root, clips) if args.stream == 'flow' else []
     if not missing:
         return command
     return (f'{hf.flow_maker(args.root, args.split)}, as {len(missing)} have no flow, '

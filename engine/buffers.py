@@ -4,23 +4,31 @@ import threading
 
 import numpy
 
-# Forgets the oldest, so that shapes that change do not heap up.
+# Bytes, given back before. Forgets the oldest, so that sizes that change do not heap up.
 _spare = collections.deque(maxlen=64)
 _lock = threading.Lock()
 
 
 def borrow(xp, shape, dtype=numpy.float32):
-    """xp.empty(shape, dtype), if possible one given back before."""
-    if xp is numpy:  # CuPy does this itself
-        with _lock:
-            for k, buffer in enumerate(_spare):
-                if buffer.shape == shape and buffer.dtype == dtype:
-                    del _spare[k]
-                    return buffer
-    return xp.empty(shape, dtype)
+    """xp.empty(shape, dtype), if possible in memory given back before."""
+    if xp is not numpy:  # CuPy does this itself
+        return xp.empty(shape, dtype)
+    size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+    with _lock:
+        # A last batch is smaller than the others; it takes the memory of theirs.
+        fitting = [k for k, spare in enumerate(_spare) if size <= len(spare) <= 2 * size]
+        if fitting:
+            best = min(fitting, key=lambda k: len(_spare[k]))
+            memory = _spare[best]
+            del _spare[best]
+        else:
+            memory = numpy.empty(size, numpy.uint8)
+    return memory[:size].view(dtype).reshape(shape)
 
 
 def give_back(*buffers):
-    """Whoever gives an array back must not use it, or a view of it, any more."""
+    """Takes what `borrow` gave, or views of it. None of it may be used any more."""
     with _lock:
-        _spare.extend(b for b in buffers if isinstance(b, numpy.ndarray))
+        # Those of CuPy, or of what stands in for it, are not from here.
+        _spare.extend(b.base for b in buffers
+                      if isinstance(b, numpy.ndarray) and b.base is not None)

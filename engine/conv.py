@@ -133,7 +133,7 @@ class Kernel:
         tiles = self.tiles(x)
         # As many blocks for every thread, and none longer than the cache likes.
         most = MOST_TILES * (2 if weights[0].nbytes > LARGE_WEIGHTS else 1)
-        blocks = -(-tiles // (most * self.threads)) * self.threads
+        blocks = max(1, -(-tiles // (most * self.threads)) * self.threads)
         layer = self.layer(x, channels, -(-tiles // blocks), out, weights, whole, mean, relu, pool)
         self.run('convolve', layer, work=self.library.work_size(ctypes.byref(layer)))
 
@@ -206,8 +206,9 @@ class _Compiled:
             self._plan(*x.shape[:3])
             self._fill(len(self.shapes) - 1, x)
             channels = self.shapes[-1][0]
-            return numpy.ascontiguousarray(
-                self.outs[-1][:len(x), :, :, :channels].transpose(0, 3, 1, 2))
+            # A copy always: a buffer of 1x1 maps would be contiguous this way, too.
+            return numpy.array(self.outs[-1][:len(x), :, :, :channels].transpose(0, 3, 1, 2),
+                               order='C')
 
     def _fill(self, level, x):
         """The output of layer ``level`` for the frames ``x``, to the front of its buffer."""

@@ -77,7 +77,7 @@ class _ConvStack(chainer.FunctionNode):
                                 None if level else self.no_mean, pool=pool, whole=whole)
                 self.held.append((h, out, whole))
                 h = out
-        return numpy.ascontiguousarray(h[..., :len(W)].transpose(0, 3, 1, 2)),
+        return _channels_first(h[..., :len(W)]),
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
@@ -97,19 +97,23 @@ class _ConvStack(chainer.FunctionNode):
                 of_layer = kernel.layer(x, W.shape[1], 0, out, whole=whole, pool=self.pools[level])
                 kernel.run('through_output', of_layer, g, gz)
                 give_back(g, out, whole)
+                wanted = min(indexes) <= 2 * level  # by something below
                 if {1 + 2 * level, 2 + 2 * level} & set(indexes):
                     gradients[1 + 2 * level], gradients[2 + 2 * level] = self._of_weights(
                         x, gz, W.shape, level == 0)
-                if min(indexes) > 2 * level:  # nothing below wants a gradient
-                    break
-                turned = numpy.ascontiguousarray(W[:, :, ::-1, ::-1].swapaxes(0, 1))
-                nothing = numpy.zeros(W.shape[1], numpy.float32)
-                g = borrow(numpy, (*x.shape[:3], kernel.padded(W.shape[1])))
-                kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)
+                if wanted:
+                    turned = numpy.ascontiguousarray(W[:, :, ::-1, ::-1].swapaxes(0, 1))
+                    nothing = numpy.zeros(W.shape[1], numpy.float32)
+                    g = borrow(numpy, (*x.shape[:3], kernel.padded(W.shape[1])))
+                    kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)
                 give_back(gz)
+                if not wanted:
+                    break
+            for _, out, whole in self.held:
+                give_back(out, whole)
+            self.held = []
             if 0 in indexes:
-                gradients[0] = numpy.ascontiguousarray(
-                    g[..., :weights[0].shape[1]].transpose(0, 3, 1, 2))
+                gradients[0] = _channels_first(g[..., :weights[0].shape[1]])
                 give_back(g)
         return [chainer.Variable(gradients[i]) for i in indexes]
 
@@ -135,6 +139,11 @@ class _ConvStack(chainer.FunctionNode):
             gb += g.sum(axis=(1, 2)).sum(axis=0)
         gW = conv.weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
         return gW, gb[:outs].astype(numpy.float32)
+
+
+def _channels_first(a):
+    # A copy always: of 1x1 maps the buffer itself would be contiguous this way.
+    return numpy.array(a.transpose(0, 3, 1, 2), order='C')
 
 
 def _kernel():

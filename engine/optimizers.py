@@ -22,7 +22,8 @@ LEAST = 1 << 18   # elements of a thread
 
 def _fits(*arrays):
     return all(isinstance(a, numpy.ndarray) and a.flags.c_contiguous
-               and a.dtype in (numpy.float32, numpy.float64) for a in arrays)
+               and a.dtype == arrays[0].dtype and a.dtype in (numpy.float32, numpy.float64)
+               for a in arrays)
 
 
 def _in_blocks(update, *arrays):
@@ -30,7 +31,9 @@ def _in_blocks(update, *arrays):
     size = arrays[0].size
     arrays = [a.reshape(-1) for a in arrays]
     parts = max(1, min(threads(), size // LEAST))
+    errors = numpy.geterr()  # a thread begins with its own
 
+    @numpy.errstate(**errors)
     def one(part):
         spare = numpy.empty(BLOCK, arrays[0].dtype)
         end = size * (part + 1) // parts
@@ -48,7 +51,8 @@ class _AdamRule(AdamRule):
 
     def update_core_cpu(self, param):
         hp, grad = self.hyperparam, param.grad
-        if grad is None or hp.amsgrad or hp.adabound or not _fits(param.array, grad):
+        if grad is None or hp.amsgrad or hp.adabound or not _fits(
+                param.array, grad, self.state['m'], self.state['v']):
             super().update_core_cpu(param)
             return
         alpha_t, decay = self.alpha_t, 1 - hp.eta * hp.weight_decay_rate
@@ -69,8 +73,7 @@ class _AdamRule(AdamRule):
             if decay != 1:
                 x *= decay
             x += s
-        _in_blocks(update, param.array, grad.astype(param.dtype, copy=False), self.state['m'],
-                   self.state['v'])
+        _in_blocks(update, param.array, grad, self.state['m'], self.state['v'])
 
 
 class Adam(optimizers.Adam):

@@ -56,7 +56,7 @@ struct layer {
     int64_t stride_in;   /* channels in memory: a multiple of LANES, or `channels` if first */
     int64_t stride_out;  /* channels in memory: a multiple of LANES */
     int64_t first, bytes, relu, pool;
-    int64_t tiles;       /* tiles in a block, at most */
+    int64_t tiles;       /* tiles in a block, at most; backward: in all */
 };
 
 int lanes(void) { return LANES; }
@@ -326,7 +326,7 @@ static void store_tile(const struct layer *l, int64_t tile, const float *m, int6
 /* ---- all of it -------------------------------------------------------------------------- */
 
 /* Computes blocks of the layer until `next` has counted past the last. `work` holds
- * work_size(l) floats, all zero when first used. */
+ * work_size(l) floats, of any content. */
 void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
 {
     int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;

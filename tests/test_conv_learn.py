@@ -1,4 +1,6 @@
 """engine/conv_learn.py against Chainer's own layers in float64, and the network that learns by it."""
+import collections
+
 import numpy
 import pytest
 
@@ -9,7 +11,7 @@ import chainer.functions as F
 from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import from_vgg
-from engine import conv, conv_learn
+from engine import buffers, conv, conv_learn
 from test_conv import make_layers
 
 pytestmark = pytest.mark.skipif(not conv_learn.available(), reason=conv.kernel_name())
@@ -65,6 +67,15 @@ def test_whole_numbers_without_rounding(size, pool):
     theirs = answers(chainers, x, layers, 'd')
     assert numpy.array_equal(ours[0], theirs[0])
     assert_alike(ours, theirs, 1e-5)
+
+
+@pytest.mark.parametrize('size', SIZES)
+def test_several_layers_where_nothing_has_to_be_decided(size):
+    """Biases so large that no ReLU cuts: gradients of all layers but for rounding."""
+    layers = [(w, b + 40, False) for w, b, _ in make_layers([8, 20, 40, 33])]
+    x = noise((3, 3, *size))
+    assert_alike(answers(conv_learn.conv_stack, x, layers, 'f'),
+                 answers(chainers, x, layers, 'd'), 2e-5)
 
 
 @pytest.mark.parametrize('size', SIZES)
@@ -124,6 +135,37 @@ def test_forward_is_what_inference_computes_bit_for_bit():
     x = noise((3, 3, 50, 43))
     y = conv_learn.conv_stack(x, variables(layers, 'f')).array
     assert numpy.array_equal(y, conv.ConvStack(layers)(x.transpose(0, 2, 3, 1)))
+
+
+def test_what_is_handed_out_is_nobodys_buffer():
+    """Of 1x1 maps channels last and channels first are the same memory."""
+    lanes = conv_learn._kernel().lanes
+    layers = variables(make_layers([lanes, str(lanes)], channels=lanes), 'f')
+    stack = conv.ConvStack([(w.array, b.array, pool) for w, b, pool in layers])
+    x = noise((3, lanes, 2, 2))
+    expected = [None, None]
+    for turn in (0, 1):
+        for k, given in enumerate((x, x + 1)):
+            variable = chainer.Variable(given)
+            y = conv_learn.conv_stack(variable, layers)
+            y.grad = numpy.ones(y.shape, 'f')
+            y.backward()
+            seen = y.array, stack(given.transpose(0, 2, 3, 1)), variable.grad
+            if turn == 0:
+                expected[k] = seen, [a.copy() for a in seen]
+    for seen, then in expected:
+        assert all(numpy.array_equal(a, b) for a, b in zip(seen, then))
+
+
+def test_batches_of_changing_size_do_not_heap_up_memory(monkeypatch):
+    monkeypatch.setattr(buffers, '_spare', collections.deque(maxlen=64))
+    layers, held = variables(make_layers([8, '20', 12]), 'f'), []
+    for n in (8, 8, 5, 8, 6, 7, 8, 5, 6, 8):
+        y = conv_learn.conv_stack(noise((n, 3, 20, 20)), layers)
+        y.grad = noise(y.shape)
+        y.backward()
+        held.append(sum(map(len, buffers._spare)))
+    assert 0 < held[0] == held[1] and held[-1] < 2 * held[0]
 
 
 def test_graphs_that_live_at_once_keep_to_themselves():

@@ -274,19 +274,20 @@ def test_random_rest(tmp_path):
     numpy.testing.assert_array_equal(again.fc6.W.array, model.fc6.W.array)
 
 
-def test_pass_rest_hands_on_what_comes_in(tmp_path):
-    def up_to_conv4(layers):
-        return {name: parts for name, parts in layers.items() if name[:5] in
-                ('conv1', 'conv2', 'conv3', 'conv4')}
-    source = write(tmp_path, 'keras 2', up_to_conv4)
+@pytest.mark.parametrize('last', [3, 4])
+def test_pass_rest_hands_on_what_comes_in(last, tmp_path):
+    def up_to_last(layers):
+        return {name: parts for name, parts in layers.items()
+                if name.startswith('conv') and int(name[4]) <= last}
+    source = write(tmp_path, 'keras 2', up_to_last)
     model, card = convert(source, tmp_path, '--pass-rest')
-    square = [n for n in ('conv5_1', 'conv5_2', 'conv5_3')
-              if model[n].W.shape[0] == model[n].W.shape[1]]
+    square = [n for n in model.conv_names
+              if int(n[4]) > last and model[n].W.shape[0] == model[n].W.shape[1]]
     assert square and f'handing on their input: {", ".join(square)}; random' in card['source']
-    h = numpy.random.RandomState(0).rand(2, model[square[-1]].W.shape[0], 4, 4).astype('f')
     share = float(model[square[0]].W.array.max())
     assert 0 < share != 1
     for name in square:
+        h = numpy.random.RandomState(0).rand(2, model[name].W.shape[0], 4, 4).astype('f')
         numpy.testing.assert_allclose(model[name](h).array, share * h, rtol=1e-6)
     # What they hand on is what comes out of the last trained layer, at a deviation near 1.
     coarse = numpy.random.RandomState(1).uniform(0, 255, (4, 3, 8, 8)).astype('f')
