@@ -175,14 +175,28 @@ class Best:
         self.age = int(serializer('age', self.age))
 
 
-class _PlainLog:
-    """Standard output without the terminal codes that PrintReport sends, for job logs."""
+# Title, key in the log, format: 80 columns of a terminal hold them.
+COLUMNS = (('epoch', 'epoch', 'd'), ('updates', 'iteration', 'd'), ('loss', 'main/loss', '.4f'),
+           ('accuracy', 'main/accuracy', '.4f'), ('held-out loss', 'validation/main/loss', '.4f'),
+           ('held-out accuracy', 'validation/main/accuracy', '.4f'),
+           ('seconds', 'elapsed_time', '.1f'))
 
-    def write(self, text):
-        sys.stdout.write(text.replace('\033[J', ''))
 
-    def flush(self):
-        sys.stdout.flush()
+class _EpochTable(training.Extension):
+    """Prints the last line of the log, under a row of titles; more narrow than PrintReport."""
+
+    def __init__(self, terminal):
+        # Clears what the progress bar has drawn below.
+        self.begin, self.titled = '\033[J' * terminal, False
+
+    def __call__(self, trainer):
+        line = trainer.get_extension('LogReport').log[-1]
+        columns = [(title, max(len(title), 8), format(line[key], form))
+                   for title, key, form in COLUMNS if key in line]
+        rows = [] if self.titled else ['  '.join(f'{title:>{n}}' for title, n, _ in columns)]
+        rows.append('  '.join(f'{number:>{n}}' for _, n, number in columns))
+        print(self.begin + '\n'.join(rows), flush=True)
+        self.titled = True
 
 
 class Training:
@@ -244,17 +258,13 @@ class Training:
                            priority=training.PRIORITY_WRITER)
         if state is not None:
             trainer.extend(state, name='state', trigger=epoch)
-        columns = ['epoch', 'iteration', 'main/loss', 'main/accuracy', 'validation/main/loss',
-                   'validation/main/accuracy', 'elapsed_time']
         trainer.extend(extensions.LogReport(
             trigger=epoch, filename='log' if self.workers.first else None))
         if not self.workers.first:
             return
         # mpiexec shows a terminal to its workers also where it writes into a log.
         terminal = sys.stdout.isatty() and self.workers.size == 1
-        trainer.extend(extensions.PrintReport(
-            [c for c in columns if validate is not None or 'validation' not in c],
-            out=sys.stdout if terminal else _PlainLog()), trigger=epoch)
+        trainer.extend(_EpochTable(terminal), name='table', trigger=epoch)
         trainer.extend(lambda _: self._plot(), name='plot', trigger=epoch, priority=-50)
         if terminal:
             trainer.extend(extensions.ProgressBar(update_interval=1))

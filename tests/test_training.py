@@ -77,6 +77,19 @@ def test_the_rate_is_that_of_the_iteration_after_resuming_too(tmp_path):
     assert rates == pytest.approx([1 - k / 12 for k in range(12)])
 
 
+def test_a_line_an_epoch_in_80_columns(tmp_path, capsys):
+    run = training(tmp_path, 2, validate=lambda: {'loss': 12345.678, 'accuracy': 0.25})[1]
+    run.run()
+    titles, *lines = capsys.readouterr().out.splitlines()
+    assert titles.split('  ')[0].strip() == 'epoch' and 'held-out accuracy' in titles
+    assert [line.split()[0] for line in lines] == ['1', '2']
+    for line, logged in zip(lines, run.log()):
+        assert f'{logged["main/loss"]:.4f}' in line and '12345.6780' in line and len(line) <= 80
+    # none held out, no column of it
+    training(tmp_path / 'other', 1)[1].run()
+    assert 'held-out' not in capsys.readouterr().out
+
+
 def test_settings_that_differ_are_named(tmp_path):
     training(tmp_path, 1)[1].run()
     with pytest.raises(UserError, match=r'a 1 -> 2, b None -> 3.*--restart'):
