@@ -81,7 +81,7 @@ def test_a_line_an_epoch_in_80_columns(tmp_path, capsys):
     run = training(tmp_path, 2, validate=lambda: {'loss': 12345.678, 'accuracy': 0.25})[1]
     run.run()
     titles, *lines = capsys.readouterr().out.splitlines()
-    assert titles.split('  ')[0].strip() == 'epoch' and 'held-out accuracy' in titles
+    assert titles.split()[0] == 'epoch' and 'held-out accuracy' in titles
     assert [line.split()[0] for line in lines] == ['1', '2']
     for line, logged in zip(lines, run.log()):
         assert f'{logged["main/loss"]:.4f}' in line and '12345.6780' in line and len(line) <= 80
