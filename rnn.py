@@ -135,7 +135,8 @@ def get_parser():
                             '(default: 0, never)')
     group = parser.add_argument_group('test (and validation)')
     group.add_argument('--test-only', action='store_true',
-                       help='test NAME.model with these flags; nothing is trained')
+                       help='test NAME.model, as in its training but for these flags; nothing is '
+                            'trained')
     group.add_argument('--inference', default='first', metavar='HOW',
                        help='full: each clip as it is; first, middle, random: one segment; '
                             'segments:N: N of them from end to end, averaged (default: first)')
@@ -158,10 +159,16 @@ def get_parser():
     return parser
 
 
-def parse(parser, argv=None):
-    """Parses flags and checks what argparse cannot; --layers and --cells come out as one."""
-    args = hf.parse_stage(parser, argv, epochs=2, batch=8, steps=16, window=8, cells=[16],
-                          hidden=16, fc=[16], test_steps=16)
+def parse(parser, argv=None, **usual):
+    """Parses flags and checks what argparse cannot; --layers and --cells come out as one.
+
+    Args:
+        usual: other defaults than the parser's, with --tiny too.
+    """
+    parser.set_defaults(**usual)
+    args = hf.parse_stage(parser, argv, **{**dict(
+        epochs=2, batch=8, steps=16, window=8, cells=[16], hidden=16, fc=[16], test_steps=16),
+        **usual})
     if not args.test_only:
         _check_kind(parser, args)
     args.layers = len(args.cells) if args.layers is None else args.layers
@@ -428,16 +435,21 @@ def test(args, device, lists, **figures):
 
 
 def main():
-    args = parse(get_parser())
-    team = workers.get_workers(args.communicator)
-    hf.print_settings(args)
-    device = hf.get_device(team.device(args.device))
-    lists = hf.read_lists(args.root, args.split)
+    parser = get_parser()
+    args = parse(parser)
     older = args.name if args.test_only else args.start_from
     if older:
         # Else its features would seem to be the wrong ones.
         path = args.root / f'{older}.model'
-        hf.check_trained_on(path, read_card(path, trained_by(args, older)), hf.names_of(args))
+        card = read_card(path, trained_by(args, older))
+        hf.check_trained_on(path, card, hf.names_of(args))
+        if args.test_only:  # as it was tested in training, but for what is asked for
+            was = card.get('settings', {})
+            args = parse(parser, **{key: was[key] for key in hf.TEST_FLAGS if key in was})
+    team = workers.get_workers(args.communicator)
+    hf.print_settings(args)
+    device = hf.get_device(team.device(args.device))
+    lists = hf.read_lists(args.root, args.split)
     with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
         # before hours of training
         hf.check_split(f.filename, f.attrs, args.split, hf.names_of(args))

@@ -191,7 +191,7 @@ class _EpochTable(training.Extension):
 
     def __call__(self, trainer):
         line = trainer.get_extension('LogReport').log[-1]
-        columns = [(title, max(len(title), 8), format(line[key], form))
+        columns = [(title, max(len(title), 7), format(line[key], form))
                    for title, key, form in COLUMNS if key in line]
         rows = [] if self.titled else ['  '.join(f'{title:>{n}}' for title, n, _ in columns)]
         rows.append('  '.join(f'{number:>{n}}' for _, n, number in columns))

@@ -393,7 +393,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_snapshot(root, run, monkey
 def test_other_inference_without_training_again(root, run):
     run(root, '--test-steps', 12)
     model = (root / 'RNN.model').read_bytes()
-    run(root, '--test-only', '--test-steps', 12)
+    run(root, '--test-only')  # as it was tested in training
     run(root, '--test-only', '--inference', 'segments:3', '--test-steps', 4, '--reverse-too',
         '--readout', 'max', '--lr', 99)
     first, again, other = lines_of(root)
