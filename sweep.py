@@ -274,7 +274,7 @@ def main():
     if failed:
         print(f'{len(failed)} runs failed, named above; the same command tries them again')
         return 3
-    print(f'next: python results.py --root {args.root} --mean')
+    print(f'next: python results.py{hf.place(args.root)} --mean')
     return 0
 
 
