@@ -363,6 +363,7 @@ def main():
     root = first.root.resolve()
     if '\n' in str(root):
         raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
+    hf.check_root(root)
     settings = first.settings or root / SETTINGS
     flags = (settings_flags(settings) if first.settings or settings.exists() else []) + given
     if first.stage in TRAININGS:

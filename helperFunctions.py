@@ -329,6 +329,12 @@ def provenance(args, settings=None):
                          'chainer': chainer.__version__}}
 
 
+def check_root(root):
+    """Refuses a root that is not there, before anything in it is missed or made."""
+    if not Path(root).is_dir():
+        raise UserError(f'{root}: no such folder')
+
+
 def find_file(name, root):
     """The file as given, or else in ROOT."""
     return Path(name) if os.path.exists(name) else Path(root) / name
@@ -376,8 +382,7 @@ def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
         UserError: naming file and line: unknown class, wrong label, a clip named twice
             or without a group in groups.txt, a group on both lists.
     """
-    if not Path(root).is_dir():
-        raise UserError(f'{root}: no such folder')
+    check_root(root)
     folder = Path(folder or Path(root) / LISTS)
     classes = _read_classes(folder / 'classInd.txt')
     groups, may_leak = _read_groups(folder / GROUPS)

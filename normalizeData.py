@@ -66,6 +66,7 @@ def read_rows(f, name, shape, made_by):
 
 def main():
     args = hf.parse_stage(get_parser())
+    hf.check_root(args.root)
     names = hf.names_of(args)
     path = args.root / names.train
     made_by = f'python save_hdf5.py{hf.flags_of(args)}'

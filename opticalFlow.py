@@ -211,8 +211,9 @@ def main():
     stop = parts.Stop(args.walltime, args.margin)
     cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
     get_method(args.method)
+    work = work_of(args)  # before a folder is made for it
     claim_folder(args)
-    mine, todo, report = parts.begin(work_of(args), args.part, args.parts)
+    mine, todo, report = parts.begin(work, args.part, args.parts)
     stop.run(lambda: run_part(args, todo, report, stop.event))
     return parts.end(mine, report, args.part)
 

@@ -332,6 +332,7 @@ def main():
     args = hf.parse_stage(get_parser(), step=8)
     if bool(args.videos) == (args.camera is not None):
         raise UserError('name videos or folders of them, or a camera: python predict.py --help')
+    hf.check_root(args.root)
     out = sys.stdout
 
     def tell(found):

@@ -258,6 +258,7 @@ def main():
     args, words = parser.parse_known_args()
     if words and not args.jobs:
         parser.error(f'unrecognized arguments: {" ".join(words)}')
+    hf.check_root(args.root)
     runs = read_runs(args.runs, args)
     done = finished(args.root)
     left = [run for run in runs if run.key not in done]

@@ -8,6 +8,7 @@ import pytest
 
 import helperFunctions as hf
 from engine.errors import UserError
+from smallSet import stage
 
 
 def write_lists(root, classes='1 A\r\n2 B\r\n', train='A/v_A_g02_c01.avi 1\r\n',
@@ -194,10 +195,14 @@ def test_of_a_file_that_no_stage_makes_no_command_is_named(name):
     assert hf.maker_of(name) == 'the stage that writes it'
 
 
-def test_a_root_that_is_no_folder_is_all_that_is_told(tmp_path):
-    with pytest.raises(UserError) as error:
-        hf.read_lists(tmp_path / 'nowhere')
-    assert str(error.value) == f'{tmp_path / "nowhere"}: no such folder'
+@pytest.mark.parametrize('script, flags', [
+    ('rnn', []), ('save_hdf5', []), ('normalizeData', []), ('opticalFlow', ['1']),
+    ('predict', ['a.avi']), ('sweep', ['runs.txt']), ('generate_pbs', ['--stage', 'rnn'])])
+def test_a_root_that_is_no_folder_is_all_that_is_told(script, flags, tmp_path):
+    nowhere = tmp_path / 'nowhere'
+    done = stage(f'{script}.py', *flags, '--root', nowhere)
+    assert done.returncode == 1 and done.stderr == f'error: {nowhere}: no such folder\n'
+    assert not nowhere.exists()
 
 
 @pytest.mark.parametrize('flags, says', [
