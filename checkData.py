@@ -12,6 +12,7 @@ promises), files that no list names, clips and groups on both lists, and files o
 same bytes. Exit code 0: all is well; 3: something was found; 1: could not be checked.
 """
 import json
+import shlex
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -99,9 +100,10 @@ def inventory(root, split, workers, quick=False):
     lists = hf.read_lists(root, split, leaks=True)
     folder = root / hf.CLIPS
     if not folder.is_dir():
-        raise UserError(f'{folder}: not there; python getData.py --root {root} fetches UCF-101, '
-                        'python makeSplit.py lays out own videos, and small clips are drawn by '
-                        f'python demo.py clips --root {root}')
+        raise UserError(f'{folder}: not there; python getData.py{hf.place(root)} fetches '
+                        f'UCF-101, python makeSplit.py{hf.place(root)} --clips VIDEOS lays out own '
+                        'videos, and small clips are drawn by python demo.py clips --root '
+                        + shlex.quote(str(root)))
     clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
     files = [path for path in files_under(folder) if path.is_file()]
     there = set(files)

@@ -17,6 +17,7 @@ Writes  ROOT/combined_testPredictions.hdf5, ROOT/combined_validationPredictions.
 """
 import itertools
 import os
+import shlex
 
 import numpy
 
@@ -57,7 +58,7 @@ def read(paths, clips, lists, split, kind):
     """
     tables, methods = [], []
     for path in paths:
-        found, attrs = hf.read_predictions(path, clips, lists.classes, hf.maker_of(path))
+        found, attrs = hf.read_predictions(path, clips, lists.classes, hf.maker_of(path, split))
         if int(attrs.get('split', split)) != split:
             raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
                             f'{attrs["split"]}')
@@ -77,7 +78,7 @@ def read(paths, clips, lists, split, kind):
     if not numpy.isfinite(logs).all():
         bad = paths[int(numpy.argwhere(~numpy.isfinite(logs))[0][0])]
         raise UserError(f'{bad}: holds a number that is not finite; make it again: '
-                        f'{hf.maker_of(bad)}')
+                        f'{hf.maker_of(bad, split)}')
     return shared, logs, methods
 
 
@@ -177,7 +178,8 @@ def main():
         'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},
         predictions=out.name, **figures)
     print(f'{method} by video:  {hf.in_words(figures)}')
-    print(f'wrote {out}; next: python confusion.py {args.files[0]} {out.name}')
+    print(f'wrote {out}; next: python confusion.py{hf.place(args.root, args.split)} '
+          + shlex.join([str(args.files[0]), out.name]))
 
 
 if __name__ == '__main__':

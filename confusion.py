@@ -67,7 +67,7 @@ def read_clips(path, lists, split=1):
         UserError: the file was made for other classes or another split, holds no
             clip of the lists, or holds something that is not a probability.
     """
-    made_by = maker_of(path)
+    made_by = maker_of(path, split)
     found, attrs = read_predictions(path, lists.test, lists.classes, made_by)
     clips = [clip for clip in lists.test if clip.name in found]
     missing = [clip.name for clip in lists.test if clip.name not in found]

@@ -148,7 +148,8 @@ def main():
         'kind': 'vgg', 'shape': model.shape, 'source': origin, 'source_sha256': sha256(args.source),
         'source_input': source, 'preprocessing': preprocessing(model.mean),
         **hf.provenance(args)})
-    print(f'wrote {out} from {origin}; next: python frameBasedTrain.py --root {args.root}')
+    print(f'wrote {out} from {origin}; next: python frameBasedTrain.py'
+          + hf.place(args.root, args.split))
 
 
 def smooth_pictures(model):

@@ -177,7 +177,7 @@ def main():
     vgg, vgg_card = load_vgg(args.root / hf.VGG_MODEL)
     made_with = {}
     if args.stream == 'flow':
-        made_with['flow'] = hf.flow_made_with(args.root)
+        made_with['flow'] = hf.flow_made_with(args.root, args.split)
         hf.check_flow(args.root, lists.train, args.split)
         start_from_pictures(vgg)
     hidden = vgg.shape['hidden']
@@ -267,7 +267,7 @@ def main():
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
         **hf.provenance(args, {**hf.settings_of(args), **team.settings()})})
     print(f'wrote {args.root / names.model}; next: '
-          f'./saveFeatures.sh --local{names.flags()}')
+          + hf.features_maker(args))
     if failures:
         print(f'{len(failures)} clips were left out, named above')
         return 3

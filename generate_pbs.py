@@ -363,6 +363,7 @@ def main():
     root = first.root.resolve()
     if '\n' in str(root):
         raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
+    hf.check_root(root)
     settings = first.settings or root / SETTINGS
     flags = (settings_flags(settings) if first.settings or settings.exists() else []) + given
     if first.stage in TRAININGS:
@@ -377,7 +378,7 @@ def main():
     if first.resubmit and remembered is None:
         stage_flag = '' if first.stage == STAGES[0] else f' --stage {first.stage}'
         raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh'
-                        f'{stage_flag}{names.flags()} --root {shlex.quote(str(first.root))}')
+                        f'{stage_flag}{names.flags()}{hf.place(first.root)}')
     if (first.resubmit or first.status) and remembered:
         flags = remembered + given
     args, work_flags = parser.parse_known_args(flags)
@@ -412,9 +413,10 @@ def main():
         print('no part has clips left that no job is at', file=sys.stderr)
     failed = sum(len(part.failed) for part in parts)
     if args.then_pack and failed and not any(part.left for part in parts):
+        same = names.flags() + hf.place(first.root, work.split)
         print(f'not packed: {failed} clips failed; mend them, or go on without: python '
-              f'save_hdf5.py --allow-missing{names.flags()}, then python normalizeData.py'
-              + names.flags(), file=sys.stderr)
+              f'save_hdf5.py --allow-missing{same}, then python normalizeData.py{same}',
+              file=sys.stderr)
     elif args.then_pack and 'running' not in states.get(PACK, ''):
         todo.append(PACK)
     # A job that waits for parts that died would wait for ever, and packs nothing new.

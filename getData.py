@@ -110,8 +110,8 @@ def fetch(args, name, given, flag):
     try:
         path = download(url, args.root / name)
     except UserError as error:
-        raise UserError(f'{error}. Or fetch {name} in any other way, then: python getData.py '
-                        f'--root {args.root} {flag} FILE') from None
+        raise UserError(f'{error}. Or fetch {name} in any other way, then: python getData.py'
+                        f'{hf.place(args.root)} {flag} FILE') from None
     with open(path, 'rb') as f:
         start = f.read(4)
     if start not in (b'Rar!', b'PK\3\4'):
@@ -272,8 +272,8 @@ def main():
     if args.lists_only:
         return 0
     code = checkData.show(checkData.inventory(args.root, args.split, workers=2, quick=True))
-    print('This believed the headers; to decode every clip: python checkData.py '
-          f'--root {args.root}')
+    print('This believed the headers; to decode every clip: python checkData.py'
+          + hf.place(args.root, args.split))
     return code
 
 

@@ -122,17 +122,33 @@ VARIANTS = {f'frames{names.suffix()}': names
             for names in itertools.starmap(Names, itertools.product(STREAMS, FUSIONS, LAYERS))}
 
 
-def maker_of(path):
+def place(root, split=1):
+    """' --root demo --split 2', for the commands that messages name; nothing of the defaults."""
+    return (f' --root {shlex.quote(str(root))}' * (Path(root) != Path('.'))
+            + f' --split {split}' * (split != 1))
+
+
+def flags_of(args, *fields):
+    """What a command that a message names takes over from a stage's own: variant and place."""
+    return names_of(args).flags(*fields) + place(args.root, args.split)
+
+
+def features_maker(args):
+    """The command that makes the features of a variant."""
+    return f'./saveFeatures.sh --local{flags_of(args)} (or without --local, as batch jobs)'
+
+
+def maker_of(path, split=1):
     """The command that makes a prediction file, as its name tells."""
     path = Path(path)
     run = path.name.removesuffix(TEST_SUFFIX).removesuffix(VALIDATION_SUFFIX)
-    command = f'python rnn.py --name {run}'
+    command = f'python rnn.py --name {shlex.quote(run)}' if run != path.name else None
     for names in VARIANTS.values():
         if path.name in (names.test_predictions, names.validation_predictions):
             command = f'python save_hdf5.py{names.flags()}'
-        elif run == names.of('RNN'):
+        elif command and run == names.of('RNN'):
             command = f'python rnn.py{names.flags()}'
-    return f'{command} --root {path.parent}'
+    return command + place(path.parent, split) if command else 'the stage that writes it'
 
 
 # ---------------------------------------------------------------- running a stage
@@ -267,7 +283,9 @@ def stage_main(main):
             sys.modules['engine.workers'].abort(f'error: {error}')
         sys.exit(f'error: {error}')
     except KeyboardInterrupt:
-        print('stopped by hand; what is finished is kept', file=sys.stderr)
+        print('stopped by hand; what is finished is kept, and the same command'
+              + ' without --restart' * ('--restart' in sys.argv) + ' goes on from there',
+              file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         # The reader (head, less) has gone; nothing is wrong.
@@ -309,6 +327,12 @@ def provenance(args, settings=None):
             'commit': commit(),
             'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
                          'chainer': chainer.__version__}}
+
+
+def check_root(root):
+    """Refuses a root that is not there, before anything in it is missed or made."""
+    if not Path(root).is_dir():
+        raise UserError(f'{root}: no such folder')
 
 
 def find_file(name, root):
@@ -358,6 +382,7 @@ def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
         UserError: naming file and line: unknown class, wrong label, a clip named twice
             or without a group in groups.txt, a group on both lists.
     """
+    check_root(root)
     folder = Path(folder or Path(root) / LISTS)
     classes = _read_classes(folder / 'classInd.txt')
     groups, may_leak = _read_groups(folder / GROUPS)
@@ -387,9 +412,11 @@ def _lines(path):
         text = path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'not a text'
+        where = place(path.parent.parent)
         raise UserError(f'{path}: {reason}; the official lists '
                         '(UCF101TrainTestSplits-RecognitionTask.zip) come by python getData.py '
-                        '--lists-only, those of own videos by python makeSplit.py') from None
+                        f'--lists-only{where}, those of own videos by python makeSplit.py{where} '
+                        '--clips VIDEOS') from None
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield number, line.strip()
@@ -512,12 +539,12 @@ def in_stream(root, clip, stream):
     return clip if stream == 'rgb' else clip._replace(path=flow_path(root, clip))
 
 
-def flow_made_with(root):
+def flow_made_with(root, split=1):
     """What decided the flow under a root (dict of FLOW_DECIDES), from its flow.json."""
     path = Path(root) / clips_folder('flow') / FLOW_SETTINGS
     made_with = read_json(path)
     if made_with is None:
-        raise UserError(f'{path}: not there; made by: {flow_maker(root)}')
+        raise UserError(f'{path}: not there; made by: {flow_maker(root, split)}')
     return {key: made_with.get(key) for key in FLOW_DECIDES}
 
 
@@ -527,8 +554,7 @@ def flow_maker(root, split=1):
     flags = {key: made_with.get(key, usual) for key, usual in FLOW_DECIDES.items()}
     words = [f' --{key} {"x".join(map(str, value)) if key == "size" else value}'
              for key, value in flags.items() if value != FLOW_DECIDES[key]]
-    words += [f' --split {split}'] * (split != 1)
-    return f'./saveFeatures.sh --stage opticalFlow --local{"".join(words)} --root {root}'
+    return f'./saveFeatures.sh --stage opticalFlow --local{"".join(words)}{place(root, split)}'
 
 
 def waiting_for_flow(root, clips):
@@ -695,13 +721,14 @@ def check_frame_model(path, card, split, names=Names()):
         theirs, ours = card.get(field, getattr(Names(), field)), getattr(names, field)
         if theirs != ours:
             raise UserError(f'{path}: a network of {field} {theirs}, not {ours}; make it again: '
-                            f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
+                            f'python frameBasedTrain.py{names.flags("stream", "fusion")}'
+                            + place(Path(path).parent, split))
     theirs = card.get('split', split)
     if theirs != split:
         raise UserError(f'{path}: trained on split {theirs}, so it has seen test clips of split '
                         f'{split}; train it again under another --root: '
                         f'python frameBasedTrain.py --split {split}'
-                        + names.flags('stream', 'fusion'))
+                        + names.flags('stream', 'fusion') + ' --root ANOTHER')
 
 
 def check_split(path, attrs, split, names):
@@ -711,20 +738,22 @@ def check_split(path, attrs, split, names):
         theirs = attrs.get(field, ours)
         if theirs != ours:
             raise UserError(f'{path}: made with --{field} {theirs}, not {ours}; make it again: '
-                            f'python save_hdf5.py{names.flags()}')
+                            f'python save_hdf5.py{names.flags()}{place(Path(path).parent, split)}')
     theirs = int(attrs.get('split', split))
     if theirs != split:
         raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
                         f'another --root: python frameBasedTrain.py --split {split}'
-                        + names.flags('stream', 'fusion'))
+                        + names.flags('stream', 'fusion') + ' --root ANOTHER')
 
 
 def check_trained_on(path, card, names):
     """Refuses a model trained on another variant's features than the flags (`names`) ask for."""
-    flags = ''.join(f' --{field} {theirs}' for field, ours in names._asdict().items()
-                    if (theirs := card.get(field, getattr(Names(), field))) != ours)
-    if flags:
-        raise UserError(f'{path}: was trained with{flags}; add that')
+    differ = [(f' --{field} {theirs}', f' --{field} {ours}')
+              for field, ours in names._asdict().items()
+              if (theirs := card.get(field, getattr(Names(), field))) != ours]
+    if differ:
+        theirs, ours = map(''.join, zip(*differ))
+        raise UserError(f'{path}: was trained with{theirs}, not{ours}')
 
 
 def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):

@@ -217,7 +217,7 @@ def write_root(root, videos, files):
     for name, text in texts.items():
         write_text(lists / name, text)
     print(f'{len(files["classInd.txt"])} classes, {len(videos)} clips; wrote {lists}')
-    print(f'look at it: python checkData.py --root {root}')
+    print(f'look at it: python checkData.py{hf.place(root)}')
 
 
 def cut_lists(args):

@@ -66,9 +66,10 @@ def read_rows(f, name, shape, made_by):
 
 def main():
     args = hf.parse_stage(get_parser())
+    hf.check_root(args.root)
     names = hf.names_of(args)
     path = args.root / names.train
-    made_by = f'python save_hdf5.py{names.flags()}'
+    made_by = f'python save_hdf5.py{hf.flags_of(args)}'
     with hf.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
         clips = statistics.clip_names(f)
         if not clips or 'n_features' not in f.attrs:
@@ -87,7 +88,8 @@ def main():
     statistics.store(path, moments.mean, deviation, moments.n, made_by)
     print(f'{path}: mean and deviation of {moments.n} frames of {len(clips)} clips '
           f'({int((deviation == 1).sum())} of {len(deviation)} features are constant); '
-          f'next: python singleFrameAccuracy.py{names.flags()}, python rnn.py{names.flags()}')
+          f'next: python singleFrameAccuracy.py{hf.flags_of(args)}, '
+          f'python rnn.py{hf.flags_of(args)}')
 
 
 if __name__ == '__main__':

@@ -23,6 +23,7 @@ import argparse
 import collections
 import json
 import re
+import shlex
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -108,7 +109,7 @@ def claim_folder(args):
     for key in hf.FLOW_DECIDES:
         if before.get(key) != settings[key]:
             raise UserError(f'{folder}: holds flow made with {key} {before.get(key)}, not '
-                            f'{settings[key]}; remove it first: rm -r {folder}')
+                            f'{settings[key]}; remove it first: rm -r {shlex.quote(str(folder))}')
 
 
 def run_part(args, todo, report, stop):
@@ -163,12 +164,12 @@ def show(args, columns=5, rows=2):
     clip = next((c for c in lists.train + lists.test if c.name == args.show), None)
     if clip is None:
         raise UserError(f'--show {args.show}: not on the lists of split {args.split}')
-    made_with = hf.flow_made_with(args.root)
+    made_with = hf.flow_made_with(args.root, args.split)
     path = hf.flow_path(args.root, clip)
     n = stored_frames(path)
     if not n:
         raise UserError(f'{path}: not there, or not whole; made by: python opticalFlow.py 1 '
-                        f'--parts 1 --root {args.root}')
+                        f'--parts 1{hf.place(args.root, args.split)}')
     indices = [(2 * i + 1) * n // (2 * columns * rows) for i in range(columns * rows)]
     size = tuple(made_with['size'])
     frames = read_frames(clip.path, [i * made_with['step'] for i in indices], size)
@@ -210,8 +211,9 @@ def main():
     stop = parts.Stop(args.walltime, args.margin)
     cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
     get_method(args.method)
+    work = work_of(args)  # before a folder is made for it
     claim_folder(args)
-    mine, todo, report = parts.begin(work_of(args), args.part, args.parts)
+    mine, todo, report = parts.begin(work, args.part, args.parts)
     stop.run(lambda: run_part(args, todo, report, stop.event))
     return parts.end(mine, report, args.part)
 

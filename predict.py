@@ -20,6 +20,7 @@ Exit code 3: done but for the videos named.
 """
 import contextlib
 import json
+import shlex
 import sys
 import time
 from itertools import zip_longest
@@ -100,21 +101,24 @@ class Networks:
     def __init__(self, args):
         self.device = hf.get_device(args.device)
         self.path = args.root / hf.Names().model
-        card = read_card(self.path, 'python frameBasedTrain.py')
+        where = hf.place(args.root, args.split)
+        made_by = f'python frameBasedTrain.py{where}'
+        card = read_card(self.path, made_by)
         for field, usual in zip(('stream', 'fusion'), hf.Names()):
             if card.get(field, usual) != usual:
                 raise UserError(f'{self.path}: a network of {field} {card[field]}; predict.py takes '
-                                f'one of {field} {usual}: python frameBasedTrain.py')
-        self.frames, _ = load_vgg_1024(self.path)
+                                f'one of {field} {usual}: {made_by}')
+        self.frames, _ = load_vgg_1024(self.path, made_by)
         self.classes = card.get('classes')
         if not self.classes:
             raise UserError(f'{self.path}: its card names no classes; make it again: '
-                            'python frameBasedTrain.py')
+                            + made_by)
         self.names, self.rnn, settings = {'frames': 'frames'}, None, {}
         digest = weights_digest(self.path)
         path = args.root / f'{args.rnn or "RNN"}.model'
         if not args.no_rnn and (args.rnn or path.exists()):
-            settings = self._load_rnn(path, digest)
+            settings = self._load_rnn(
+                path, digest, f'python rnn.py --name {shlex.quote(path.stem)}{where}')
             self.rnn.to_device(self.device)
         made = hf.read_json(args.root / hf.FEATURES / 'extraction.json') or {}
         self.trained_step = made.get('step', 1) if made.get('model_sha256') == digest else 1
@@ -127,10 +131,10 @@ class Networks:
         self.frames.fast = args.fast
         self.frames.to_device(self.device)
 
-    def _load_rnn(self, path, digest):
+    def _load_rnn(self, path, digest, made_by):
         """Loads the network on sequences of features; returns the settings of its training."""
-        self.rnn, card = load_rnn(path, f'python rnn.py --name {path.stem}')
-        hint = f'train it again: python rnn.py --name {path.stem} --restart, or add --no-rnn'
+        self.rnn, card = load_rnn(path, made_by)
+        hint = f'train it again: {made_by} --restart, or add --no-rnn'
         for theirs, ours in zip_longest(card.get('classes') or [], self.classes):
             if theirs != ours:
                 raise UserError(f'{path}: made for other classes than {self.path}: for {theirs} '
@@ -328,6 +332,7 @@ def main():
     args = hf.parse_stage(get_parser(), step=8)
     if bool(args.videos) == (args.camera is not None):
         raise UserError('name videos or folders of them, or a camera: python predict.py --help')
+    hf.check_root(args.root)
     out = sys.stdout
 
     def tell(found):

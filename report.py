@@ -30,7 +30,7 @@ from engine.errors import UserError
 from engine.files import write_text
 from engine.page import bar, element, join, legend, line_chart, page, picture, table
 from engine.video import read_frames
-from helperFunctions import (TEST_SUFFIX, VARIANTS, commit, maker_of, open_hdf5, read_json,
+from helperFunctions import (TEST_SUFFIX, VARIANTS, commit, maker_of, open_hdf5, place, read_json,
                              read_lists, stage_main, stage_parser, video_log_probability)
 
 REPORT = 'report.html'
@@ -537,7 +537,7 @@ def collect(args, notes, faults):
         if not path.exists():
             asked = args.runs and name in args.runs
             (faults if asked else notes).append(
-                f'{path}: not there; made by: {maker_of(path)}')
+                f'{path}: not there; made by: {maker_of(path, args.split)}')
         elif lists:
             try:
                 run = read_run(name, path, lists, args.split)
@@ -546,7 +546,8 @@ def collect(args, notes, faults):
             except UserError as error:
                 faults.append(str(error))
     if len(names) == 1:
-        notes.append(f'{root}: no run of rnn.py yet; made by: python rnn.py --root {root}')
+        notes.append(f'{root}: no run of rnn.py yet; made by: '
+                     f'python rnn.py{place(root, args.split)}')
     for run in runs:
         if run.method.missing:
             notes.append(f'{run.method.path} lacks {len(run.method.missing)} of the clips '

@@ -37,8 +37,8 @@ from scipy.stats import binomtest
 
 from engine.errors import UserError
 from engine.files import write_text
-from helperFunctions import (TEST_FLAGS, TOP_K, read_lists, read_predictions, score,
-                             stage_main, stage_parser, video_log_probability)
+from helperFunctions import (TEST_FLAGS, TOP_K, place, read_lists, read_predictions,
+                             score, stage_main, stage_parser, video_log_probability)
 
 RESULTS = 'results.jsonl'
 WIDTH = 80
@@ -65,7 +65,7 @@ def read_results(path):
         lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
     except FileNotFoundError:
         raise UserError(f'{path}: not there; every stage that measures something writes it, '
-                        f'first of all python singleFrameAccuracy.py --root {path.parent}'
+                        f'first of all python singleFrameAccuracy.py{place(path.parent)}'
                         ) from None
     except OSError as error:
         raise UserError(f'{path}: {error.strerror}') from None

@@ -216,12 +216,12 @@ def _check_kind(parser, args):
 
 def made_by(args):
     """The command that makes what this stage reads."""
-    return f'python save_hdf5.py{hf.names_of(args).flags()}'
+    return f'python save_hdf5.py{hf.flags_of(args)}'
 
 
 def trained_by(args, name):
     """The command that trains NAME.model."""
-    return f'python rnn.py{hf.names_of(args).flags()} --root {args.root} --name {name}'
+    return f'python rnn.py{hf.flags_of(args)} --name {name}'
 
 
 def settings_of(args):
@@ -258,11 +258,10 @@ def new_model(args, n_in, n_classes, f):
     if args.fc_from_frames:
         path = args.root / hf.names_of(args).model
         vgg, _ = load_vgg_1024(
-            path, f'python frameBasedTrain.py{hf.names_of(args).flags("stream", "fusion")}',
-            args.stream)
+            path, f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}', args.stream)
         if weights_digest(path) != f.attrs['model_sha256']:
             raise UserError(f'{path}: another network than made the features; make them again: '
-                            f'./saveFeatures.sh{hf.names_of(args).flags()}')
+                            + hf.features_maker(args))
         fc = [vgg.shape['hidden'], vgg.n_features]
     model = PoolingNet(n_in, n_classes, args.cell, fc, f.attrs.get('maps'), args.steps, dropout)
     if vgg is None:
@@ -282,7 +281,7 @@ def train(args, device, lists, team):
     with hf.open_hdf5(args.root / names.train, made_by(args)) as f:
         hf.check_classes(f.filename, f.attrs, lists.classes)
         hf.check_split(f.filename, f.attrs, args.split, names)
-        std = statistics.read(f, f'python normalizeData.py{names.flags()}')[1]
+        std = statistics.read(f, f'python normalizeData.py{hf.flags_of(args)}')[1]
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
                                 args.memory, made_by(args))
@@ -406,8 +405,8 @@ def test(args, device, lists, **figures):
                                 f'{made_by(args)}')
             if str(f.attrs.get('model_sha256')) != card['features']:
                 raise UserError(f'{f.filename}: features of another {names.model} than {path} '
-                                f'was trained on; train it again: python rnn.py{names.flags()} '
-                                f'--name {args.name} --restart')
+                                f'was trained on; train it again: {trained_by(args, args.name)} '
+                                '--restart')
             if len(store) < len(clips):
                 print(f'{len(clips) - len(store)} {kind} clips have no features and are not '
                       'counted')
@@ -416,7 +415,7 @@ def test(args, device, lists, **figures):
             hf.write_predictions(out, look_at(args, model, store, device, card['seed']),
                                  lists.classes, card['method'], args.split, args.readout)
         # From the file, so that the figures are what anyone finds in it.
-        with hf.open_hdf5(out, 'python rnn.py') as f:
+        with hf.open_hdf5(out, trained_by(args, args.name)) as f:
             found[kind] = score(((clip.name, steps) for clip, steps in hf.each_prediction(f, clips)),
                                 clips, args.readout)
     if 'test' not in found:
@@ -431,7 +430,11 @@ def test(args, device, lists, **figures):
     hf.append_result(args.root, card['method'], args.split, 'video', card['seed'], settings,
                      predictions=out.name, **card['training'], **figures, **found['test'])
     print(f'{card["method"]} by video:  {hf.in_words(found["test"])}')
-    print(f'wrote {out}; next: python results.py, python confusion.py')
+    # Where they are not those that confusion.py takes by itself.
+    compared = ('' if (names, name) == (hf.Names(), 'RNN') else
+                f' {names.test_predictions} {out.name}')
+    print(f'wrote {out}; next: python results.py{hf.place(args.root)}, '
+          f'python confusion.py{hf.place(args.root, args.split)}{compared}')
 
 
 def main():

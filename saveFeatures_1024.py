@@ -17,6 +17,7 @@ SIGTERM or because --walltime is nearly over.
 """
 import json
 import queue
+import shlex
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -83,7 +84,8 @@ def claim_folders(root, model_path, step, names, n_views=1):
         what = ('another model' if before.get('model_sha256') != digest
                 else f'--step {before.get("step")} --views {before.get("views", 1)}')
         raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
-                        f'rm -r {path.parent} {root / names.frame_predictions}')
+                        + shlex.join(['rm', '-r', str(path.parent),
+                                      str(root / names.frame_predictions)]))
 
 
 class DecodedAhead:
@@ -206,7 +208,7 @@ def work_of(args, values=False):
     names = hf.names_of(args)
     lists = hf.read_lists(args.root, args.split)
     card = read_card(args.root / names.model,
-                     f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
+                     f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}')
     widths = layer_width(card.get('shape', {}), names.layer), len(lists.classes)
     return parts.Work(
         # dealt by the pictures' files, which stay as they are while flow is being computed
@@ -226,7 +228,7 @@ def main():
     stop = parts.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
-    made_by = f'python frameBasedTrain.py{names.flags("stream", "fusion")}'
+    made_by = f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}'
     model, card = load_vgg_1024(model_path, made_by, args.stream)
     if card.get('classes') != lists.classes:
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
@@ -235,7 +237,7 @@ def main():
     hf.check_frame_model(model_path, card, args.split, names)
     work = work_of(args, values=True)
     if args.stream == 'flow':
-        theirs, ours = card.get('flow'), hf.flow_made_with(args.root)
+        theirs, ours = card.get('flow'), hf.flow_made_with(args.root, args.split)
         if theirs != ours:
             raise UserError(f'{model_path}: trained on flow made with {theirs}, but that in '
                             f'{args.root / hf.clips_folder("flow")} is made with {ours}; make '

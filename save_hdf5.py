@@ -16,6 +16,7 @@ held in memory.
 import contextlib
 import json
 import os
+import shlex
 import shutil
 
 import h5py
@@ -143,7 +144,7 @@ def pack(args, names, clips, files, contents):
 
 def made_by(args, clips):
     """The command that makes the clips' features; before it, where it is missing, of the flow."""
-    command = f'./saveFeatures.sh{hf.names_of(args).flags()} (or --local)'
+    command = hf.features_maker(args)
     missing = hf.waiting_for_flow(args.root, clips) if args.stream == 'flow' else []
     if not missing:
         return command
@@ -185,7 +186,8 @@ def main():
         names.train, names.test, names.test_predictions, names.validation_predictions))
     lists = hf.read_lists(root, args.split)
     model_path = root / names.model
-    card = read_card(model_path, f'python frameBasedTrain.py{names.flags("stream", "fusion")}')
+    card = read_card(model_path,
+                     f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}')
     hf.check_frame_model(model_path, card, args.split, names)
     n_features, n_classes = layer_width(card['shape'], args.layer), len(lists.classes)
     clips = lists.train + lists.test
@@ -195,9 +197,9 @@ def main():
                         f'{made_by(args, clips)}')
     if made_with.get('model_sha256') != weights_digest(model_path):
         raise UserError(f'{root / names.features}: features of another model than {model_path}; '
-                        f'remove them: rm -r {root / names.features} '
-                        f'{root / names.frame_predictions}, then make them again: '
-                        f'./saveFeatures.sh{names.flags()}')
+                        f'remove them: rm -r {shlex.quote(str(root / names.features))} '
+                        f'{shlex.quote(str(root / names.frame_predictions))}, then make them '
+                        f'again: {hf.features_maker(args)}')
 
     # First what is quickly seen, then the numbers as they pass: each file is read once.
     well, wrong = find_clips(root, clips, n_features, n_classes, names, values=False)
@@ -238,7 +240,7 @@ def main():
         for name, f in files.items():  # before any of them gets its name
             flush(f, root / name)
     print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
-          f'python normalizeData.py{names.flags()}')
+          f'python normalizeData.py{hf.flags_of(args)}')
     return 3 if wrong else 0
 
 

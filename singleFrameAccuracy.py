@@ -27,7 +27,7 @@ def main():
     names = hf.names_of(args)
     lists = hf.read_lists(args.root, args.split)
     path = args.root / names.test_predictions
-    made_by = f'python save_hdf5.py{names.flags()}'
+    made_by = f'python save_hdf5.py{hf.flags_of(args)}'
     with hf.open_hdf5(path, made_by) as f:
         attrs = dict(f.attrs)
         hf.check_split(path, attrs, args.split, names)

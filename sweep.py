@@ -258,6 +258,7 @@ def main():
     args, words = parser.parse_known_args()
     if words and not args.jobs:
         parser.error(f'unrecognized arguments: {" ".join(words)}')
+    hf.check_root(args.root)
     runs = read_runs(args.runs, args)
     done = finished(args.root)
     left = [run for run in runs if run.key not in done]
@@ -274,7 +275,7 @@ def main():
     if failed:
         print(f'{len(failed)} runs failed, named above; the same command tries them again')
         return 3
-    print(f'next: python results.py --root {args.root} --mean')
+    print(f'next: python results.py{hf.place(args.root)} --mean')
     return 0
 
 

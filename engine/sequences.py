@@ -85,8 +85,8 @@ class FeatureStore:
     def _check(self, index, rows):
         if not numpy.isfinite(rows).all():
             raise UserError(f'{self.path}: {self.clips[index].name} holds a feature that is not '
-                            'finite; remove its .npy file and make it again: ./saveFeatures.sh, '
-                            f'{self.made_by}')
+                            f'finite; remove its .npy file, then {self.made_by} names the command '
+                            'that makes it again')
 
 
 class SequenceBatches(NumberedBatches):

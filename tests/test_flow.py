@@ -442,7 +442,8 @@ def test_without_flow_the_command_that_makes_it_is_named(small_set, tmp_path, mo
     save_model(tmp_path / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
     done = stage('frameBasedTrain.py', '--root', tmp_path, '--tiny', '--stream', 'flow')
     assert done.returncode == 1 and done.stderr.count('\n') == 1
-    assert "flow.json: not there; made by: ./saveFeatures.sh --stage opticalFlow --local" in done.stderr
+    assert ('flow.json: not there; made by: ./saveFeatures.sh --stage opticalFlow --local --root '
+            f'{tmp_path}\n') in done.stderr
 
 
 def without(root, target, *numbers):
@@ -531,11 +532,11 @@ def test_a_part_of_the_features_waits_for_the_flow_of_its_own_clips(root, tmp_pa
     one_error(done, f'{len(parts[1])} of 24 clips have no good features; make them: '
               './saveFeatures.sh --stage opticalFlow --local --size 64x48 --root',
               f'as 2 have no flow, {[c for c in clips_of(root) if c in gone][0].name} first; then '
-              './saveFeatures.sh --stream flow (or --local)')
+              f'./saveFeatures.sh --local --stream flow --root {other} (or without --local')
     for clip in gone:
         shutil.copy(hf.flow_path(root, clip), hf.flow_path(other, clip))
     done = stage('save_hdf5.py', '--root', other, '--stream', 'flow')
-    one_error(done, 'make them: ./saveFeatures.sh --stream flow (or --local)')
+    one_error(done, f'make them: ./saveFeatures.sh --local --stream flow --root {other} (or without')
 
 
 def test_features_and_predictions_of_the_other_stream_are_refused(undisturbed, tmp_path):

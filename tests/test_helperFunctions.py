@@ -1,12 +1,14 @@
 """Lists, groups and scores against hand-made cases and, where there, the official lists."""
 import argparse
 import json
+import signal
 
 import numpy
 import pytest
 
 import helperFunctions as hf
 from engine.errors import UserError
+from smallSet import stage
 
 
 def write_lists(root, classes='1 A\r\n2 B\r\n', train='A/v_A_g02_c01.avi 1\r\n',
@@ -54,8 +56,11 @@ def test_bad_lists_name_file_and_line(tmp_path, bad, says):
 
 
 def test_missing_lists_say_where_to_get_them(tmp_path):
-    with pytest.raises(UserError, match='RecognitionTask.zip'):
+    with pytest.raises(UserError, match='RecognitionTask.zip') as error:
         hf.read_lists(tmp_path)
+    for command in ('getData.py --lists-only', 'makeSplit.py'):
+        name, _, flag = command.partition(' ')
+        assert f'python {command} --root {tmp_path}' in str(error.value)
 
 
 def test_official_lists(real_data):
@@ -181,3 +186,36 @@ def test_another_class_list_is_refused_naming_both(tmp_path):
     ('deep_testPredictions.hdf5', 'python rnn.py --name deep')])
 def test_a_prediction_file_tells_who_makes_it(name, command):
     assert hf.maker_of(f'dir/{name}') == f'{command} --root dir'
+    assert hf.maker_of(name) == command
+    assert hf.maker_of(f'my dir/{name}', 2) == f"{command} --root 'my dir' --split 2"
+
+
+@pytest.mark.parametrize('name', ['nofile.hdf5', 'RNN', 'RNN.hdf5', 'dir/my.testPredictions.hdf5'])
+def test_of_a_file_that_no_stage_makes_no_command_is_named(name):
+    assert hf.maker_of(name) == 'the stage that writes it'
+
+
+@pytest.mark.parametrize('script, flags', [
+    ('rnn', []), ('save_hdf5', []), ('normalizeData', []), ('opticalFlow', ['1']),
+    ('predict', ['a.avi']), ('sweep', ['runs.txt']), ('generate_pbs', ['--stage', 'rnn'])])
+def test_a_root_that_is_no_folder_is_all_that_is_told(script, flags, tmp_path):
+    nowhere = tmp_path / 'nowhere'
+    done = stage(f'{script}.py', *flags, '--root', nowhere)
+    assert done.returncode == 1 and done.stderr == f'error: {nowhere}: no such folder\n'
+    assert not nowhere.exists()
+
+
+@pytest.mark.parametrize('flags, says', [
+    ([], 'the same command goes on'), (['--restart'], 'the same command without --restart goes on')])
+def test_ctrl_c_says_how_to_go_on(flags, says, monkeypatch, capsys):
+    def stop():
+        raise KeyboardInterrupt
+    monkeypatch.setattr('sys.argv', ['rnn.py', *flags])
+    old = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            hf.stage_main(stop)
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    told = capsys.readouterr().err
+    assert stopped.value.code == 130 and says in told and told.count('\n') == 1

@@ -1,6 +1,8 @@
 """save_hdf5.py, normalizeData.py and singleFrameAccuracy.py, run as a person runs them."""
 import json
 import os
+import re
+import shlex
 import shutil
 import sys
 from types import SimpleNamespace
@@ -56,7 +58,8 @@ def test_missing_clips_are_named_with_the_command_that_makes_them(root):
     gone.unlink()
     done = stage('save_hdf5.py', '--root', root)
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert str(gone) in done.stdout and './saveFeatures.sh' in done.stderr
+    assert str(gone) in done.stdout
+    assert f'make them: ./saveFeatures.sh --local --root {root} (or without --local' in done.stderr
     assert (root / 'train1024.hdf5').read_bytes() == before
     assert stage('save_hdf5.py', '--root', root, '--allow-missing').returncode == 3
     with h5py.File(root / 'train1024.hdf5') as f:
@@ -142,7 +145,51 @@ def test_features_of_another_model_are_not_packed(root):
     save_random_model(root, seed=1)
     done = stage('save_hdf5.py', '--root', root)
     assert done.returncode == 1 and done.stderr.count('\n') == 1
-    assert 'another model' in done.stderr and './saveFeatures.sh' in done.stderr
+    assert 'another model' in done.stderr
+    # what it says, done as it says it
+    command = re.search(r'remove them: (.*), then make them again: (.*) \(or without --local',
+                        done.stderr).groups()
+    assert command[1] == f'./saveFeatures.sh --local --root {root}'
+    for words in (command[0], f'{command[1]} --parts 1'):
+        assert run('bash', '-c', words).returncode == 0
+    assert stage('save_hdf5.py', '--root', root).returncode == 0
+
+
+def test_commands_in_messages_run_as_they_stand(undisturbed, tmp_path):
+    root = shutil.copytree(undisturbed, tmp_path / 'my root', symlinks=True)
+    for path in root.glob('*.hdf5'):
+        path.unlink()
+    lists = (root / hf.LISTS).resolve()
+    (root / hf.LISTS).unlink()
+    (root / hf.LISTS).mkdir()
+    shutil.copy(lists / 'classInd.txt', root / hf.LISTS)
+    for kind in ('train', 'test'):  # of split 2 alone
+        shutil.copy(lists / f'{kind}list01.txt', root / hf.LISTS / f'{kind}list02.txt')
+
+    def paste(command, *flags):
+        command = command.replace('python', shlex.quote(sys.executable), 1)
+        done = run('bash', '-c', f'{command} {shlex.join(flags)}')
+        assert done.returncode == 0, done.stderr
+        return re.findall(r'python .*?(?=, python|$)', done.stdout.partition('next: ')[2].strip())
+    where = f" --root '{root}' --split 2"
+    done = stage('rnn.py', '--root', root, '--split', 2, '--tiny')
+    assert done.returncode == 1
+    pack, = re.findall('not there; made by: (.*)', done.stderr)
+    assert pack == 'python save_hdf5.py' + where
+    normalise, = paste(pack)
+    accuracy, train = paste(normalise)
+    assert train == 'python rnn.py' + where
+    assert paste(accuracy) == []
+    results, look = paste(train, '--tiny')
+    assert (results, look) == (f"python results.py --root '{root}'", 'python confusion.py' + where)
+    paste(results)
+    paste(look)
+    _, look = paste(train, '--tiny', '--name', 'deep')
+    assert look == (f'python confusion.py{where} testPredictions1024.hdf5 '
+                    'deep_testPredictions.hdf5')
+    paste(look)
+    done = stage('combine.py', '--root', root, '--split', 2, *look.split()[-2:])
+    paste(done.stdout.partition('next: ')[2].strip())
 
 
 def test_what_trained_the_network_reaches_the_results(root):
@@ -173,7 +220,7 @@ def test_files_of_another_split_are_refused_before_anything_is_done(root):
     for script in ('singleFrameAccuracy.py', 'rnn.py'):
         done = stage(script, '--root', root, '--split', 2)
         assert done.returncode == 1 and 'made for split 1' in done.stderr
-        assert 'python frameBasedTrain.py --split 2' in done.stderr
+        assert 'python frameBasedTrain.py --split 2 --root ANOTHER' in done.stderr
     # as after a change of one file alone
     with h5py.File(root / hf.TEST_HDF5, 'r+') as f:
         f.attrs['split'] = 2

@@ -252,7 +252,8 @@ def test_run_asked_for_but_missing_or_broken_ends_with_3(root, run):
     (root / 'RNN.training' / 'log').write_text('{"not": "a list"}')
     code, shown, missing = run(root, '--runs', 'RNN', 'bad', 'absent')
     assert code == 3
-    for words in ('absent_testPredictions.hdf5: not there; made by: python rnn.py --name absent',
+    for words in ('absent_testPredictions.hdf5: not there; made by: python rnn.py --name absent --root '
+                  f'{root}',
                   'bad_testPredictions.hdf5: not a readable HDF5', 'RNN.training/log: not the'):
         assert words in missing and words in shown.text
     assert '70.0 %' in shown.text  # the rest is still told
@@ -281,7 +282,7 @@ def test_frames_of_another_variant_are_a_run_of_their_own(root, run):
     _, shown, _ = run(root)
     assert 'flow late fusion frames (n 10' in shown.text
     code, _, missing = run(root, '--runs', 'frames_late')
-    assert code == 3 and 'made by: python save_hdf5.py --fusion late' in missing
+    assert code == 3 and f'made by: python save_hdf5.py --fusion late --root {root}' in missing
 
 
 # ---- pieces ----------------------------------------------------------------------

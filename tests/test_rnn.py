@@ -419,13 +419,13 @@ def test_a_model_of_another_variant_names_the_flags_to_add(root, run):
     before = (root / 'RNN_flow_pool5.model').read_bytes()
     for wrong in (('--name', 'RNN_flow_pool5', '--test-only'), ('--start-from', 'RNN_flow_pool5')):
         with pytest.raises(UserError, match='RNN_flow_pool5.model: was trained with --stream flow '
-                                            '--layer pool5; add that$'):
+                                            '--layer pool5, not --stream rgb --layer fc7$'):
             run(root, *wrong)
     assert not (root / 'RNN.training').exists()
     # what it says is right, also where one of two is there, and where the others' data are gone
     for name in (hf.TRAIN_HDF5, hf.TEST_HDF5):
         (root / name).unlink()
-    with pytest.raises(UserError, match='with --layer pool5; add that$'):
+    with pytest.raises(UserError, match='with --layer pool5, not --layer fc7$'):
         run(root, '--name', 'RNN_flow_pool5', '--test-only', '--stream', 'flow')
     run(root, '--name', 'RNN_flow_pool5', '--test-only', *flags)
     run(root, '--name', 'longer', '--start-from', 'RNN_flow_pool5', *flags)
@@ -434,7 +434,8 @@ def test_a_model_of_another_variant_names_the_flags_to_add(root, run):
     card = read_card(root / 'longer.model')
     save_model(root / 'RNN.model', load_rnn(root / 'longer.model')[0], {
         key: value for key, value in card.items() if key not in ('stream', 'fusion', 'layer')})
-    with pytest.raises(UserError, match='with --stream rgb --layer fc7; add that$'):
+    with pytest.raises(UserError, match='with --stream rgb --layer fc7, not '
+                                        '--stream flow --layer pool5$'):
         run(root, '--name', 'RNN', '--test-only', *flags)
 
 

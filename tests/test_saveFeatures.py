@@ -203,7 +203,7 @@ def test_model_of_another_split_is_refused(own_clips):
     for done in (extract(own_clips, '--split', 2),
                  stage('save_hdf5.py', '--root', own_clips, '--split', 2)):
         one_error(done, 'trained on split 1', 'test clips of split 2',
-                  'another --root: python frameBasedTrain.py --split 2')
+                  'another --root: python frameBasedTrain.py --split 2 --root ANOTHER')
     assert not features(own_clips)
 
 
