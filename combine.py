@@ -173,6 +173,9 @@ def main():
         found = save(validation_out, held_out,
                      combine(of_held_out, weights), lists.classes, method, args.split)
         figures = {'validation_loss': found['loss'], 'validation_accuracy': found['top1']}
+        labels = [clip.label for clip in held_out]
+        alone = ', '.join(f'{hf.score(of_file, labels)["top1"]:.3f}' for of_file in of_held_out)
+        print(f'validation:  top-1 {alone} alone, {found["top1"]:.3f} combined  (n {len(labels)})')
     figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
     hf.append_result(args.root, method, args.split, 'video', args.seed, {
         'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},

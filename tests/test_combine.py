@@ -1,5 +1,6 @@
 """Combining predictions, against averages worked out by hand."""
 import json
+import re
 import sys
 
 import numpy
@@ -98,7 +99,10 @@ def test_writes_files_that_other_stages_read(root, run):
 
 
 def test_choose_looks_at_validation_clips_alone(root, run):
-    run(root, *FILES, '--choose')
+    out = run(root, *FILES, '--choose')
+    # What it chose by is said, beside how the test went.
+    told = re.search(r'validation:  top-1 ([\d.]+), ([\d.]+) alone, ([\d.]+) combined', out)
+    assert max(told.group(1), told.group(2)) <= told.group(3)
     first = json.loads((root / 'results.jsonl').read_text().splitlines()[-1])
     assert first['settings']['chosen'] and first['settings']['weights'][1] == 1
     # With the test files exchanged the weights stay as they are.
