@@ -145,7 +145,8 @@ class Networks:
                                 f'does not take from {self.path}; give --rnn another, or add '
                                 '--no-rnn')
         if card.get('features') != digest:
-            raise UserError(f'{path}: trained on other features than those of {self.path}; {hint}')
+            raise UserError(f'{path}: trained on other features than those of {self.path}; save '
+                            f'these (stages 2 to 4), then {hint}')
         self.names['rnn'] = card.get('method', 'RNN')
         return card.get('settings', {})
 

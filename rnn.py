@@ -456,6 +456,10 @@ def main():
     with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
         # before hours of training
         hf.check_split(f.filename, f.attrs, args.split, hf.names_of(args))
+        model = args.root / hf.names_of(args).model
+        if model.exists() and f.attrs.get('model_sha256') != weights_digest(model):
+            print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
+                  f'save them anew: {hf.features_maker(args)}', flush=True)
     figures = ({'test_only': True} if args.test_only
                else {'seconds': train(args, device, lists, team)})
     if not team.first:

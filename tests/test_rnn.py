@@ -15,8 +15,9 @@ import featureSet
 import helperFunctions as hf
 import rnn
 from RNNNet import RNNNet, load_rnn
+from VGGNet_1024 import VGGNet_1024
 from engine.errors import UserError
-from engine.modelfile import read_card, save_model
+from engine.modelfile import read_card, save_model, weights_digest
 from engine.training import reseed
 from engine.truncated import sequence_loss, step_weights
 
@@ -388,6 +389,18 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_snapshot(root, run, monkey
     monkeypatch.undo()
     with numpy.load(snapshot) as f:
         assert all(numpy.isfinite(f[name]).all() for name in f if 'out/' in name)
+
+
+def test_features_of_an_earlier_model_are_told_of(root, run, capsys):
+    model = VGGNet_1024((4, 4, 4, 4, 4), 4, 2, 32, 4)
+    save_model(root / hf.FRAME_MODEL, model, {'shape': model.shape})
+    for same in (True, False):
+        for name in (hf.TRAIN_HDF5, hf.TEST_HDF5):
+            with h5py.File(root / name, 'a') as f:
+                f.attrs['model_sha256'] = (weights_digest(root / hf.FRAME_MODEL) if same
+                                           else 'another')
+        run(root, '--restart')
+        assert ('features of an earlier VGG_1024.model' in capsys.readouterr().out) != same
 
 
 def test_other_inference_without_training_again(root, run):
