@@ -24,12 +24,13 @@ from engine import optimizers
 from engine.video import preprocess
 
 ALL_BATCH = 12  # what all layers keep for the backward pass would fill the memory
+RATE = 1e-9      # the labels are random: a usual one would end in numbers that are none
 
 
 def in_chainer(model, frames, labels, fast):
     trained = model.trained_part()
     kind = (optimizers, optimizers) if fast else (chainer.optimizers, chainer.optimizer_hooks)
-    optimizer = kind[0].MomentumSGD(0.0005, 0.9).setup(trained)
+    optimizer = kind[0].MomentumSGD(RATE, 0.9).setup(trained)
     optimizer.add_hook(kind[1].WeightDecay(0.0005))
 
     def run():
@@ -52,7 +53,7 @@ def in_torch(model, frames, labels):
         # A copy of its own: torch_module shares the arrays of our network.
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
-    optimizer = torch.optim.SGD(trained, 0.0005, momentum=0.9, weight_decay=0.0005)
+    optimizer = torch.optim.SGD(trained, RATE, momentum=0.9, weight_decay=0.0005)
     mean, frames = torch.from_numpy(MEAN), torch.from_numpy(frames)
     labels = torch.from_numpy(labels).long()
 
