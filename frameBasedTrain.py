@@ -10,7 +10,7 @@ Writes  ROOT/VGG_1024.model, and log, plots and snapshot in ROOT/frameTraining/
 
 Every epoch reads one random frame of each clip. Whole groups of the training list are
 held out to validate; no test clip is read. Run it again to resume. On a CPU convolutions
-that learn take some five times as long as those that stay as they are.
+that learn take some six times as long as those that stay as they are.
 
 Augmentation changes training frames alone: all later stages see whole frames as they are. Does
 it help? Train with and without it in two roots, then compare on the same test clips:
