@@ -29,6 +29,8 @@ def borrow(xp, shape, dtype=numpy.float32):
 def give_back(*buffers):
     """Takes what `borrow` gave, or views of it. None of it may be used any more."""
     with _lock:
-        # Those of CuPy, or of what stands in for it, are not from here.
-        _spare.extend(b.base for b in buffers
-                      if isinstance(b, numpy.ndarray) and b.base is not None)
+        for buffer in buffers:
+            memory = getattr(buffer, 'base', None)
+            # What CuPy gave, or what stands in for it, is not from here.
+            if isinstance(memory, numpy.ndarray) and memory.dtype == numpy.uint8:
+                _spare.append(memory)

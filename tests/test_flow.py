@@ -225,7 +225,9 @@ def test_killed_and_bad_clips_then_mended_gives_the_same_bytes(root, tmp_path):
         time.sleep(0.3)
         process.send_signal(number)
         process.communicate(timeout=20)
-        assert process.returncode in codes
+        # One that had done all of it was leaving already, and no longer listened.
+        assert process.returncode in codes or (process.returncode == -number
+                                               and flow_files(other) == flow_files(root))
         expected = flow_files(root)
         assert all(expected[name] == data for name, data in flow_files(other).items())
     clips = clips_of(other)
