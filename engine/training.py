@@ -285,6 +285,7 @@ class Training:
                               label='training' if name.startswith('main') else 'validation')
             axes.legend()
             axes.grid(alpha=0.3)
+            axes.xaxis.get_major_locator().set_params(integer=True)  # whole epochs
             with replacing(os.path.join(self.folder, f'{key}.png')) as temporary:
                 figure.savefig(temporary, format='png')
 
