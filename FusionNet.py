@@ -17,9 +17,9 @@ as the opposite of what it was.
 
 A layer that joins n moments starts from the image network's weights, spread over the moments
 (VGGNet_1024.spread): on a clip that stands still the network then answers as that of single
-frames. If such a layer does not learn itself it cannot tell any order. And late fusion cannot tell
-the direction of what comes round again after twice its 15 frames: half a turn ahead and half
-a turn back are one.
+frames. If such a layer does not learn itself it cannot tell any order. And late fusion cannot
+tell the direction of what comes round again after twice its 15 frames: half a turn ahead and
+half a turn back are one.
 """
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer.functions as F

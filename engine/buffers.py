@@ -9,21 +9,35 @@ _spare = collections.deque(maxlen=64)
 _lock = threading.Lock()
 
 
+def empty(shape, dtype=numpy.float32):
+    """numpy.empty at a multiple of 64 bytes, so that no vector straddles two cache lines."""
+    return _array(numpy.empty(_size(shape, dtype), numpy.uint8), shape, dtype)
+
+
 def borrow(xp, shape, dtype=numpy.float32):
-    """xp.empty(shape, dtype), if possible in memory given back before."""
+    """empty(shape, dtype), if possible in memory given back before; on a GPU xp.empty."""
     if xp is not numpy:  # CuPy does this itself
         return xp.empty(shape, dtype)
-    size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
+    size = _size(shape, dtype)
     with _lock:
         # A last batch is smaller than the others; it takes the memory of theirs.
         fitting = [k for k, spare in enumerate(_spare) if size <= len(spare) <= 2 * size]
-        if fitting:
-            best = min(fitting, key=lambda k: len(_spare[k]))
-            memory = _spare[best]
-            del _spare[best]
-        else:
-            memory = numpy.empty(size, numpy.uint8)
-    return memory[:size].view(dtype).reshape(shape)
+        if not fitting:
+            return empty(shape, dtype)
+        best = min(fitting, key=lambda k: len(_spare[k]))
+        memory = _spare[best]
+        del _spare[best]
+    return _array(memory, shape, dtype)
+
+
+def _size(shape, dtype):
+    """Bytes that hold such an array, wherever in them the multiple of 64 is."""
+    return int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize + 64
+
+
+def _array(memory, shape, dtype):
+    start = -memory.ctypes.data % 64
+    return memory[start:start + _size(shape, dtype) - 64].view(dtype).reshape(shape)
 
 
 def give_back(*buffers):

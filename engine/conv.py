@@ -21,6 +21,7 @@ import threading
 
 import numpy
 
+from engine.buffers import empty
 from engine.compiled import load
 
 MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
@@ -86,12 +87,10 @@ def kernel_name(compiled=None):
     return f'numpy ({_library()[1]})' if wanted else 'numpy'
 
 
-def empty(shape, dtype=numpy.float32):
-    """numpy.empty at a multiple of 64 bytes, so that no vector straddles two cache lines."""
-    size = int(numpy.prod(shape)) * numpy.dtype(dtype).itemsize
-    raw = numpy.empty(size + 64, numpy.uint8)
-    start = -raw.ctypes.data % 64
-    return raw[start:start + size].view(dtype).reshape(shape)
+def channels_first(a):
+    """(N, H, W, C) -> (N, C, H, W), always a copy: 1x1 maps in a buffer are contiguous either way,
+    and a buffer serves again."""
+    return numpy.array(a.transpose(0, 3, 1, 2), order='C')
 
 
 class Kernel:
@@ -205,10 +204,7 @@ class _Compiled:
         with self.kernel:  # whose lock guards the buffers, too
             self._plan(*x.shape[:3])
             self._fill(len(self.shapes) - 1, x)
-            channels = self.shapes[-1][0]
-            # A copy always: a buffer of 1x1 maps would be contiguous this way, too.
-            return numpy.array(self.outs[-1][:len(x), :, :, :channels].transpose(0, 3, 1, 2),
-                               order='C')
+            return channels_first(self.outs[-1][:len(x), :, :, :self.shapes[-1][0]])
 
     def _fill(self, level, x):
         """The output of layer ``level`` for the frames ``x``, to the front of its buffer."""

@@ -77,7 +77,7 @@ class _ConvStack(chainer.FunctionNode):
                                 None if level else self.no_mean, pool=pool, whole=whole)
                 self.held.append((h, out, whole))
                 h = out
-        return _channels_first(h[..., :len(W)]),
+        return conv.channels_first(h[..., :len(W)]),
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
@@ -113,7 +113,7 @@ class _ConvStack(chainer.FunctionNode):
                 give_back(out, whole)
             self.held = []
             if 0 in indexes:
-                gradients[0] = _channels_first(g[..., :weights[0].shape[1]])
+                gradients[0] = conv.channels_first(g[..., :weights[0].shape[1]])
                 give_back(g)
         return [chainer.Variable(gradients[i]) for i in indexes]
 
@@ -139,11 +139,6 @@ class _ConvStack(chainer.FunctionNode):
             gb += g.sum(axis=(1, 2)).sum(axis=0)
         gW = conv.weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
         return gW, gb[:outs].astype(numpy.float32)
-
-
-def _channels_first(a):
-    # A copy always: of 1x1 maps the buffer itself would be contiguous this way.
-    return numpy.array(a.transpose(0, 3, 1, 2), order='C')
 
 
 def _kernel():
