@@ -12,7 +12,7 @@ section 3.1 and figure 1; the layers are VGG-16's where theirs were AlexNet's.
   convolutions of the first three blocks.)
 
 A window lies around its frame t: early and slow take t-4 to t+5, late t-7 and t+8. Beyond
-an end of the clip it goes on in reverse, as short sequences do (engine/frames.py), and flow
+an end of the clip it goes on in reverse, as short sequences do (engine/learning/frames.py), and flow
 as the opposite of what it was.
 
 A layer that joins n moments starts from the image network's weights, spread over the moments
@@ -26,7 +26,7 @@ import chainer.functions as F
 import numpy
 
 from VGGNet_1024 import VGGNet_1024
-from engine.video import preprocess
+from engine.video.preprocessing import preprocess
 
 # Frames between the towers of late fusion.
 APART = 15

@@ -28,8 +28,8 @@ import chainer.links as L
 import numpy
 
 from engine.errors import UserError
-from engine.featurenet import FeatureNet
-from engine.sequences import reverse_append
+from engine.learning.featurenet import FeatureNet
+from engine.learning.sequences import reverse_append
 
 # Frames that are joined, and from one such window to the next; kernels of time-conv.
 SPAN, STRIDE, KERNELS = 10, 5, 256

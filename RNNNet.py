@@ -15,9 +15,9 @@ import chainer.links as L
 import numpy
 
 from PoolingNet import PoolingNet
-from engine.featurenet import FeatureNet
-from engine.lstm import GRU, LSTM
-from engine.modelfile import load_network, read_card
+from engine.learning.featurenet import FeatureNet
+from engine.fast.lstm import GRU, LSTM
+from engine.weights.modelfile import load_network, read_card
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
 MADE_BY = 'python rnn.py'

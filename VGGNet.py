@@ -11,10 +11,10 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine import conv_gpu, conv_learn
-from engine.conv import ConvStack
-from engine.modelfile import load_network
-from engine.video import MEAN, mean_of, preprocess
+from engine.fast import conv_gpu, conv_learn
+from engine.fast.conv import ConvStack
+from engine.weights.modelfile import load_network
+from engine.video.preprocessing import MEAN, mean_of, preprocess
 
 CHANNELS = (64, 128, 256, 512, 512)
 LAYERS_IN_BLOCK = (2, 2, 3, 3, 3)
@@ -89,9 +89,9 @@ class VGGNet(chainer.Chain):
         """(N, 3, S, S) preprocessed float32, or frames (N, S, S, 3) as the bytes they are ->
         pool5, (N, C, S/32, S/32).
 
-        With `names`, those layers alone, of x as they take it. engine/conv.py does it, many
-        times faster, or where gradients are needed engine/conv_learn.py; on a GPU
-        engine/conv_gpu.py where they are not. `fast = False` turns all of them off.
+        With `names`, those layers alone, of x as they take it. engine/fast/conv.py does it, many
+        times faster, or where gradients are needed engine/fast/conv_learn.py; on a GPU
+        engine/fast/conv_gpu.py where they are not. `fast = False` turns all of them off.
         """
         names = self.conv_names if names is None else names
         if names and self.fast and not chainer.config.enable_backprop:

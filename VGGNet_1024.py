@@ -13,8 +13,8 @@ import numpy
 
 from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet, load_vgg
 from engine.errors import UserError
-from engine.modelfile import read_card
-from engine.video import FLOW_MEAN
+from engine.weights.modelfile import read_card
+from engine.video.preprocessing import FLOW_MEAN
 
 TRAINED = ('fc7', 'fc8')
 # Which layers learn, from the top (Karpathy et al. 2014, section 4.2): 2 is the original's.

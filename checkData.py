@@ -18,11 +18,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import helperFunctions as hf
+from engine import arguments, stage, variants
 from engine.errors import UserError
 from engine.files import files_under, sha256, write_text
-from engine.frames import frame_counts
+from engine.learning.frames import frame_counts
 from engine.progress import Progress
-from engine.video import is_short, read_header
+from engine.video.decode import is_short, read_header
 
 # Lines of a kind that the terminal shows; --json has them all.
 SHOWN = 10
@@ -30,9 +31,9 @@ COLUMNS = ('listed', 'missing', 'unread.', 'short', 'frames', 'seconds')
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     group = parser.add_argument_group('check')
-    group.add_argument('--workers', type=hf.whole(1), default=2, metavar='N',
+    group.add_argument('--workers', type=arguments.whole(1), default=2, metavar='N',
                        help='files read at once (default: 2)')
     group.add_argument('--quick', action='store_true',
                        help='believe the headers and decode nothing; --tiny says the same')
@@ -98,10 +99,10 @@ def inventory(root, split, workers, quick=False):
         UserError: the lists cannot be read, or there are no clips at all.
     """
     lists = hf.read_lists(root, split, leaks=True)
-    folder = root / hf.CLIPS
+    folder = root / variants.CLIPS
     if not folder.is_dir():
-        raise UserError(f'{folder}: not there; python getData.py{hf.place(root)} fetches '
-                        f'UCF-101, python makeSplit.py{hf.place(root)} --clips VIDEOS lays out own '
+        raise UserError(f'{folder}: not there; python getData.py{variants.place(root)} fetches '
+                        f'UCF-101, python makeSplit.py{variants.place(root)} --clips VIDEOS lays out own '
                         'videos, and small clips are drawn by python demo.py clips --root '
                         + shlex.quote(str(root)))
     clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
@@ -132,7 +133,7 @@ def inventory(root, split, workers, quick=False):
     # What another split's lists name is no stray file.
     listed = {clip.path for clip in clips}
     for other in {1, 2, 3} - {split}:
-        if all((root / hf.LISTS / f'{side}list{other:02d}.txt').exists()
+        if all((root / variants.LISTS / f'{side}list{other:02d}.txt').exists()
                for side in ('train', 'test')):
             theirs = hf.read_lists(root, other, leaks=True)
             listed.update(clip.path for clip in theirs.train + theirs.test)
@@ -166,7 +167,7 @@ def table(classes):
 
 
 def main():
-    args = hf.parse_stage(get_parser(), quick=True)
+    args = stage.parse(get_parser(), quick=True)
     if args.workers < 1:
         raise UserError(f'--workers {args.workers}: expected 1 or more')
     found = inventory(args.root, args.split, args.workers, args.quick)
@@ -195,4 +196,4 @@ def show(found):
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -22,11 +22,13 @@ import shlex
 import numpy
 
 import helperFunctions as hf
+from engine import files, stage, variants
+from engine.reporting import predictionfile, resultsfile, scoring
 from engine.errors import UserError
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     parser.add_argument('files', nargs='+', metavar='FILE',
                         help='prediction files of test clips, two or more')
     group = parser.add_argument_group('weights (default: all files count alike)')
@@ -58,11 +60,11 @@ def read(paths, clips, lists, split, kind):
     """
     tables, methods = [], []
     for path in paths:
-        found, attrs = hf.read_predictions(path, clips, lists.classes, hf.maker_of(path, split))
+        found, attrs = predictionfile.read_predictions(path, clips, lists.classes, variants.maker_of(path, split))
         if int(attrs.get('split', split)) != split:
             raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
                             f'{attrs["split"]}')
-        tables.append({name: hf.video_log_probability(steps, attrs.get('readout', 'mean'))
+        tables.append({name: scoring.video_log_probability(steps, attrs.get('readout', 'mean'))
                        for name, steps in found.items()})
         methods.append(str(attrs.get('method', path.stem)))
     shared = [clip for clip in clips if all(clip.name in table for table in tables)]
@@ -78,7 +80,7 @@ def read(paths, clips, lists, split, kind):
     if not numpy.isfinite(logs).all():
         bad = paths[int(numpy.argwhere(~numpy.isfinite(logs))[0][0])]
         raise UserError(f'{bad}: holds a number that is not finite; make it again: '
-                        f'{hf.maker_of(bad, split)}')
+                        f'{variants.maker_of(bad, split)}')
     return shared, logs, methods
 
 
@@ -110,7 +112,7 @@ def choose(logs, labels):
     parts = 10 if n <= 6 else 5
 
     def badness(weights):
-        figures = hf.score(combine(logs, weights), labels)
+        figures = scoring.score(combine(logs, weights), labels)
         return -figures['top1'], figures['loss']
     best = min(grid(n, parts), key=badness)
     return tuple(part / parts for part in best)
@@ -118,10 +120,10 @@ def choose(logs, labels):
 
 def save(path, clips, logs, classes, method, split):
     """Writes combined predictions, one row a clip; returns the figures that the file gives."""
-    hf.write_predictions(path, ((clip.name, numpy.exp(row)[None])
+    predictionfile.write_predictions(path, ((clip.name, numpy.exp(row)[None])
                                 for clip, row in zip(clips, logs)), classes, method, split)
-    found, _ = hf.read_predictions(path, clips)
-    return hf.score([hf.video_log_probability(found[clip.name]) for clip in clips],
+    found, _ = predictionfile.read_predictions(path, clips)
+    return scoring.score([scoring.video_log_probability(found[clip.name]) for clip in clips],
                     [clip.label for clip in clips])
 
 
@@ -139,10 +141,10 @@ def check(args):
 
 
 def main():
-    args = hf.parse_stage(get_parser())
+    args = stage.parse(get_parser())
     check(args)
     lists = hf.read_lists(args.root, args.split)
-    paths = [hf.find_file(name, args.root) for name in args.files]
+    paths = [files.find_file(name, args.root) for name in args.files]
     out, validation_out = (args.root / f'{args.name}_{kind}Predictions.hdf5'
                            for kind in ('test', 'validation'))
     for path in [*paths, *(validation_file(path) for path in paths
@@ -165,8 +167,8 @@ def main():
     clips, logs, methods = read(paths, lists.test, lists, args.split, 'test')
     method = ' + '.join(methods)
     for path, weight, of_file in zip(paths, weights, logs):
-        alone = hf.score(of_file, [clip.label for clip in clips])
-        print(f'{weight:.3f}  {path.name}:  {hf.in_words(alone)}')
+        alone = scoring.score(of_file, [clip.label for clip in clips])
+        print(f'{weight:.3f}  {path.name}:  {scoring.in_words(alone)}')
     figures = {}
     if validation:
         held_out, of_held_out, _ = validation
@@ -174,16 +176,16 @@ def main():
                      combine(of_held_out, weights), lists.classes, method, args.split)
         figures = {'validation_loss': found['loss'], 'validation_accuracy': found['top1']}
         labels = [clip.label for clip in held_out]
-        alone = ', '.join(f'{hf.score(of_file, labels)["top1"]:.3f}' for of_file in of_held_out)
+        alone = ', '.join(f'{scoring.score(of_file, labels)["top1"]:.3f}' for of_file in of_held_out)
         print(f'validation:  top-1 {alone} alone, {found["top1"]:.3f} combined  (n {len(labels)})')
     figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
-    hf.append_result(args.root, method, args.split, 'video', args.seed, {
+    resultsfile.append_result(args.root, method, args.split, 'video', args.seed, {
         'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},
         predictions=out.name, **figures)
-    print(f'{method} by video:  {hf.in_words(figures)}')
-    print(f'wrote {out}; next: python confusion.py{hf.place(args.root, args.split)} '
+    print(f'{method} by video:  {scoring.in_words(figures)}')
+    print(f'wrote {out}; next: python confusion.py{variants.place(args.root, args.split)} '
           + shlex.join([str(args.files[0]), out.name]))
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

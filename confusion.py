@@ -31,9 +31,12 @@ from scipy.spatial.distance import squareform
 from sklearn.metrics import confusion_matrix
 
 from engine.errors import UserError
-from engine.files import replacing
-from helperFunctions import (TEST_PREDICTIONS, TEST_SUFFIX, find_file, maker_of, read_lists,
-                             read_predictions, stage_main, stage_parser, video_log_probability)
+from engine.files import find_file, replacing
+from engine.reporting.predictionfile import read_predictions
+from engine.reporting.scoring import video_log_probability
+from engine.stage import new_parser as stage_parser, run as stage_main
+from engine.variants import TEST_PREDICTIONS, TEST_SUFFIX, maker_of
+from helperFunctions import read_lists
 
 RNN_PREDICTIONS = 'RNN' + TEST_SUFFIX
 NUMBERS_UP_TO = 16  # classes: a larger matrix has no room for numbers in its cells

@@ -30,14 +30,14 @@ import chainer
 import chainer.functions as F
 import numpy
 
-import helperFunctions as hf
+from engine import stage, variants
 from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet
-from engine.download import download
+from engine.weights.download import download
 from engine.errors import UserError
 from engine.files import sha256
-from engine.modelfile import save_model
-from engine.video import MEAN, preprocessing
-from engine.weightfiles import read_weights
+from engine.weights.modelfile import save_model
+from engine.video.preprocessing import MEAN, preprocessing
+from engine.weights.weightfiles import read_weights
 
 
 class Download(NamedTuple):
@@ -85,7 +85,7 @@ EPSILON = 1e-5
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     parser.add_argument('source', type=Path, nargs='?', help='file with the weights')
     group = parser.add_argument_group('source')
     group.add_argument('--download', choices=DOWNLOADS, metavar='NAME',
@@ -110,7 +110,7 @@ def get_parser():
 
 
 def main():
-    args = hf.parse_stage(get_parser())
+    args = stage.parse(get_parser())
     if (args.source is None) == (args.download is None):
         raise UserError('name either a SOURCE or --download; see python convertWeights.py --help')
     if args.download:
@@ -143,13 +143,13 @@ def main():
         origin += f'; handing on their input: {", ".join(passing)}'
     if missing:
         origin += f'; random (seed {args.seed}): {", ".join(missing)}'
-    out = args.root / hf.VGG_MODEL
+    out = args.root / variants.VGG_MODEL
     save_model(out, model, {
         'kind': 'vgg', 'shape': model.shape, 'source': origin, 'source_sha256': sha256(args.source),
         'source_input': source, 'preprocessing': preprocessing(model.mean),
-        **hf.provenance(args)})
+        **stage.provenance(args)})
     print(f'wrote {out} from {origin}; next: python frameBasedTrain.py'
-          + hf.place(args.root, args.split))
+          + variants.place(args.root, args.split))
 
 
 def smooth_pictures(model):
@@ -382,4 +382,4 @@ def adapt_input(model, order, mean, deviation):
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

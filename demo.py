@@ -42,9 +42,11 @@ from tqdm import tqdm
 from VGGNet import VGGNet
 from engine.errors import UserError
 from engine.files import remove_leftovers, replacing
-from engine.modelfile import read_card, save_model
-from engine.video import PREPROCESSING, preprocess
-from helperFunctions import CLIPS, LISTS, VGG_MODEL, stage_main, write_list
+from engine.weights.modelfile import read_card, save_model
+from engine.video.preprocessing import PREPROCESSING, preprocess
+from engine.stage import run as stage_main
+from engine.variants import CLIPS, LISTS, VGG_MODEL
+from helperFunctions import write_list
 
 WIDTH, HEIGHT, FPS = 320, 240, 25  # as in UCF-101
 MARGIN = 8                         # how far the camera may shake, in pixels

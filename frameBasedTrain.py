@@ -36,18 +36,21 @@ import numpy
 from chainer.optimizer_hooks import GradientClipping
 
 import helperFunctions as hf
+from engine import arguments, stage, variants
+from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
-from engine.answers import Answers
-from engine.augmentation import Augmentation
+from engine.learning.answers import Answers
+from engine.video.augmentation import Augmentation
+from engine.cluster.parts import failed_clips
 from engine.errors import UserError
-from engine.frames import COUNTS, FrameIterator, frame_counts
-from engine.modelfile import save_model, weights_digest
-from engine.optimizers import MomentumSGD, WeightDecay
-from engine.training import Training, Updater, add_rate, get_rate, reseed
-from engine.video import preprocess, preprocessing
-from engine.workers import add_communicator, get_workers
+from engine.learning.frames import COUNTS, FrameIterator, frame_counts
+from engine.weights.modelfile import save_model, weights_digest
+from engine.fast.optimizers import MomentumSGD, WeightDecay
+from engine.learning.training import Training, Updater, add_rate, get_rate, reseed
+from engine.video.preprocessing import preprocess, preprocessing
+from engine.learning.workers import add_communicator, get_workers
 
 FOLDER = 'frameTraining'
 # The fewest layers that let those learn that join frames; of flow all.
@@ -55,10 +58,10 @@ DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
-    hf.add_variant(parser, 'stream', 'fusion')
+    parser = stage.new_parser(__doc__)
+    stage.add_variant(parser, 'stream', 'fusion')
     group = parser.add_argument_group('model')
-    group.add_argument('--features', type=hf.whole(1), default=1024, metavar='N',
+    group.add_argument('--features', type=arguments.whole(1), default=1024, metavar='N',
                        help='units of fc7: length of a feature (default: 1024)')
     group.add_argument('--train-layers', choices=TRAIN_LAYERS, metavar='WHICH',
                        help='what learns (Karpathy et al. 2014, section 4.2): the top 1 (fc8; '
@@ -68,11 +71,11 @@ def get_parser():
                             'the default: 2 for single frames, 3 for late fusion, all for early '
                             'and slow; and all for flow, whose x and y the first layer must '
                             'learn to tell apart')
-    group.add_argument('--apart', type=hf.whole(1), default=None, metavar='N',
+    group.add_argument('--apart', type=arguments.whole(1), default=None, metavar='N',
                        help=f'frames between the two towers of late fusion (default: {APART})')
     group = parser.add_argument_group('optimisation')
-    group.add_argument('--epochs', type=hf.whole(1), default=20, help='default: 20')
-    group.add_argument('--batch', type=hf.whole(1), default=36, metavar='N',
+    group.add_argument('--epochs', type=arguments.whole(1), default=20, help='default: 20')
+    group.add_argument('--batch', type=arguments.whole(1), default=36, metavar='N',
                        help='frames a batch (default: 36)')
     add_rate(group)
     group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
@@ -83,9 +86,9 @@ def get_parser():
                             'else undo what VGG.model knows (default: 0, never)')
     group.add_argument('--dropout', type=float, default=0.5, metavar='RATIO',
                        help='behind fc6 and fc7, in training; more overfits less (default: 0.5)')
-    group.add_argument('--frames-per-clip', type=hf.whole(1), default=1, metavar='N',
+    group.add_argument('--frames-per-clip', type=arguments.whole(1), default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
-    group.add_argument('--validation-every', type=hf.whole(2), default=5, metavar='N',
+    group.add_argument('--validation-every', type=arguments.whole(2), default=5, metavar='N',
                        help='hold out one group in N of each class (default: 5)')
     group = parser.add_argument_group('augmentation of training frames')
     group.add_argument('--no-flip', dest='flip', action='store_false',
@@ -105,7 +108,7 @@ def get_parser():
                        help='brighter or darker by up to this share, as under another light '
                             '(default: 0)')
     group = parser.add_argument_group('bookkeeping')
-    group.add_argument('--workers', type=hf.whole(1), default=len(os.sched_getaffinity(0)),
+    group.add_argument('--workers', type=arguments.whole(1), default=len(os.sched_getaffinity(0)),
                        help='clips decoded at once (default: one a core)')
     group.add_argument('--memory', type=float, default=2.0, metavar='GIB',
                        help="frozen fc6's answers up to this size are held in memory, 16 KB a "
@@ -115,7 +118,7 @@ def get_parser():
                             '--communicator has its own (default: 2)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
-    hf.add_device(parser)
+    stage.add_device(parser)
     add_communicator(parser)
     return parser
 
@@ -126,14 +129,14 @@ def readable(root, clips, workers, names):
     for _, reason in failures:
         print(f'left out: {reason}')
     if not counts:
-        raise UserError(f'{root / hf.clips_folder(names.stream)}: none of the {len(clips)} clips '
+        raise UserError(f'{root / variants.clips_folder(names.stream)}: none of the {len(clips)} clips '
                         'on the list can be read')
     return [clip for clip in clips if clip.name in counts], counts, failures
 
 
 def parse(parser):
     """Parses the command line; refuses flags that make no sense."""
-    args = hf.parse_stage(parser, epochs=2, batch=8)
+    args = stage.parse(parser, epochs=2, batch=8)
     if not (0 < args.crop <= 1 and all(
             0 <= share < 1 for share in (args.rescale, args.brightness, args.dropout))):
         raise UserError('--crop: above 0, at most 1; --rescale, --brightness, --dropout: from 0 to '
@@ -170,15 +173,16 @@ def main():
     args = parse(get_parser())
     rate, schedule = get_rate(args)
     team = get_workers(args.communicator)
-    hf.print_settings(args)
-    names = hf.names_of(args)
-    device = hf.get_device(team.device(args.device))
+    stage.print_settings(args)
+    names = variants.names_of(args)
+    device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
-    vgg, vgg_card = load_vgg(args.root / hf.VGG_MODEL)
+    vgg, vgg_card = load_vgg(args.root / variants.VGG_MODEL)
     made_with = {}
     if args.stream == 'flow':
-        made_with['flow'] = hf.flow_made_with(args.root, args.split)
-        hf.check_flow(args.root, lists.train, args.split)
+        made_with['flow'] = flowfiles.flow_made_with(args.root, args.split)
+        flowfiles.check_flow(args.root, lists.train, args.split, failed_clips(
+            args.root / variants.clips_folder('flow')))
         start_from_pictures(vgg)
     hidden = vgg.shape['hidden']
     if args.train_layers == '1' and args.features != hidden:
@@ -246,9 +250,9 @@ def main():
     run = Training(Updater(batches, optimizer, compute_loss, args.seed, rate,
                            converter=lambda batch, _: batch, device=device, workers=team),
                    args.epochs, args.root / names.of(FOLDER), dict(
-                       hf.settings_of(args), schedule=schedule, seed=args.seed,
+                       stage.settings_of(args), schedule=schedule, seed=args.seed,
                        workers=team.size, split=args.split,
-                       vgg=weights_digest(args.root / hf.VGG_MODEL), **made_with),
+                       vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with),
                    validate if held_out else None, restart=args.restart)
     run.run()
     if not team.first:
@@ -265,13 +269,13 @@ def main():
         'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
-        **hf.provenance(args, {**hf.settings_of(args), **team.settings()})})
+        **stage.provenance(args, {**stage.settings_of(args), **team.settings()})})
     print(f'wrote {args.root / names.model}; next: '
-          + hf.features_maker(args))
+          + variants.features_maker(args))
     if failures:
         print(f'{len(failures)} clips were left out, named above')
         return 3
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-import helperFunctions as hf
-from engine import parts as clip_parts
+from engine import arguments, files, stage, variants
+from engine.cluster import parts as clip_parts
 from engine.errors import UserError
 from engine.files import write_text
 
@@ -67,9 +67,9 @@ def get_parser():
                        help='a job leaves by itself before (default: 02:30:00)')
     group.add_argument('--ppn', type=int, default=16, metavar='N',
                        help='cores of a node that a job gets (default: 16)')
-    group.add_argument('--nodes', type=hf.whole(1), default=1, metavar='N',
+    group.add_argument('--nodes', type=arguments.whole(1), default=1, metavar='N',
                        help='nodes of a training with --communicator (default: 1)')
-    group.add_argument('--processes', type=hf.whole(1), default=1, metavar='N',
+    group.add_argument('--processes', type=arguments.whole(1), default=1, metavar='N',
                        help='its processes on each node, as many as --gpus (default: 1)')
     group.add_argument('--gpus', type=int, default=0, metavar='N',
                        help='GPUs of a node (default: 0); say --device 0 too')
@@ -173,7 +173,7 @@ def job_text(args, job, folder, commands):
 
 def command_of(args, root, script, *words):
     """The words of a stage's command; a login profile may set another PATH, so paths are whole."""
-    return [args.python, str(hf.HERE / script), *words, '--root', str(root)]
+    return [args.python, str(stage.HERE / script), *words, '--root', str(root)]
 
 
 def write_jobs(args, flags, root, folder, parts):
@@ -182,7 +182,7 @@ def write_jobs(args, flags, root, folder, parts):
         return command_of(args, root, *words)
     texts, then = {}, stage_of(args).THEN
     if then:
-        same = [f'--split={parts.split}', *hf.names_of(parts).flags().split()]
+        same = [f'--split={parts.split}', *variants.names_of(parts).flags().split()]
         texts[PACK] = job_text(args, PACK, folder, [
             python(then[0], *same, *shlex.split(args.pack_flags)),
             *(python(script, *same) for script in then[1:])])
@@ -340,8 +340,8 @@ def training(args, flags, root):
     clip_parts.seconds(args.walltime)
     folder = root / 'jobs'
     # A named run of rnn.py writes under its name, whatever it sees: never two of them at once.
-    stage = args.stage if args.stage == 'rnn' and args.name else hf.names_of(work).of(args.stage)
-    job = '-'.join(filter(None, (stage, args.name)))
+    kind = args.stage if args.stage == 'rnn' and args.name else variants.names_of(work).of(args.stage)
+    job = '-'.join(filter(None, (kind, args.name)))
     states, alive, known = job_states(args, folder)
     stream = sys.stdout if args.status else sys.stderr
     print(f'{job}: {states.get(job, "never submitted")}',
@@ -363,32 +363,32 @@ def main():
     root = first.root.resolve()
     if '\n' in str(root):
         raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
-    hf.check_root(root)
+    stage.check_root(root)
     settings = first.settings or root / SETTINGS
     flags = (settings_flags(settings) if first.settings or settings.exists() else []) + given
     if first.stage in TRAININGS:
         return training(*parser.parse_known_args(flags), root)
-    stage = stage_of(first)
+    module = stage_of(first)
     # Each variant has its own jobs.
     variant = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    hf.add_variant(variant, 'stream', 'fusion', 'layer')
-    names = hf.names_of(variant.parse_known_args(flags)[0])
-    folder = root / names.of(stage.JOBS)
-    remembered = hf.read_json(folder / REMEMBERED)
+    stage.add_variant(variant, 'stream', 'fusion', 'layer')
+    names = variants.names_of(variant.parse_known_args(flags)[0])
+    folder = root / names.of(module.JOBS)
+    remembered = files.read_json(folder / REMEMBERED)
     if first.resubmit and remembered is None:
         stage_flag = '' if first.stage == STAGES[0] else f' --stage {first.stage}'
         raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh'
-                        f'{stage_flag}{names.flags()}{hf.place(first.root)}')
+                        f'{stage_flag}{names.flags()}{variants.place(first.root)}')
     if (first.resubmit or first.status) and remembered:
         flags = remembered + given
     args, work_flags = parser.parse_known_args(flags)
     # The stage's own parser checks the rest now, not in a job in the night.
-    work = stage.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
+    work = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
     clip_parts.seconds(args.walltime)
-    if args.then_pack and not stage.THEN:
+    if args.then_pack and not module.THEN:
         raise UserError(f'--then-pack: nothing is packed after {args.stage}')
 
-    parts = inspect(stage.work_of(work), work.parts)
+    parts = inspect(module.work_of(work), work.parts)
     states, alive, known = job_states(args, folder)
     stream = sys.stdout if first.status else sys.stderr
     print(*table(parts, states), sep='\n', file=stream)
@@ -413,7 +413,7 @@ def main():
         print('no part has clips left that no job is at', file=sys.stderr)
     failed = sum(len(part.failed) for part in parts)
     if args.then_pack and failed and not any(part.left for part in parts):
-        same = names.flags() + hf.place(first.root, work.split)
+        same = names.flags() + variants.place(first.root, work.split)
         print(f'not packed: {failed} clips failed; mend them, or go on without: python '
               f'save_hdf5.py --allow-missing{same}, then python normalizeData.py{same}',
               file=sys.stderr)
@@ -428,4 +428,4 @@ def main():
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

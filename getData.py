@@ -23,8 +23,8 @@ import zlib
 from pathlib import Path
 
 import checkData
-import helperFunctions as hf
-from engine.download import MEGABYTE, download
+from engine import stage, variants
+from engine.weights.download import MEGABYTE, download
 from engine.errors import UserError
 from engine.files import files_under, sha256
 from engine.progress import Progress
@@ -52,7 +52,7 @@ INSTALL = 'Debian and Ubuntu: apt install unar (or unrar, libarchive-tools)'
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     group = parser.add_argument_group('what to fetch, and from where')
     group.add_argument('--lists-only', action='store_true', help='leave the clips out')
     group.add_argument('--archive', type=Path, metavar='FILE',
@@ -111,7 +111,7 @@ def fetch(args, name, given, flag):
         path = download(url, args.root / name)
     except UserError as error:
         raise UserError(f'{error}. Or fetch {name} in any other way, then: python getData.py'
-                        f'{hf.place(args.root)} {flag} FILE') from None
+                        f'{variants.place(args.root)} {flag} FILE') from None
     with open(path, 'rb') as f:
         start = f.read(4)
     if start not in (b'Rar!', b'PK\3\4'):
@@ -248,12 +248,12 @@ def say_plan(args, lists_there, clips_there):
 
 
 def main():
-    args = hf.parse_stage(get_parser())
+    args = stage.parse(get_parser())
     try:
         args.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'{args.root}: {error.strerror}') from None
-    lists, clips = args.root / hf.LISTS, args.root / hf.CLIPS
+    lists, clips = args.root / variants.LISTS, args.root / variants.CLIPS
     with only_one(args.root):
         lists_there, clips_there = lists_are_there(lists), os.path.lexists(clips)
         unpackers = say_plan(args, lists_there, clips_there)
@@ -273,9 +273,9 @@ def main():
         return 0
     code = checkData.show(checkData.inventory(args.root, args.split, workers=2, quick=True))
     print('This believed the headers; to decode every clip: python checkData.py'
-          + hf.place(args.root, args.split))
+          + variants.place(args.root, args.split))
     return code
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

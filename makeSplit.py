@@ -28,16 +28,17 @@ from pathlib import Path
 
 import checkData
 import helperFunctions as hf
+from engine import stage, variants
 from engine.errors import UserError
 from engine.files import files_under, write_text
-from engine.ownvideos import (choose_test_groups, films, find_videos, groups_of_names,
+from engine.video.ownvideos import (choose_test_groups, films, find_videos, groups_of_names,
                               groups_of_table)
 
 HMDB_LIST = r'(.+)_test_split([123])\.txt'
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     group = parser.add_argument_group('clips')
     group.add_argument('--clips', type=Path, required=True, metavar='DIR',
                        help='folder of class folders of clips')
@@ -118,7 +119,7 @@ def list_files(videos, groups, tested, may_leak=False):
     """{file name: lines}; `tested` is {split: for each video True, False, or None: unused}."""
     classes = sorted({video.class_name for video in videos})
     files = {'classInd.txt': [f'{i} {name}' for i, name in enumerate(classes, 1)],
-             hf.GROUPS: [hf.MAY_LEAK] * may_leak + [
+             variants.GROUPS: [variants.MAY_LEAK] * may_leak + [
                  f'{video.line()}\t{group}' for video, group in zip(videos, groups)]}
     for split, sides in tested.items():
         files[f'trainlist{split:02d}.txt'] = [
@@ -191,7 +192,7 @@ def hmdb_lists(folder, videos):
 
 def write_root(root, videos, files):
     """Writes the lists and the links to the videos; refuses a root of other clips or lists."""
-    lists, links = root / hf.LISTS, root / hf.CLIPS
+    lists, links = root / variants.LISTS, root / variants.CLIPS
     texts = {name: ''.join(line + '\r\n' for line in lines) for name, lines in files.items()}
     there = {path.name: path.read_bytes().decode(errors='replace')
              for path in lists.glob('*.txt')} if lists.is_dir() else {}
@@ -206,7 +207,7 @@ def write_root(root, videos, files):
                             'another --root')
     if not os.path.lexists(links) or wanted != {
             p.relative_to(links).as_posix(): os.readlink(p) for p in files_under(links)}:
-        part = root / f'.{hf.CLIPS}.part'
+        part = root / f'.{variants.CLIPS}.part'
         shutil.rmtree(part, ignore_errors=True)
         for line, target in wanted.items():
             (part / line).parent.mkdir(parents=True, exist_ok=True)
@@ -217,7 +218,7 @@ def write_root(root, videos, files):
     for name, text in texts.items():
         write_text(lists / name, text)
     print(f'{len(files["classInd.txt"])} classes, {len(videos)} clips; wrote {lists}')
-    print(f'look at it: python checkData.py{hf.place(root)}')
+    print(f'look at it: python checkData.py{variants.place(root)}')
 
 
 def cut_lists(args):
@@ -226,12 +227,12 @@ def cut_lists(args):
         raise UserError(f'{args.clips}: no such folder of clips')
     there = {path.name.lower() for path in args.clips.iterdir() if path.is_dir()}
     args.root.mkdir(parents=True, exist_ok=True)
-    link = args.root / hf.CLIPS
+    link = args.root / variants.CLIPS
     if not os.path.lexists(link):
         os.symlink(args.clips.resolve(), link)
     elif link.resolve() != args.clips.resolve():
         raise UserError(f'{link}: already there and not {args.clips}; choose another --root')
-    out = args.root / hf.LISTS
+    out = args.root / variants.LISTS
     splits = [n for n in (1, 2, 3) if (args.lists / f'trainlist{n:02d}.txt').exists()]
     if not splits:
         raise UserError(f'{args.lists}: holds no trainlist01.txt; name the folder of the lists')
@@ -248,14 +249,14 @@ def cut_lists(args):
                 + (f' {classes.index(clip.class_name) + 1}' if name == 'train' else '')
                 for clip in kept))
             print(f'split {split}: {len(kept)} clips to {name}')
-    if (args.lists / hf.GROUPS).exists():
-        write_text(out / hf.GROUPS, (args.lists / hf.GROUPS).read_text(encoding='utf-8'))
+    if (args.lists / variants.GROUPS).exists():
+        write_text(out / variants.GROUPS, (args.lists / variants.GROUPS).read_text(encoding='utf-8'))
     hf.write_list(out / 'classInd.txt', (f'{i} {name}' for i, name in enumerate(classes, 1)))
     print(f'{len(classes)} of {len(lists.classes)} classes; wrote {out}')
 
 
 def main():
-    args = hf.parse_stage(get_parser())
+    args = stage.parse(get_parser())
     # Files may have names that are no text, and are named all the same.
     sys.stdout.reconfigure(errors='backslashreplace')
     given = [flag for flag, value in (('--groups', args.groups), ('--group', args.group),
@@ -270,7 +271,7 @@ def main():
     if args.lists and not any(re.fullmatch(HMDB_LIST, path.name)
                               for path in args.lists.glob('*.txt')):
         return cut_lists(args)
-    if (args.root / hf.CLIPS).resolve() == args.clips.resolve():
+    if (args.root / variants.CLIPS).resolve() == args.clips.resolve():
         raise UserError(f'{args.clips}: links to the clips shall stand there; choose another '
                         '--root')
     videos = find_videos(args.clips)
@@ -282,4 +283,4 @@ def main():
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -11,15 +11,15 @@ features cannot meet other numbers. Running this twice gives the same.
 """
 import numpy
 
-import helperFunctions as hf
-from engine import statistics
+from engine import hdf5, stage, variants
+from engine.learning import statistics
 from engine.errors import UserError
 from engine.progress import Progress
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
-    hf.add_variant(parser, 'stream', 'fusion', 'layer')
+    parser = stage.new_parser(__doc__)
+    stage.add_variant(parser, 'stream', 'fusion', 'layer')
     return parser
 
 
@@ -65,12 +65,12 @@ def read_rows(f, name, shape, made_by):
 
 
 def main():
-    args = hf.parse_stage(get_parser())
-    hf.check_root(args.root)
-    names = hf.names_of(args)
+    args = stage.parse(get_parser())
+    stage.check_root(args.root)
+    names = variants.names_of(args)
     path = args.root / names.train
-    made_by = f'python save_hdf5.py{hf.flags_of(args)}'
-    with hf.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
+    made_by = f'python save_hdf5.py{variants.flags_of(args)}'
+    with hdf5.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
         clips = statistics.clip_names(f)
         if not clips or 'n_features' not in f.attrs:
             raise UserError(f'{path}: holds no features; made by: {made_by}')
@@ -88,9 +88,9 @@ def main():
     statistics.store(path, moments.mean, deviation, moments.n, made_by)
     print(f'{path}: mean and deviation of {moments.n} frames of {len(clips)} clips '
           f'({int((deviation == 1).sum())} of {len(deviation)} features are constant); '
-          f'next: python singleFrameAccuracy.py{hf.flags_of(args)}, '
-          f'python rnn.py{hf.flags_of(args)}')
+          f'next: python singleFrameAccuracy.py{variants.flags_of(args)}, '
+          f'python rnn.py{variants.flags_of(args)}')
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -30,13 +30,15 @@ import cv2
 import numpy
 
 import helperFunctions as hf
-from engine import parts
+from engine import arguments, files, stage, variants
+from engine.cluster import parts
+from engine.video import flowfiles
 from engine.errors import UserError
 from engine.files import replacing, write_text
-from engine.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
+from engine.video.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
                          stored_frames, wheel)
 from engine.progress import Progress
-from engine.video import VideoError, read_frames
+from engine.video.decode import VideoError, read_frames
 
 # For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
 JOB, JOBS, THEN = 'flow', 'jobs_opticalFlow', ()
@@ -64,23 +66,23 @@ def pixels(text):
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
-    group = hf.add_parts(parser, needed=False)
-    group.add_argument('--workers', type=hf.whole(1), default=2,
+    parser = stage.new_parser(__doc__)
+    group = parts.add_parts(parser, needed=False)
+    group.add_argument('--workers', type=arguments.whole(1), default=2,
                        help='clips at once, each on about a core (default: 2)')
     group = parser.add_argument_group('flow')
-    group.add_argument('--method', choices=METHODS, default=hf.FLOW_DECIDES['method'],
+    group.add_argument('--method', choices=METHODS, default=variants.FLOW_DECIDES['method'],
                        help='speeds and errors of each: docs/flow.md (default: %(default)s)')
-    group.add_argument('--step', type=hf.whole(1), default=hf.FLOW_DECIDES['step'],
+    group.add_argument('--step', type=arguments.whole(1), default=variants.FLOW_DECIDES['step'],
                        metavar='N',
                        help='take every Nth frame, and the flow from one of these to the next '
                             '(default: %(default)s)')
-    group.add_argument('--bound', type=pixels, default=hf.FLOW_DECIDES['bound'],
+    group.add_argument('--bound', type=pixels, default=variants.FLOW_DECIDES['bound'],
                        metavar='PIXELS',
                        help='what moves farther from frame to frame is taken to move so far; a '
                             'stored byte is a 127th of it (default: %(default)g)')
     group.add_argument('--size', type=frame_size,
-                       default=tuple(hf.FLOW_DECIDES['size']), metavar='WxH',
+                       default=tuple(variants.FLOW_DECIDES['size']), metavar='WxH',
                        help='frames are scaled to this before, and flow is in its pixels '
                             '(default: 320x240, that of UCF-101)')
     group = parser.add_argument_group('looking')
@@ -89,24 +91,24 @@ def get_parser():
 
 
 def work_of(args, values=False):
-    """The engine.parts.Work of this stage."""
+    """The engine.cluster.parts.Work of this stage."""
     lists = hf.read_lists(args.root, args.split)
-    return parts.Work(lists.train + lists.test, args.root / hf.clips_folder('flow'),
-                      lambda clip: stored_frames(hf.flow_path(args.root, clip)),
-                      lambda clip: [hf.flow_path(args.root, clip)])
+    return parts.Work(lists.train + lists.test, args.root / variants.clips_folder('flow'),
+                      lambda clip: stored_frames(variants.flow_path(args.root, clip)),
+                      lambda clip: [variants.flow_path(args.root, clip)])
 
 
 def claim_folder(args):
     """Makes sure that the flow in the folder was made with these settings."""
-    folder = args.root / hf.clips_folder('flow')
+    folder = args.root / variants.clips_folder('flow')
     settings = {'method': args.method, 'bound': args.bound, 'step': args.step,
                 'size': list(args.size)}
-    before = hf.read_json(folder / hf.FLOW_SETTINGS)
+    before = files.read_json(folder / variants.FLOW_SETTINGS)
     if before is None:
-        write_text(folder / hf.FLOW_SETTINGS, json.dumps(
+        write_text(folder / variants.FLOW_SETTINGS, json.dumps(
             {**settings, 'codec': ' '.join(CODEC), 'opencv': cv2.__version__}) + '\n')
         return
-    for key in hf.FLOW_DECIDES:
+    for key in variants.FLOW_DECIDES:
         if before.get(key) != settings[key]:
             raise UserError(f'{folder}: holds flow made with {key} {before.get(key)}, not '
                             f'{settings[key]}; remove it first: rm -r {shlex.quote(str(folder))}')
@@ -116,7 +118,7 @@ def run_part(args, todo, report, stop):
     """Computes the flow of the clips; returns whether it came to the end before `stop`."""
     def compute(clip):
         try:
-            return save_flow(clip.path, hf.flow_path(args.root, clip), args.method, args.bound,
+            return save_flow(clip.path, variants.flow_path(args.root, clip), args.method, args.bound,
                              args.size, args.step, stop.is_set)
         except VideoError as error:
             return error
@@ -145,7 +147,7 @@ def run_part(args, todo, report, stop):
 def note(args, clip, frames, report, progress):
     """Enters in the report what was wrong with a clip; `frames`: Frames or VideoError."""
     if isinstance(frames, VideoError):
-        report.failed(clip, frames, args.root / hf.CLIPS)
+        report.failed(clip, frames, args.root / variants.CLIPS)
         progress.update()
         return
     progress.update(frames=frames.count)
@@ -164,12 +166,12 @@ def show(args, columns=5, rows=2):
     clip = next((c for c in lists.train + lists.test if c.name == args.show), None)
     if clip is None:
         raise UserError(f'--show {args.show}: not on the lists of split {args.split}')
-    made_with = hf.flow_made_with(args.root, args.split)
-    path = hf.flow_path(args.root, clip)
+    made_with = flowfiles.flow_made_with(args.root, args.split)
+    path = variants.flow_path(args.root, clip)
     n = stored_frames(path)
     if not n:
         raise UserError(f'{path}: not there, or not whole; made by: python opticalFlow.py 1 '
-                        f'--parts 1{hf.place(args.root, args.split)}')
+                        f'--parts 1{variants.place(args.root, args.split)}')
     indices = [(2 * i + 1) * n // (2 * columns * rows) for i in range(columns * rows)]
     size = tuple(made_with['size'])
     frames = read_frames(clip.path, [i * made_with['step'] for i in indices], size)
@@ -199,7 +201,7 @@ def show(args, columns=5, rows=2):
 
 def main():
     parser = get_parser()
-    args = hf.parse_stage(parser, step=8)
+    args = stage.parse(parser, step=8)
     if args.show:
         print(f'wrote {show(args)}')
         return 0
@@ -207,7 +209,7 @@ def main():
         parser.error('the following arguments are required: part (or --show CLIP)')
     if args.part > args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
-    hf.print_settings(args)
+    stage.print_settings(args)
     stop = parts.Stop(args.walltime, args.margin)
     cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
     get_method(args.method)
@@ -219,4 +221,4 @@ def main():
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

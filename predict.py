@@ -31,24 +31,26 @@ import numpy
 from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
+from engine import arguments, files, stage, variants
+from engine.reporting import scoring
 from RNNNet import load_rnn
 from VGGNet_1024 import load_vgg_1024
-from engine import inference
-from engine.camera import look_through
+from engine.learning import inference
+from engine.video.camera import look_through
 from engine.errors import UserError
 from engine.files import write_text
-from engine.given import videos_given
-from engine.modelfile import read_card, weights_digest
-from engine.overlay import draw_strip, label_video, panel, shown_size
+from engine.video.given import videos_given
+from engine.weights.modelfile import read_card, weights_digest
+from engine.video.overlay import draw_strip, label_video, panel, shown_size
 from engine.progress import Progress
-from engine.sliding import OneClip, Pictures, edges_of, moment, slide
-from engine.video import Frames, VideoError, is_short, read_header
+from engine.video.sliding import OneClip, Pictures, edges_of, moment, slide
+from engine.video.decode import Frames, VideoError, read_header
 
 OURS = '.predicted'  # in the names of the outputs, which are not looked at again
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     parser.add_argument('videos', nargs='*', metavar='VIDEO', type=Path,
                         help='files, and folders that are searched for videos')
     group = parser.add_argument_group('camera')
@@ -64,26 +66,26 @@ def get_parser():
                        help='ROOT/NAME.model beside the frame network (default: RNN, if there)')
     group.add_argument('--no-rnn', action='store_true', help='the frame network alone')
     group = parser.add_argument_group('time')
-    group.add_argument('--step', type=hf.whole(1), metavar='N',
+    group.add_argument('--step', type=arguments.whole(1), metavar='N',
                        help='take every Nth frame, N times as quick (default: as the features '
                             'were saved that the RNN was trained on, else 1)')
-    group.add_argument('--window', type=hf.whole(1), metavar='N',
+    group.add_argument('--window', type=arguments.whole(1), metavar='N',
                        help='frames taken that are seen at once (default: the length of the '
                             "RNN's training sequences, else 120)")
-    group.add_argument('--stride', type=hf.whole(1), default=30, metavar='N',
+    group.add_argument('--stride', type=arguments.whole(1), default=30, metavar='N',
                        help='frames taken from one window to the next (default: 30)')
-    group.add_argument('--readout', choices=hf.READOUTS,
+    group.add_argument('--readout', choices=scoring.READOUTS,
                        help="how the RNN's steps make one prediction (default: as it was tested)")
-    group.add_argument('--batch', type=hf.whole(1), default=16, metavar='N',
+    group.add_argument('--batch', type=arguments.whole(1), default=16, metavar='N',
                        help='frames through the network at once (default: 16)')
     group = parser.add_argument_group('output')
     group.add_argument('--out', type=Path, metavar='DIR',
                        help='write labelled video, strip and numbers there')
     group.add_argument('--json', action='store_true',
                        help='a JSON object a line on stdout; words go to stderr')
-    group.add_argument('--top', type=hf.whole(1), default=5, metavar='K',
+    group.add_argument('--top', type=arguments.whole(1), default=5, metavar='K',
                        help='classes that are told (default: 5)')
-    hf.add_device(parser)
+    stage.add_device(parser)
     return parser
 
 
@@ -99,12 +101,12 @@ class Networks:
     """
 
     def __init__(self, args):
-        self.device = hf.get_device(args.device)
-        self.path = args.root / hf.Names().model
-        where = hf.place(args.root, args.split)
+        self.device = stage.get_device(args.device)
+        self.path = args.root / variants.Names().model
+        where = variants.place(args.root, args.split)
         made_by = f'python frameBasedTrain.py{where}'
         card = read_card(self.path, made_by)
-        for field, usual in zip(('stream', 'fusion'), hf.Names()):
+        for field, usual in zip(('stream', 'fusion'), variants.Names()):
             if card.get(field, usual) != usual:
                 raise UserError(f'{self.path}: a network of {field} {card[field]}; predict.py takes '
                                 f'one of {field} {usual}: {made_by}')
@@ -120,7 +122,7 @@ class Networks:
             settings = self._load_rnn(
                 path, digest, f'python rnn.py --name {shlex.quote(path.stem)}{where}')
             self.rnn.to_device(self.device)
-        made = hf.read_json(args.root / hf.FEATURES / 'extraction.json') or {}
+        made = files.read_json(args.root / variants.FEATURES / 'extraction.json') or {}
         self.trained_step = made.get('step', 1) if made.get('model_sha256') == digest else 1
         self.step = args.step or self.trained_step
         self.window = args.window or settings.get('steps', 120)
@@ -139,7 +141,7 @@ class Networks:
             if theirs != ours:
                 raise UserError(f'{path}: made for other classes than {self.path}: for {theirs} '
                                 f'where that has {ours}; {hint}')
-        for field, usual in hf.Names()._asdict().items():
+        for field, usual in variants.Names()._asdict().items():
             if card.get(field, usual) != usual:
                 raise UserError(f'{path}: trained with --{field} {card[field]}, which predict.py '
                                 f'does not take from {self.path}; give --rnn another, or add '
@@ -160,7 +162,7 @@ class Networks:
         store = OneClip(hf.Clip('window', '', -1, '', None), features)
         ((_, steps),) = inference.predict(self.rnn, store, self.device, 1,
                                           technique=self.technique, steps=self.window)
-        return hf.video_log_probability(steps, self.readout)
+        return scoring.video_log_probability(steps, self.readout)
 
     def in_words(self):
         def taken(step):
@@ -190,7 +192,7 @@ class Seen:
             if not all(numpy.isfinite(array).all() for array in pair):
                 raise VideoError(f'{self.frames.path}: the network gave a number that is not '
                                  'finite')
-            self.frame_logs += len(batch) * hf.video_log_probability(pair[1])
+            self.frame_logs += len(batch) * scoring.video_log_probability(pair[1])
             self.pictures.add(batch)
             if self.progress:
                 self.progress.update(len(batch))
@@ -200,7 +202,7 @@ class Seen:
         """Goes through the video; yields each window, which is also kept."""
         for start, end, features, softmax in slide(self._batches(), self.networks.window,
                                                    self.stride):
-            said = {'frames': hf.video_log_probability(softmax)}
+            said = {'frames': scoring.video_log_probability(softmax)}
             if self.networks.rnn:
                 said['rnn'] = self.networks.rnn_log_probability(features)
             said = {key: logs.astype(numpy.float32) for key, logs in said.items()}
@@ -213,7 +215,7 @@ class Seen:
 
     def whole(self):
         """{'frames' or 'rnn': (C,) log probability}, as the script's first lines say."""
-        said = {key: hf.video_log_probability(numpy.exp(self.logs(key)))
+        said = {key: scoring.video_log_probability(numpy.exp(self.logs(key)))
                 for key in self.networks.names}
         mean = self.frame_logs / self.frames.count
         return {**said, 'frames': mean - numpy.logaddexp.reduce(mean)}
@@ -292,7 +294,7 @@ def look(args, networks, source, stem):
             print(f'{frames.path}  {networks.names[key]}  {in_words(seen.best(logs, args.top))}',
                   flush=True)
         # A header alone proves nothing: sound may last longer, the rate may vary.
-        if frames.complaint and is_short(frames.count, frames.announced):
+        if frames.complaint and frames.is_short:
             print(f'{frames.path}: only {frames.count} of about {frames.announced} frames could '
                   f'be read ({frames.complaint})', flush=True)
         found = seen.as_json(args.top)
@@ -330,10 +332,10 @@ def run(args, tell):
 
 
 def main():
-    args = hf.parse_stage(get_parser(), step=8)
+    args = stage.parse(get_parser(), step=8)
     if bool(args.videos) == (args.camera is not None):
         raise UserError('name videos or folders of them, or a camera: python predict.py --help')
-    hf.check_root(args.root)
+    stage.check_root(args.root)
     out = sys.stdout
 
     def tell(found):
@@ -344,4 +346,4 @@ def main():
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

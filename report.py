@@ -27,11 +27,14 @@ import numpy
 import confusion
 import results as res
 from engine.errors import UserError
-from engine.files import write_text
-from engine.page import bar, element, join, legend, line_chart, page, picture, table
-from engine.video import read_frames
-from helperFunctions import (TEST_SUFFIX, VARIANTS, commit, maker_of, open_hdf5, place, read_json,
-                             read_lists, stage_main, stage_parser, video_log_probability)
+from engine.files import read_json, write_text
+from engine.reporting.page import bar, element, join, legend, line_chart, page, picture, table
+from engine.video.decode import read_frames
+from engine.hdf5 import open_hdf5
+from engine.reporting.scoring import video_log_probability
+from engine.stage import commit, new_parser as stage_parser, run as stage_main
+from engine.variants import TEST_SUFFIX, VARIANTS, maker_of, place
+from helperFunctions import read_lists
 
 REPORT = 'report.html'
 FRAMES = 'frames'                  # the run that frameBasedTrain.py makes

@@ -37,8 +37,11 @@ from scipy.stats import binomtest
 
 from engine.errors import UserError
 from engine.files import write_text
-from helperFunctions import (TEST_FLAGS, TOP_K, place, read_lists, read_predictions,
-                             score, stage_main, stage_parser, video_log_probability)
+from engine.reporting.predictionfile import read_predictions
+from engine.reporting.scoring import TOP_K, score, video_log_probability
+from engine.stage import TEST_FLAGS, new_parser as stage_parser, run as stage_main
+from engine.variants import place
+from helperFunctions import read_lists
 
 RESULTS = 'results.jsonl'
 WIDTH = 80

@@ -20,22 +20,23 @@ import json
 import re
 
 import engine.chainer_today  # noqa: F401  (before chainer)
-import chainer
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 import helperFunctions as hf
+from engine import arguments, cards, hdf5, stage, variants
+from engine.reporting import predictionfile, resultsfile, scoring
 from PoolingNet import FAMILIES, PoolingNet
 from RNNNet import CELLS, RNNNet, load_rnn
 from VGGNet_1024 import load_vgg_1024
-from engine import statistics, workers
+from engine.learning import statistics, workers
 from engine.errors import UserError
-from engine.inference import check_technique, predict
-from engine.modelfile import (go_on_from, load_weights, read_card, save_model,
+from engine.learning.inference import check_technique, predict
+from engine.weights.modelfile import (go_on_from, load_weights, read_card, save_model,
                               weights_digest)
-from engine.optimizers import Adam, MomentumSGD, WeightDecay
-from engine.sequences import FeatureStore, SequenceBatches
-from engine.training import Best, Training, Updater, add_rate, get_rate, reseed
-from engine.truncated import LOSSES, WindowUpdater
+from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
+from engine.learning.sequences import FeatureStore, SequenceBatches
+from engine.learning.training import Best, Training, Updater, add_rate, get_rate, reseed
+from engine.learning.truncated import LOSSES, WindowUpdater
 
 
 # What only one kind of network takes.
@@ -46,10 +47,10 @@ POOLING = {'fc': '--fc', 'fc_from_frames': '--fc-from-frames'}
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     parser.add_argument('--name',
                         help='names the model and all its files (default: RNN, or RNN_flow ...)')
-    hf.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer')
     group = parser.add_argument_group('model')
     group.add_argument('--cell', choices=(*CELLS, *FAMILIES), default='lstm', metavar='KIND',
                        help='what joins the frames. Recurrent: lstm; gru, with a quarter fewer '
@@ -62,13 +63,13 @@ def get_parser():
     group.add_argument('--start-from', metavar='NAME',
                        help='begin with the weights of NAME.model: one that was trained on short '
                             'sequences goes on with long ones')
-    group.add_argument('--layers', type=hf.whole(1), metavar='N',
+    group.add_argument('--layers', type=arguments.whole(1), metavar='N',
                        help='recurrent layers; more learn the training clips by heart sooner and '
                             'want more data or dropout (default: one for each of --cells)')
-    group.add_argument('--cells', type=hf.whole(1), nargs='+', default=[1024], metavar='N',
+    group.add_argument('--cells', type=arguments.whole(1), nargs='+', default=[1024], metavar='N',
                        help='units of a layer, one number or one a layer; time and weights grow '
                             'with the square (default: 1024)')
-    group.add_argument('--hidden', type=hf.whole(0), default=1024, metavar='N',
+    group.add_argument('--hidden', type=arguments.whole(0), default=1024, metavar='N',
                        help='units of the sigmoid layer behind them, 0 for none; fewer weights '
                             'overfit less (default: 1024)')
     group.add_argument('--no-batch-norm', dest='batch_norm', action='store_false',
@@ -82,18 +83,18 @@ def get_parser():
                        help='the same on the way from step to step, one choice a sequence: '
                             'weakens what is remembered by heart (default: 0)')
     group = parser.add_argument_group('pooling')
-    group.add_argument('--fc', type=hf.whole(0), nargs='+', default=[1024, 1024], metavar='N',
+    group.add_argument('--fc', type=arguments.whole(0), nargs='+', default=[1024, 1024], metavar='N',
                        help='units of each fully connected layer (default: 1024 1024)')
     group.add_argument('--fc-from-frames', action='store_true',
                        help='start with fc6, fc7 and fc8 of the frame network, as many and as '
                             'large as they are (wants --layer pool5)')
     group = parser.add_argument_group('sequences')
-    group.add_argument('--steps', type=hf.whole(1), default=120, metavar='N',
+    group.add_argument('--steps', type=arguments.whole(1), default=120, metavar='N',
                        help='frames of a training sequence: a random segment of a long clip, a '
                             'short clip with its reverse appended (default: 120)')
     group.add_argument('--variable-length', action='store_true',
                        help='take clips shorter than --steps as they are; padding is masked')
-    group.add_argument('--window', type=hf.whole(1), default=30, metavar='N',
+    group.add_argument('--window', type=arguments.whole(1), default=30, metavar='N',
                        help='steps between two updates, and that a gradient reaches back; longer '
                             'links events further apart, with fewer updates and more memory '
                             '(default: 30)')
@@ -101,7 +102,7 @@ def get_parser():
                        help='never run a sequence backward; backward runs are new examples, '
                             'harmful where direction tells the class; of flow never done, as '
                             'what moves back has other flow')
-    group.add_argument('--stride', type=hf.whole(1), default=1, metavar='K',
+    group.add_argument('--stride', type=arguments.whole(1), default=1, metavar='K',
                        help='every k-th frame, k random up to this: other speeds, and more of '
                             'the clip in as many steps (default: 1)')
     group.add_argument('--noise', type=float, default=0.0, metavar='SHARE',
@@ -110,8 +111,8 @@ def get_parser():
     group.add_argument('--drop-frames', type=float, default=0.0, metavar='SHARE',
                        help='steps that repeat the one before: an uneven pace (default: 0)')
     group = parser.add_argument_group('optimisation')
-    group.add_argument('--epochs', type=hf.whole(1), default=25, help='at most (default: 25)')
-    group.add_argument('--batch', type=hf.whole(1), default=384, metavar='N',
+    group.add_argument('--epochs', type=arguments.whole(1), default=25, help='at most (default: 25)')
+    group.add_argument('--batch', type=arguments.whole(1), default=384, metavar='N',
                        help='sequences an update; smaller is noisier, with more updates an epoch '
                             '(default: 384)')
     group.add_argument('--optimizer', choices=('momentum', 'adam'), default='momentum',
@@ -130,7 +131,7 @@ def get_parser():
                        help='what step j of T counts: (j+1)/T, as much is unknown early on; '
                             'uniform, so that early guesses matter as much; or the last alone '
                             '(default: linear)')
-    group.add_argument('--patience', type=hf.whole(0), default=0, metavar='EPOCHS',
+    group.add_argument('--patience', type=arguments.whole(0), default=0, metavar='EPOCHS',
                        help='stop when the validation loss has not fallen for so many epochs '
                             '(default: 0, never)')
     group = parser.add_argument_group('test (and validation)')
@@ -140,12 +141,12 @@ def get_parser():
     group.add_argument('--inference', default='first', metavar='HOW',
                        help='full: each clip as it is; first, middle, random: one segment; '
                             'segments:N: N of them from end to end, averaged (default: first)')
-    group.add_argument('--test-steps', type=hf.whole(0), default=180, metavar='N',
+    group.add_argument('--test-steps', type=arguments.whole(0), default=180, metavar='N',
                        help='frames of a segment, short clips with their reverse appended; 0 '
                             'takes each clip as it is (default: 180)')
     group.add_argument('--reverse-too', action='store_true',
                        help='average in each sequence run backward')
-    group.add_argument('--readout', choices=hf.READOUTS, default='linear',
+    group.add_argument('--readout', choices=scoring.READOUTS, default='linear',
                        help='how the steps make one prediction: mean of log probability, the '
                             'same weighted (j+1)/T, last step, or maximum; the mean names the '
                             'class that the sum does (default: linear)')
@@ -154,7 +155,7 @@ def get_parser():
                        help='features up to this size are held in memory (default: 4)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot')
-    hf.add_device(parser, convolutions=False)
+    stage.add_device(parser, convolutions=False)
     workers.add_communicator(parser)
     return parser
 
@@ -166,7 +167,7 @@ def parse(parser, argv=None, **usual):
         usual: other defaults than the parser's, with --tiny too.
     """
     parser.set_defaults(**usual)
-    args = hf.parse_stage(parser, argv, **{**dict(
+    args = stage.parse(parser, argv, **{**dict(
         epochs=2, batch=8, steps=16, window=8, cells=[16], hidden=16, fc=[16], test_steps=16),
         **usual})
     if not args.test_only:
@@ -187,7 +188,7 @@ def parse(parser, argv=None, **usual):
         if args.reverse_too:
             raise UserError('--reverse-too: not of --stream flow; what moves back has other flow')
         args.reverse = False
-    args.name = args.name or hf.names_of(args).of('RNN')
+    args.name = args.name or variants.names_of(args).of('RNN')
     if not re.fullmatch(r'[\w.,+-]+', args.name):
         raise UserError(f'--name {args.name}: a name of letters, digits and _ . , + - alone, '
                         'not a path')
@@ -216,18 +217,18 @@ def _check_kind(parser, args):
 
 def made_by(args):
     """The command that makes what this stage reads."""
-    return f'python save_hdf5.py{hf.flags_of(args)}'
+    return f'python save_hdf5.py{variants.flags_of(args)}'
 
 
 def trained_by(args, name):
     """The command that trains NAME.model."""
-    return f'python rnn.py{hf.flags_of(args)} --name {name}'
+    return f'python rnn.py{variants.flags_of(args)} --name {name}'
 
 
 def settings_of(args):
     """What decides a result, as JSON values."""
     unused = NOT_POOLING if args.cell in FAMILIES else POOLING
-    return {key: value for key, value in hf.settings_of(args).items()
+    return {key: value for key, value in stage.settings_of(args).items()
             if key not in ('test_only', *unused)
             and (key, value) != ('start_from', None)}
 
@@ -256,12 +257,12 @@ def new_model(args, n_in, n_classes, f):
         return model
     fc, vgg = [units for units in args.fc if units], None
     if args.fc_from_frames:
-        path = args.root / hf.names_of(args).model
+        path = args.root / variants.names_of(args).model
         vgg, _ = load_vgg_1024(
-            path, f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}', args.stream)
+            path, f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}', args.stream)
         if weights_digest(path) != f.attrs['model_sha256']:
             raise UserError(f'{path}: another network than made the features; make them again: '
-                            + hf.features_maker(args))
+                            + variants.features_maker(args))
         fc = [vgg.shape['hidden'], vgg.n_features]
     model = PoolingNet(n_in, n_classes, args.cell, fc, f.attrs.get('maps'), args.steps, dropout)
     if vgg is None:
@@ -277,11 +278,11 @@ def train(args, device, lists, team):
     Args:
         team (Workers): the processes that share the work; all but the first return None.
     """
-    names = hf.names_of(args)
-    with hf.open_hdf5(args.root / names.train, made_by(args)) as f:
-        hf.check_classes(f.filename, f.attrs, lists.classes)
-        hf.check_split(f.filename, f.attrs, args.split, names)
-        std = statistics.read(f, f'python normalizeData.py{hf.flags_of(args)}')[1]
+    names = variants.names_of(args)
+    with hdf5.open_hdf5(args.root / names.train, made_by(args)) as f:
+        cards.check_classes(f.filename, f.attrs, lists.classes)
+        cards.check_split(f.filename, f.attrs, args.split, names)
+        std = statistics.read(f, f'python normalizeData.py{variants.flags_of(args)}')[1]
         held_out = set(statistics.read_names(f, '_held_out'))
         training = FeatureStore(f, [c for c in lists.train if c.name not in held_out],
                                 args.memory, made_by(args))
@@ -342,13 +343,13 @@ def train(args, device, lists, team):
     figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
         **card, 'method': method_of(args), **names._asdict(), **started, 'training': figures,
-        **hf.provenance(args, {**settings_of(args), **team.settings()})})
+        **stage.provenance(args, {**settings_of(args), **team.settings()})})
     return round(log[-1]['elapsed_time'], 1)
 
 
 def method_of(args):
     """'LSTM 2x1024', 'GRU 512-256', 'linear', 'conv pooling', 'flow LSTM 2x1024'."""
-    names = hf.names_of(args)
+    names = variants.names_of(args)
     if args.cell in FAMILIES:
         return names.method(FAMILIES[args.cell].method)
     if args.cell not in ('lstm', 'gru'):
@@ -367,9 +368,9 @@ def look_at(args, model, store, device, seed):
 def score(predictions, clips, readout):
     """Scores (clip name, (T, C)) pairs, as helperFunctions.score; `clips` give the labels."""
     labels = {clip.name: clip.label for clip in clips}
-    pairs = [(hf.video_log_probability(steps, readout), labels[name])
+    pairs = [(scoring.video_log_probability(steps, readout), labels[name])
              for name, steps in predictions]
-    return hf.score(*zip(*pairs))
+    return scoring.score(*zip(*pairs))
 
 
 def test(args, device, lists, **figures):
@@ -379,9 +380,9 @@ def test(args, device, lists, **figures):
         figures: what else goes into the result's line.
     """
     path = args.root / f'{args.name}.model'
-    names = hf.names_of(args)
+    names = variants.names_of(args)
     model, card = load_rnn(path, trained_by(args, args.name))
-    hf.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
+    cards.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
     if card['split'] != args.split:
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
     model.to_device(device)
@@ -393,8 +394,8 @@ def test(args, device, lists, **figures):
     found = {}
     for kind, source in (('validation', names.train), ('test', names.test)):
         out = args.root / f'{name}_{kind}Predictions.hdf5'
-        with hf.open_hdf5(args.root / source, made_by(args)) as f:
-            hf.check_classes(f.filename, f.attrs, lists.classes)
+        with hdf5.open_hdf5(args.root / source, made_by(args)) as f:
+            cards.check_classes(f.filename, f.attrs, lists.classes)
             held_out = set(statistics.read_names(f, '_held_out'))
             clips = (lists.test if kind == 'test' else
                      [clip for clip in lists.train if clip.name in held_out])
@@ -412,29 +413,29 @@ def test(args, device, lists, **figures):
                       'counted')
             if not len(store):
                 continue
-            hf.write_predictions(out, look_at(args, model, store, device, card['seed']),
+            predictionfile.write_predictions(out, look_at(args, model, store, device, card['seed']),
                                  lists.classes, card['method'], args.split, args.readout)
         # From the file, so that the figures are what anyone finds in it.
-        with hf.open_hdf5(out, trained_by(args, args.name)) as f:
-            found[kind] = score(((clip.name, steps) for clip, steps in hf.each_prediction(f, clips)),
+        with hdf5.open_hdf5(out, trained_by(args, args.name)) as f:
+            found[kind] = score(((clip.name, steps) for clip, steps in predictionfile.each_prediction(f, clips)),
                                 clips, args.readout)
     if 'test' not in found:
         raise UserError(f'{args.root / names.test}: holds no test clip; '
                         f'made by: {made_by(args)}')
     settings = {**card['settings'],
                 **{key: value for key, value in settings_of(args).items()
-                   if key in hf.TEST_FLAGS}}
+                   if key in stage.TEST_FLAGS}}
     if 'validation' in found:
         figures.update(validation_loss=found['validation']['loss'],
                        validation_accuracy=found['validation']['top1'])
-    hf.append_result(args.root, card['method'], args.split, 'video', card['seed'], settings,
+    resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'], settings,
                      predictions=out.name, **card['training'], **figures, **found['test'])
-    print(f'{card["method"]} by video:  {hf.in_words(found["test"])}')
+    print(f'{card["method"]} by video:  {scoring.in_words(found["test"])}')
     # Where they are not those that confusion.py takes by itself.
-    compared = ('' if (names, name) == (hf.Names(), 'RNN') else
+    compared = ('' if (names, name) == (variants.Names(), 'RNN') else
                 f' {names.test_predictions} {out.name}')
-    print(f'wrote {out}; next: python results.py{hf.place(args.root)}, '
-          f'python confusion.py{hf.place(args.root, args.split)}{compared}')
+    print(f'wrote {out}; next: python results.py{variants.place(args.root)}, '
+          f'python confusion.py{variants.place(args.root, args.split)}{compared}')
 
 
 def main():
@@ -445,21 +446,21 @@ def main():
         # Else its features would seem to be the wrong ones.
         path = args.root / f'{older}.model'
         card = read_card(path, trained_by(args, older))
-        hf.check_trained_on(path, card, hf.names_of(args))
+        cards.check_trained_on(path, card, variants.names_of(args))
         if args.test_only:  # as it was tested in training, but for what is asked for
             was = card.get('settings', {})
-            args = parse(parser, **{key: was[key] for key in hf.TEST_FLAGS if key in was})
+            args = parse(parser, **{key: was[key] for key in stage.TEST_FLAGS if key in was})
     team = workers.get_workers(args.communicator)
-    hf.print_settings(args)
-    device = hf.get_device(team.device(args.device))
+    stage.print_settings(args)
+    device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
-    with hf.open_hdf5(args.root / hf.names_of(args).test, made_by(args)) as f:
+    with hdf5.open_hdf5(args.root / variants.names_of(args).test, made_by(args)) as f:
         # before hours of training
-        hf.check_split(f.filename, f.attrs, args.split, hf.names_of(args))
-        model = args.root / hf.names_of(args).model
+        cards.check_split(f.filename, f.attrs, args.split, variants.names_of(args))
+        model = args.root / variants.names_of(args).model
         if model.exists() and f.attrs.get('model_sha256') != weights_digest(model):
             print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
-                  f'save them anew: {hf.features_maker(args)}', flush=True)
+                  f'save them anew: {variants.features_maker(args)}', flush=True)
     figures = ({'test_only': True} if args.test_only
                else {'seconds': train(args, device, lists, team)})
     if not team.first:
@@ -469,4 +470,4 @@ def main():
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -26,16 +26,20 @@ import numpy
 from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
+from engine import arguments, cards, files, stage, variants
+from engine.cluster import parts
+from engine.learning import featurefile
+from engine.reporting import scoring
+from engine.video import flowfiles
 from VGGNet_1024 import layer_width, load_vgg_1024
-from engine import parts
-from engine.augmentation import views
-from engine.conv_gpu import sending
+from engine.video.augmentation import views
+from engine.fast.conv_gpu import sending
 from engine.errors import UserError
 from engine.files import save_npy, write_text
-from engine.frames import with_mirrored_ends
-from engine.modelfile import read_card, weights_digest
+from engine.learning.frames import with_mirrored_ends
+from engine.weights.modelfile import read_card, weights_digest
 from engine.progress import Progress
-from engine.video import Frames, VideoError
+from engine.video.decode import Frames, VideoError
 
 # Decoded batches that may wait for the network, a clip.
 AHEAD = 4
@@ -44,28 +48,28 @@ JOB, JOBS, THEN = 'features', 'jobs', ('save_hdf5.py', 'normalizeData.py')
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
-    group = hf.add_parts(parser)
-    group.add_argument('--step', type=hf.whole(1), default=1, metavar='N',
+    parser = stage.new_parser(__doc__)
+    group = parts.add_parts(parser)
+    group.add_argument('--step', type=arguments.whole(1), default=1, metavar='N',
                        help='take every Nth frame, for trials (default: 1)')
     group.add_argument('--views', type=int, choices=(1, 2, 10), default=1, metavar='N',
                        help='average the predictions (log softmax) of so many views of each '
                             'frame, in N times the time: 2, itself and its mirror image, or 10, '
                             'these and the four corners; features are of the whole frame alone '
                             '(default: 1)')
-    group.add_argument('--batch', type=hf.whole(1), default=16,
+    group.add_argument('--batch', type=arguments.whole(1), default=16,
                        help='frames through the network at once (default: 16)')
-    group.add_argument('--workers', type=hf.whole(1), default=2,
+    group.add_argument('--workers', type=arguments.whole(1), default=2,
                        help='clips decoded ahead of the network (default: 2)')
-    hf.add_variant(parser, 'stream', 'fusion', 'layer')
-    hf.add_device(parser)
+    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_device(parser)
     return parser
 
 
 def finished_frames(root, clip, n_features, n_classes, names, values=True):
     """The frames of a clip whose two results are there, whole, and agree; else 0."""
     try:
-        return hf.check_results(root, clip, n_features, n_classes, values, names)
+        return featurefile.check_results(root, clip, n_features, n_classes, values, names)
     except UserError:
         return 0
 
@@ -77,7 +81,7 @@ def claim_folders(root, model_path, step, names, n_views=1):
     if n_views > 1:
         made_with['views'] = n_views
     path = root / names.features / 'extraction.json'
-    before = hf.read_json(path)
+    before = files.read_json(path)
     if before is None:
         write_text(path, json.dumps(made_with))
     elif before != made_with:
@@ -176,12 +180,12 @@ def average(predictions):
     if len(predictions) == 1:
         return predictions[0]
     frames = numpy.stack(predictions, axis=1)  # (n, views, classes)
-    return numpy.exp([hf.video_log_probability(frame) for frame in frames]).astype(numpy.float32)
+    return numpy.exp([scoring.video_log_probability(frame) for frame in frames]).astype(numpy.float32)
 
 
 def run_part(args, todo, report, model, device, stop):
     """Extracts the clips; returns whether it came to the end before `stop` was set."""
-    names = hf.names_of(args)
+    names = variants.names_of(args)
     ahead = DecodedAhead(todo, model.shape['input_size'], args.batch,
                          args.step if args.fusion == 'single' else 1, args.workers)
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
@@ -190,62 +194,63 @@ def run_part(args, todo, report, model, device, stop):
                 result = extract(clip, batches, model, device, stop, names, args.step,
                                  args.views)
             except VideoError as error:
-                report.failed(clip, error, args.root / hf.clips_folder(args.stream))
+                report.failed(clip, error, args.root / variants.clips_folder(args.stream))
                 progress.update()
                 continue
             if result is None:
                 return False
             # Both or neither: a clip counts as finished only when both are there.
-            save_npy(hf.output_path(args.root, names.frame_predictions, clip), result[1])
-            save_npy(hf.output_path(args.root, names.features, clip), result[0])
+            save_npy(variants.output_path(args.root, names.frame_predictions, clip), result[1])
+            save_npy(variants.output_path(args.root, names.features, clip), result[0])
             progress.update(frames=frames.count)
             report.finished(clip, frames)
     return True
 
 
 def work_of(args, values=False):
-    """The engine.parts.Work of this stage; with `values` every number is checked."""
-    names = hf.names_of(args)
+    """The engine.cluster.parts.Work of this stage; with `values` every number is checked."""
+    names = variants.names_of(args)
     lists = hf.read_lists(args.root, args.split)
     card = read_card(args.root / names.model,
-                     f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}')
+                     f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
     widths = layer_width(card.get('shape', {}), names.layer), len(lists.classes)
     return parts.Work(
         # dealt by the pictures' files, which stay as they are while flow is being computed
         lists.train + lists.test, args.root / names.features,
         lambda clip: finished_frames(args.root, clip, *widths, names, values),
-        lambda clip: [hf.output_path(args.root, folder, clip)
+        lambda clip: [variants.output_path(args.root, folder, clip)
                       for folder in (names.frame_predictions, names.features)],
-        lambda clip: hf.in_stream(args.root, clip, args.stream))
+        lambda clip: variants.in_stream(args.root, clip, args.stream))
 
 
 def main():
-    args = hf.parse_stage(get_parser(), step=8)
+    args = stage.parse(get_parser(), step=8)
     if not 1 <= args.part <= args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
-    hf.print_settings(args)
-    names = hf.names_of(args)
+    stage.print_settings(args)
+    names = variants.names_of(args)
     stop = parts.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
-    made_by = f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}'
+    made_by = f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}'
     model, card = load_vgg_1024(model_path, made_by, args.stream)
     if card.get('classes') != lists.classes:
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
-                        f'but {args.root / hf.LISTS} names {len(lists.classes)}; '
+                        f'but {args.root / variants.LISTS} names {len(lists.classes)}; '
                         f'train again: {made_by}')
-    hf.check_frame_model(model_path, card, args.split, names)
+    cards.check_frame_model(model_path, card, args.split, names)
     work = work_of(args, values=True)
     if args.stream == 'flow':
-        theirs, ours = card.get('flow'), hf.flow_made_with(args.root, args.split)
+        theirs, ours = card.get('flow'), flowfiles.flow_made_with(args.root, args.split)
         if theirs != ours:
             raise UserError(f'{model_path}: trained on flow made with {theirs}, but that in '
-                            f'{args.root / hf.clips_folder("flow")} is made with {ours}; make '
+                            f'{args.root / variants.clips_folder("flow")} is made with {ours}; make '
                             'either again')
-        hf.check_flow(args.root, parts.deal(work.clips, args.parts)[args.part - 1], args.split,
-                      work.finished)
+        flowfiles.check_flow(args.root, parts.deal(work.clips, args.parts)[args.part - 1], args.split,
+                             parts.failed_clips(args.root / variants.clips_folder('flow')),
+                             work.finished)
     claim_folders(args.root, model_path, args.step, names, args.views)
-    device = hf.get_device(args.device)
+    device = stage.get_device(args.device)
     model.fast = args.fast
     model.to_device(device)
 
@@ -255,4 +260,4 @@ def main():
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

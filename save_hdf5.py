@@ -23,27 +23,30 @@ import h5py
 import numpy
 
 import helperFunctions as hf
+from engine import cards, stage, variants
+from engine.learning import featurefile, statistics
+from engine.video import flowfiles
 from VGGNet_1024 import layer_shape, layer_width
-from engine import statistics
+from engine.cluster.parts import failed_clips
 from engine.errors import UserError
-from engine.files import cannot_be_written, load_npy, remove_leftovers, replacing
-from engine.modelfile import read_card, weights_digest
+from engine.files import cannot_be_written, load_npy, read_json, remove_leftovers, replacing
+from engine.weights.modelfile import read_card, weights_digest
 from engine.progress import Progress
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     group = parser.add_argument_group('packing')
     group.add_argument('--dtype', choices=('float32', 'float16'),
                        help='of the features; predictions stay float32 (default: as saved, '
                             'float32, or float16 of pool5)')
     group.add_argument('--allow-missing', action='store_true',
                        help='go on without the clips that have no features')
-    hf.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer')
     return parser
 
 
-def find_clips(root, clips, n_features, n_classes, names=hf.Names(), values=True):
+def find_clips(root, clips, n_features, n_classes, names=variants.Names(), values=True):
     """Splits the clips into those whose two .npy files are well and {name: what is wrong}.
 
     With values=False their headers alone are read.
@@ -51,7 +54,7 @@ def find_clips(root, clips, n_features, n_classes, names=hf.Names(), values=True
     well, wrong = [], {}
     for clip in clips:
         try:
-            hf.check_results(root, clip, n_features, n_classes, values, names)
+            featurefile.check_results(root, clip, n_features, n_classes, values, names)
             well.append(clip)
         except UserError as error:
             wrong[clip.name] = str(error)
@@ -66,7 +69,7 @@ def read_results(root, clip, names):
     """
     arrays = []
     for folder in (names.features, names.frame_predictions):
-        path = hf.output_path(root, folder, clip)
+        path = variants.output_path(root, folder, clip)
         arrays.append(load_npy(path))
         if not numpy.isfinite(arrays[-1]).all():
             raise UserError(f'{path}: holds a number that is not finite')
@@ -144,11 +147,13 @@ def pack(args, names, clips, files, contents):
 
 def made_by(args, clips):
     """The command that makes the clips' features; before it, where it is missing, of the flow."""
-    command = hf.features_maker(args)
-    missing = hf.waiting_for_flow(args.root, clips) if args.stream == 'flow' else []
+    command = variants.features_maker(args)
+    missing = (flowfiles.waiting_for_flow(
+        args.root, clips, failed_clips(args.root / variants.clips_folder('flow')))
+               if args.stream == 'flow' else [])
     if not missing:
         return command
-    return (f'{hf.flow_maker(args.root, args.split)}, as {len(missing)} have no flow, '
+    return (f'{flowfiles.flow_maker(args.root, args.split)}, as {len(missing)} have no flow, '
             f'{missing[0].name} first; then {command}')
 
 
@@ -169,7 +174,7 @@ def refuse(args, wrong, clips):
 def check_space(args, names, clips):
     """Refuses to begin what the disk cannot hold: HDF5 does not always survive a full one."""
     dtypes = [numpy.dtype(dtype) for dtype in (args.dtype or names.dtype, names.dtype)]
-    needed = sum(os.path.getsize(hf.output_path(args.root, names.features, clip))
+    needed = sum(os.path.getsize(variants.output_path(args.root, names.features, clip))
                  for clip in clips) * dtypes[0].itemsize / dtypes[1].itemsize
     free = shutil.disk_usage(args.root).free
     if needed > free:
@@ -179,19 +184,19 @@ def check_space(args, names, clips):
 
 
 def main():
-    args = hf.parse_stage(get_parser())
-    hf.print_settings(args)
-    root, names = args.root, hf.names_of(args)
+    args = stage.parse(get_parser())
+    stage.print_settings(args)
+    root, names = args.root, variants.names_of(args)
     remove_leftovers(root / name for name in (
         names.train, names.test, names.test_predictions, names.validation_predictions))
     lists = hf.read_lists(root, args.split)
     model_path = root / names.model
     card = read_card(model_path,
-                     f'python frameBasedTrain.py{hf.flags_of(args, "stream", "fusion")}')
-    hf.check_frame_model(model_path, card, args.split, names)
+                     f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
+    cards.check_frame_model(model_path, card, args.split, names)
     n_features, n_classes = layer_width(card['shape'], args.layer), len(lists.classes)
     clips = lists.train + lists.test
-    made_with = hf.read_json(root / names.features / 'extraction.json')
+    made_with = read_json(root / names.features / 'extraction.json')
     if made_with is None:
         raise UserError(f'{root / names.features}: no features yet; made by: '
                         f'{made_by(args, clips)}')
@@ -199,7 +204,7 @@ def main():
         raise UserError(f'{root / names.features}: features of another model than {model_path}; '
                         f'remove them: rm -r {shlex.quote(str(root / names.features))} '
                         f'{shlex.quote(str(root / names.frame_predictions))}, then make them '
-                        f'again: {hf.features_maker(args)}')
+                        f'again: {variants.features_maker(args)}')
 
     # First what is quickly seen, then the numbers as they pass: each file is read once.
     well, wrong = find_clips(root, clips, n_features, n_classes, names, values=False)
@@ -240,9 +245,9 @@ def main():
         for name, f in files.items():  # before any of them gets its name
             flush(f, root / name)
     print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
-          f'python normalizeData.py{hf.flags_of(args)}')
+          f'python normalizeData.py{variants.flags_of(args)}')
     return 3 if wrong else 0
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import generate_pbs
-import helperFunctions as hf
+from engine import arguments, stage, variants
 import rnn
 from engine.errors import UserError
 from engine.files import write_text
@@ -56,14 +56,14 @@ class Run(NamedTuple):
 
 
 def get_parser():
-    parser = hf.stage_parser(__doc__)
+    parser = stage.new_parser(__doc__)
     parser.add_argument('runs', type=Path, metavar='FILE', help='text file, one run a line')
     group = parser.add_argument_group('which runs')
-    group.add_argument('--seeds', type=hf.whole(0), nargs='+', metavar='N',
+    group.add_argument('--seeds', type=arguments.whole(0), nargs='+', metavar='N',
                        help='each line once with each of these seeds (default: --seed)')
     group.add_argument('--list', action='store_true', help='only say which are done and left')
     group = parser.add_argument_group('how')
-    group.add_argument('--parallel', type=hf.whole(1), default=1, metavar='N',
+    group.add_argument('--parallel', type=arguments.whole(1), default=1, metavar='N',
                        help='runs at once; they share the cores (default: 1)')
     group.add_argument('--device', default='-1', metavar='N',
                        help='GPU number, or -1 for the CPU (default: -1)')
@@ -159,7 +159,7 @@ def finished(root):
 
 
 def command(run, root, python=sys.executable):
-    return [python, str(hf.HERE / 'rnn.py'), '--root', str(root), *run.flags]
+    return [python, str(stage.HERE / 'rnn.py'), '--root', str(root), *run.flags]
 
 
 def last_line(path):
@@ -258,7 +258,7 @@ def main():
     args, words = parser.parse_known_args()
     if words and not args.jobs:
         parser.error(f'unrecognized arguments: {" ".join(words)}')
-    hf.check_root(args.root)
+    stage.check_root(args.root)
     runs = read_runs(args.runs, args)
     done = finished(args.root)
     left = [run for run in runs if run.key not in done]
@@ -275,9 +275,9 @@ def main():
     if failed:
         print(f'{len(failed)} runs failed, named above; the same command tries them again')
         return 3
-    print(f'next: python results.py{hf.place(args.root)} --mean')
+    print(f'next: python results.py{variants.place(args.root)} --mean')
     return 0
 
 
 if __name__ == '__main__':
-    hf.stage_main(main)
+    stage.run(main)

@@ -24,16 +24,17 @@ import numpy
 
 import saveFeatures_1024
 import helperFunctions as hf
+from engine import variants
 from VGGNet_1024 import VGGNet_1024
-from engine.parts import Report
-from engine.video import Frames, read_header
+from engine.cluster.parts import Report
+from engine.video.decode import Frames, read_header
 
 
 def clips_of(args, folder):
     """Clips with about --frames frames in all: drawn, or evenly from those in --data."""
     if not args.data:
         return [Path(path) for path in bench.drawn_clips(folder, 3, args.frames // 3)]
-    paths = sorted((args.data / hf.CLIPS).glob('*/*.avi'))
+    paths = sorted((args.data / variants.CLIPS).glob('*/*.avi'))
     chosen, frames = [], 0
     for path in itertools.chain(*(paths[k::7] for k in range(7))):
         if frames < args.frames:
@@ -69,7 +70,7 @@ def stage_2(clips, root, model, args, workers=2):
 
 def network(clips, model, args):
     """The same batches from memory."""
-    names = hf.names_of(saveFeatures_1024.get_parser().parse_args(['1']))
+    names = variants.names_of(saveFeatures_1024.get_parser().parse_args(['1']))
     size = model.shape['input_size']
     batches = {clip: list(Frames(clip.path, size, args.batch)) for clip in clips}
 

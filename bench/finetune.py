@@ -20,8 +20,8 @@ import chainer.functions as F
 
 from VGGNet_1024 import TRAIN_LAYERS, VGGNet_1024
 from bench.vgg import MEAN, products, torch, torch_module
-from engine import optimizers
-from engine.video import preprocess
+from engine.fast import optimizers
+from engine.video.preprocessing import preprocess
 
 ALL_BATCH = 12  # what all layers keep for the backward pass would fill the memory
 RATE = 1e-9      # the labels are random: a usual one would end in numbers that are none

@@ -26,8 +26,8 @@ from pathlib import Path
 import cv2
 import numpy
 
-from engine.flow import CODEC, METHODS, FlowWriter, flow_of_frames, get_method
-from engine.video import Frames, count_frames, read_frames
+from engine.video.flow import CODEC, METHODS, FlowWriter, flow_of_frames, get_method
+from engine.video.decode import Frames, count_frames, read_frames
 
 # dx, dy: pixels; turn: degrees; zoom: factor; patch: (dx, dy) of what moves across
 MOTIONS = {'still': {}, 'shift 0.3': dict(dx=.3, dy=-.2), 'shift 2.5': dict(dx=2.5, dy=1.5),

@@ -3,7 +3,7 @@
     python -m bench.gpu [--device 0] [--batch 64]
 
 1. Features and predictions of VGG-16 on the card against float32 on the CPU, for each way that
-   engine/conv_gpu.py has; a window of the LSTM against the CPU. A line says "ok" or "WRONG",
+   engine/fast/conv_gpu.py has; a window of the LSTM against the CPU. A line says "ok" or "WRONG",
    and the exit code is 1 if anything is wrong.
 2. Frames a second, bytes to features and softmax: ours, and PyTorch in float16, channels last.
 3. Sequences a second of LSTM training: ours, and PyTorch's nn.LSTM, which is cuDNN's.
@@ -25,8 +25,8 @@ import chainer.functions as F
 from VGGNet_1024 import VGGNet_1024
 from bench.lstm import Ours, chainer_epoch, torch, torch_epoch
 from bench.vgg import MEAN, torch_module
-from engine.optimizers import Adam
-from engine.conv_gpu import find_cudnn, sending
+from engine.fast.optimizers import Adam
+from engine.fast.conv_gpu import find_cudnn, sending
 
 # Largest difference as a part of the largest number: float16 keeps 11 bits, 13 layers add up.
 TOLERANCE = {'cudnn': 1e-2, 'products': 1e-4, 'LSTM': 1e-4}
@@ -172,8 +172,8 @@ def main():
         print(f'no GPU to measure ({" ".join(str(error).split())[:60]}); '
               'see requirements-gpu.txt')
         return 0
-    import helperFunctions as hf
-    device = hf.get_device(args.device)
+    from engine import stage
+    device = stage.get_device(args.device)
     chainer.global_config.train = False
     numpy.random.seed(0)
     card = cupy.cuda.runtime.getDeviceProperties(int(args.device))['name'].decode()

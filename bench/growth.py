@@ -25,8 +25,8 @@ import chainer
 from VGGNet_1024 import VGGNet_1024
 from bench import clips as bench_clips
 from bench.lstm import Ours, chainer_epoch
-from engine.optimizers import Adam
-from engine.video import preprocess
+from engine.fast.optimizers import Adam
+from engine.video.preprocessing import preprocess
 import helperFunctions as hf
 
 
@@ -89,7 +89,7 @@ def recurrent(args):
 RUN = '''
 import argparse, bench, numpy
 from bench.lstm import Ours, chainer_epoch
-from engine.optimizers import Adam
+from engine.fast.optimizers import Adam
 train = chainer_epoch(Ours(argparse.Namespace(features=1024, classes=101), 1, 128), Adam)
 xs = numpy.random.randn(60, 16, 1024).astype('f')
 ts = numpy.random.randint(0, 101, (60, 16)).astype('i')

@@ -24,8 +24,8 @@ import chainer  # noqa: E402
 import chainer.functions as F  # noqa: E402
 import chainer.links as L  # noqa: E402
 
-from engine.optimizers import Adam  # noqa: E402
-from engine.lstm import LSTM, copy_lstm  # noqa: E402
+from engine.fast.optimizers import Adam  # noqa: E402
+from engine.fast.lstm import LSTM, copy_lstm  # noqa: E402
 
 try:
     import torch

@@ -114,15 +114,15 @@ def task_disk(args):
 
 def open_store(root, f):
     import helperFunctions as hf
-    from engine.sequences import FeatureStore
+    from engine.learning.sequences import FeatureStore
     return FeatureStore(f, hf.read_lists(root).train, memory=0)
 
 
 def task_loading(args):
     """One epoch's batches, as rnn.py --memory 0 asks for them: {bytes read}."""
-    import helperFunctions as hf
-    from engine.sequences import SequenceBatches
-    with hf.open_hdf5(args.root / TRAIN, 'python -m bench.scale') as f:
+    from engine import hdf5
+    from engine.learning.sequences import SequenceBatches
+    with hdf5.open_hdf5(args.root / TRAIN, 'python -m bench.scale') as f:
         store = open_store(args.root, f)
         batches = SequenceBatches(store, BATCH, STEPS, args.seed)
         for _ in range(batches.batches_per_epoch):
@@ -136,18 +136,18 @@ def task_segments(args):
     """Median milliseconds of a random segment, by method: [cold, warm]; and of opening."""
     import numpy
 
-    import helperFunctions as hf
+    from engine import hdf5, variants
     from engine.files import load_npy
     random = numpy.random.RandomState(args.seed)
     start = time.perf_counter()
-    f = hf.open_hdf5(args.root / TRAIN, 'python -m bench.scale')
+    f = hdf5.open_hdf5(args.root / TRAIN, 'python -m bench.scale')
     store = open_store(args.root, f)
     opening = time.perf_counter() - start
     long = numpy.flatnonzero(store.lengths >= STEPS)
     chosen = random.permutation(long)[:args.segments]
     starts = random.randint(store.lengths[chosen] - STEPS + 1)
     steps = numpy.arange(STEPS)
-    paths = [hf.output_path(args.root, FEATURES, store.clips[i]) for i in chosen]
+    paths = [variants.output_path(args.root, FEATURES, store.clips[i]) for i in chosen]
     methods = {
         'HDF5': lambda i, at, path: store.stored(i)[at:at + STEPS],
         'HDF5, as rnn.py takes it': lambda i, at, path: store.rows(i, at + steps),

@@ -10,9 +10,10 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import numpy
 
 import helperFunctions as hf
+from engine import variants
 from VGGNet_1024 import VGGNet_1024
 from engine.files import save_npy, write_text
-from engine.modelfile import save_model, weights_digest
+from engine.weights.modelfile import save_model, weights_digest
 from engine.progress import Progress
 
 N_TRAIN, N_TEST, N_FRAMES = 9537, 3783, 2_482_324
@@ -73,7 +74,7 @@ def make(root, share=1.0, seed=0):
     random = numpy.random.RandomState(seed)
     n_train, n_test = sizes(share)
     used = min(N_CLASSES, max(n_train // len(TRAIN_GROUPS), 1))
-    folder = root / hf.LISTS
+    folder = root / variants.LISTS
     hf.write_list(folder / 'classInd.txt',
                   [f'{i} Action{i:03d}' for i in range(1, N_CLASSES + 1)])
     hf.write_list(folder / 'trainlist01.txt', [
@@ -83,7 +84,7 @@ def make(root, share=1.0, seed=0):
     lists = hf.read_lists(root)
     numpy.random.seed(seed)
     model = VGGNet_1024((8,) * 5, 32, N_CLASSES, 32, N_FEATURES)
-    save_model(root / hf.FRAME_MODEL, model, {
+    save_model(root / variants.FRAME_MODEL, model, {
         'kind': 'frames', 'shape': model.shape, 'classes': lists.classes, 'split': 1,
         'held_out': sorted(clip.name for clip in hf.hold_out_groups(lists.train)[1])})
     features = random.standard_normal((BLOCK, N_FEATURES)).astype(numpy.float32)
@@ -93,10 +94,10 @@ def make(root, share=1.0, seed=0):
     with Progress(len(clips), 'made') as progress:
         for clip, n in zip(clips, lengths(share, seed)):
             start = random.randint(BLOCK - n)
-            for kind, block in ((hf.FEATURES, features), (hf.FRAME_PREDICTIONS, softmax)):
-                save_npy(hf.output_path(root, kind, clip), block[start:start + n])
+            for kind, block in ((variants.FEATURES, features), (variants.FRAME_PREDICTIONS, softmax)):
+                save_npy(variants.output_path(root, kind, clip), block[start:start + n])
             progress.update(frames=int(n))
     # last: a set that was not finished is made again
-    write_text(root / hf.FEATURES / 'extraction.json', json.dumps(
-        {'model_sha256': weights_digest(root / hf.FRAME_MODEL), 'step': 1}))
+    write_text(root / variants.FEATURES / 'extraction.json', json.dumps(
+        {'model_sha256': weights_digest(root / variants.FRAME_MODEL), 'step': 1}))
     return lists

@@ -24,8 +24,8 @@ import chainer
 import chainer.functions as F
 
 from VGGNet_1024 import VGGNet_1024
-from engine.conv import ConvStack, usable_cores
-from engine.video import preprocess
+from engine.fast.conv import ConvStack, usable_cores
+from engine.video.preprocessing import preprocess
 
 try:
     import torch

@@ -1,4 +1,4 @@
-"""The one exception that a person at the keyboard is meant to read."""
+"""The exceptions that a person at the keyboard is meant to read."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Stages print it as one line, without a traceback, and exit with 1.
     """
+
+
+class DecoderKilled(UserError):
+    """ffmpeg was stopped from outside: what it gave of the video is not the whole."""

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -149,3 +150,18 @@ def append_line(path, line):
             os.close(descriptor)
     except OSError as error:
         raise UserError(f'{path}: cannot be written: {error.strerror}') from error
+
+
+def find_file(name, root):
+    """The file as given, or else in ROOT."""
+    return Path(name) if os.path.exists(name) else Path(root) / name
+
+
+def read_json(path):
+    """The JSON value in a file, or None where there is no file."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: not readable ({error}); delete it and run again') from None

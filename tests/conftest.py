@@ -7,7 +7,7 @@ import pytest
 
 import smallSet
 from engine.errors import UserError
-from engine.training import Updater
+from engine.learning.training import Updater
 
 
 @pytest.fixture(scope='session')
@@ -24,7 +24,7 @@ def undisturbed(small_set, tmp_path_factory):
     root = smallSet.copy_set(small_set, tmp_path_factory.mktemp('undisturbed') / 'root')
     for script, *flags in (('saveFeatures_1024.py', 1, '--parts', 1), ('save_hdf5.py',),
                            ('normalizeData.py',)):
-        done = smallSet.stage(script, *flags, '--root', root)
+        done = smallSet.run_stage(script, *flags, '--root', root)
         assert done.returncode == 0, done.stdout + done.stderr
     return root
 

@@ -6,7 +6,8 @@ import h5py
 import numpy
 
 import helperFunctions as hf
-from engine import statistics
+from engine import variants
+from engine.learning import statistics
 
 CLASSES = ['Archery', 'Bowling', 'Diving']
 N_FEATURES = 6
@@ -19,7 +20,7 @@ def make_features(root, dtype='float32', groups=5, clips_per_group=2):
     learn. Returns the Lists.
     """
     random = numpy.random.RandomState(0)
-    folder = root / hf.LISTS
+    folder = root / variants.LISTS
     folder.mkdir(parents=True)
     (folder / 'classInd.txt').write_text(
         ''.join(f'{i} {name}\n' for i, name in enumerate(CLASSES, 1)))
@@ -32,7 +33,7 @@ def make_features(root, dtype='float32', groups=5, clips_per_group=2):
     held_out = [clip.name for clip in hf.hold_out_groups(lists.train)[1]]
     attrs = {'classes': json.dumps(CLASSES), 'split': 1, 'model_sha256': 'made up'}
     rows = []
-    for path, clips in ((hf.TRAIN_HDF5, lists.train), (hf.TEST_HDF5, lists.test)):
+    for path, clips in ((variants.TRAIN_HDF5, lists.train), (variants.TEST_HDF5, lists.test)):
         with h5py.File(root / path, 'w') as f:
             f.attrs.update(attrs, n_features=N_FEATURES)
             for clip in clips:
@@ -41,9 +42,9 @@ def make_features(root, dtype='float32', groups=5, clips_per_group=2):
                 x[:, clip.label] += numpy.linspace(0, 3, n)
                 f[clip.name] = x.astype(dtype)
                 rows.append(x)
-            if path == hf.TRAIN_HDF5:
+            if path == variants.TRAIN_HDF5:
                 statistics.reserve(f, N_FEATURES)
                 statistics.write_names(f, '_held_out', held_out)
     rows = numpy.concatenate(rows[:len(lists.train)])
-    statistics.store(root / hf.TRAIN_HDF5, rows.mean(axis=0), rows.std(axis=0), len(rows))
+    statistics.store(root / variants.TRAIN_HDF5, rows.mean(axis=0), rows.std(axis=0), len(rows))
     return lists

@@ -26,10 +26,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 import h5py  # noqa: E402
 import numpy  # noqa: E402
 
-import helperFunctions as hf  # noqa: E402
 import smallSet  # noqa: E402
 from VGGNet import VGGNet  # noqa: E402
-from engine.modelfile import save_model  # noqa: E402
+from engine import variants  # noqa: E402
+from engine.weights.modelfile import save_model  # noqa: E402
 
 STAGES = (
     ('frameBasedTrain.py', '--tiny', '--epochs', '3', '--features', str(smallSet.N_FEATURES)),
@@ -138,10 +138,10 @@ def kill_test(folder, kills, seed, say=print):
     folder, rng = Path(folder), random.Random(seed)
     root = folder / 'undisturbed'
     smallSet.make_set(root)
-    (root / hf.FRAME_MODEL).unlink()
+    (root / variants.FRAME_MODEL).unlink()
     numpy.random.seed(seed)
     vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-    save_model(root / hf.VGG_MODEL, vgg, {'shape': vgg.shape})
+    save_model(root / variants.VGG_MODEL, vgg, {'shape': vgg.shape})
 
     total = 0
     for number, command in enumerate(STAGES):

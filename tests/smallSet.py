@@ -8,9 +8,10 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import numpy
 
 import helperFunctions as hf
+from engine import variants
 from VGGNet import VGGNet
 from VGGNet_1024 import VGGNet_1024
-from engine.modelfile import save_model
+from engine.weights.modelfile import save_model
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 N_FEATURES = 16
@@ -23,14 +24,14 @@ def run(*command, env=None, timeout=120, **options):
                           capture_output=True, text=True, **options)
 
 
-def stage(script, *flags, **options):
+def run_stage(script, *flags, **options):
     """Runs one of the stages with this Python."""
     return run(sys.executable, REPOSITORY / script, *flags, **options)
 
 
 def make_set(root):
     """Writes clips, lists and VGG_1024.model under root."""
-    done = stage('demo.py', 'clips', '--root', root, '--groups', 3, '--clips-per-group', 1,
+    done = run_stage('demo.py', 'clips', '--root', root, '--groups', 3, '--clips-per-group', 1,
                  '--shortest', 8, '--longest', 12)
     assert done.returncode == 0, done.stderr
     save_random_model(root)
@@ -42,7 +43,7 @@ def save_random_model(root, seed=0):
     lists = hf.read_lists(root)
     model = VGGNet_1024((8, 8, 8, 8, 8), 32, len(lists.classes), 32, N_FEATURES)
     held_out = hf.hold_out_groups(lists.train)[1]
-    save_model(root / hf.FRAME_MODEL, model, {
+    save_model(root / variants.FRAME_MODEL, model, {
         'kind': 'frames', 'shape': model.shape, 'classes': lists.classes,
         'held_out': sorted(clip.name for clip in held_out)})
 
@@ -50,18 +51,18 @@ def save_random_model(root, seed=0):
 def vgg_set(source, root):
     """Makes a root with clips and lists of another one and a random VGG.model; returns it."""
     root.mkdir(parents=True)
-    for name in (hf.CLIPS, hf.LISTS):
+    for name in (variants.CLIPS, variants.LISTS):
         (root / name).symlink_to(source / name)
     numpy.random.seed(0)
     vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-    save_model(root / hf.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
+    save_model(root / variants.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
     return root
 
 
 def copy_set(source, root):
     """Makes a root with clips, lists and model of another one, and no features; returns it."""
     root.mkdir(parents=True)
-    for name in (hf.CLIPS, hf.LISTS, hf.FRAME_MODEL):
+    for name in (variants.CLIPS, variants.LISTS, variants.FRAME_MODEL):
         (root / name).symlink_to(source / name)
     return root
 
@@ -69,5 +70,5 @@ def copy_set(source, root):
 def features(root):
     """{path under root: bytes} of all .npy files of stage 2."""
     return {str(path.relative_to(root)): path.read_bytes()
-            for folder in (hf.FEATURES, hf.FRAME_PREDICTIONS)
+            for folder in (variants.FEATURES, variants.FRAME_PREDICTIONS)
             for path in sorted((root / folder).rglob('*.npy'))}

@@ -1,0 +1,64 @@
+"""What a file says of its making (a model's card, the attributes of an HDF5 file), held against what
+is asked for: classes, split, variant.
+"""
+import json
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.variants import Names, place
+
+
+def check_classes(path, attrs, classes):
+    """Refuses a file made for another class list, naming both."""
+    try:
+        theirs = list(json.loads(attrs.get('classes', 'null')) or [])
+    except (TypeError, ValueError):
+        theirs = []
+    if theirs != list(classes):
+        where = next((i for i, pair in enumerate(zip(theirs, classes)) if pair[0] != pair[1]),
+                     min(len(theirs), len(classes)))
+        name = [names[where] if where < len(names) else 'nothing' for names in (theirs, classes)]
+        raise UserError(f'{path}: made for {len(theirs)} classes, the lists name {len(classes)}; '
+                        f'class {where + 1} is {name[0]} there, {name[1]} here; make it again '
+                        'with these lists')
+
+
+def check_split(path, attrs, split, names):
+    """Refuses a file of another split, whose network has seen test clips of this one, or of
+    another variant than its name says."""
+    for field, ours in names._asdict().items():
+        theirs = attrs.get(field, ours)
+        if theirs != ours:
+            raise UserError(f'{path}: made with --{field} {theirs}, not {ours}; make it again: '
+                            f'python save_hdf5.py{names.flags()}{place(Path(path).parent, split)}')
+    theirs = int(attrs.get('split', split))
+    if theirs != split:
+        raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
+                        f'another --root: python frameBasedTrain.py --split {split}'
+                        + names.flags('stream', 'fusion') + ' --root ANOTHER')
+
+
+def check_frame_model(path, card, split, names=Names()):
+    """Refuses a frame network trained on clips which `split` tests with, or of another variant."""
+    for field in ('stream', 'fusion'):
+        theirs, ours = card.get(field, getattr(Names(), field)), getattr(names, field)
+        if theirs != ours:
+            raise UserError(f'{path}: a network of {field} {theirs}, not {ours}; make it again: '
+                            f'python frameBasedTrain.py{names.flags("stream", "fusion")}'
+                            + place(Path(path).parent, split))
+    theirs = card.get('split', split)
+    if theirs != split:
+        raise UserError(f'{path}: trained on split {theirs}, so it has seen test clips of split '
+                        f'{split}; train it again under another --root: '
+                        f'python frameBasedTrain.py --split {split}'
+                        + names.flags('stream', 'fusion') + ' --root ANOTHER')
+
+
+def check_trained_on(path, card, names):
+    """Refuses a model trained on another variant's features than the flags (`names`) ask for."""
+    differ = [(f' --{field} {theirs}', f' --{field} {ours}')
+              for field, ours in names._asdict().items()
+              if (theirs := card.get(field, getattr(Names(), field))) != ours]
+    if differ:
+        theirs, ours = map(''.join, zip(*differ))
+        raise UserError(f'{path}: was trained with{theirs}, not{ours}')

@@ -1,0 +1,1 @@
+"""Batch jobs: clips in parts, schedulers and the states of jobs."""

@@ -1,0 +1,254 @@
+"""Clips in parts, as batch jobs take them: dealing, reports, and leaving in good order.
+
+A stage that works in parts (saveFeatures_1024.py, opticalFlow.py) tells generate_pbs.py what
+there is to do by `work_of(args)`, which gives a Work.
+"""
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Callable, NamedTuple
+
+from engine.arguments import whole
+from engine.errors import DecoderKilled, UserError
+from engine.files import remove_leftovers, write_text
+
+# A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
+PATIENCE = 1.0
+
+
+def add_parts(parser, needed=True):
+    """Adds the number of the part and --parts, --walltime, --margin; returns their group."""
+    parser.add_argument('part', type=whole(1), nargs=None if needed else '?',
+                        help='which part, from 1')
+    group = parser.add_argument_group('work')
+    group.add_argument('--parts', type=whole(1), default=12,
+                       help='into how many parts the clips are dealt (default: 12)')
+    group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
+                       help='leave in good order before this much time has passed')
+    group.add_argument('--margin', type=float, default=120, metavar='SECONDS',
+                       help='how long before --walltime to leave (default: 120)')
+    return group
+
+
+class Work(NamedTuple):
+    """What a stage has to do, all parts together.
+
+    clips: list of Clip; folder: where the reports of the parts stand; finished: function of
+    a clip, the frames of its whole result, else 0; results: function of a clip, the files
+    that are written for it, the last one last; seen: function of a clip, the clip with the
+    file that the stage reads, where its own file only says how large a part is.
+    """
+    clips: list
+    folder: Path
+    finished: Callable
+    results: Callable
+    seen: Callable = lambda clip: clip
+
+
+def size(clip):
+    """Bytes of a clip's file; 0 if it is not there."""
+    try:
+        return os.path.getsize(clip.path)
+    except OSError:
+        return 0
+
+
+def deal(clips, parts):
+    """Deals clips into parts of nearly equal bytes: [[Clip, ...], ...].
+
+    The largest clip goes to the part with least so far. Only the lists and the
+    files' sizes decide, never what is finished, so a part means the same every day.
+    """
+    sized = sorted(((size(clip), clip) for clip in clips), key=lambda s: (-s[0], s[1].name))
+    dealt, loads = [[] for _ in range(parts)], [0] * parts
+    for bytes_, clip in sized:
+        # a file that is not there still counts a little, or all would go to one part
+        lightest = loads.index(min(loads))
+        dealt[lightest].append(clip)
+        loads[lightest] += max(bytes_, 1)
+    return [sorted(part, key=lambda clip: str(clip.path)) for part in dealt]
+
+
+class Report:
+    """The clips of a part that failed or are short, kept in a file beside the results.
+
+    A line of the file is KIND, clip and reason, with tabs between.
+    """
+
+    def __init__(self, folder, part):
+        self.path = folder / f'part{part:02d}.txt'
+        self.lines = {}
+        try:
+            text = self.path.read_text(encoding='utf-8')
+        except OSError:
+            return
+        for line in text.splitlines():
+            kind, name, reason = line.split('\t', 2)
+            self.lines[name] = kind, reason
+
+    def add(self, kind, name, reason):
+        self.lines[name] = kind, ' '.join(reason.split())
+        self.save()
+
+    def remove(self, name):
+        if self.lines.pop(name, None):
+            self.save()
+
+    def save(self):
+        write_text(self.path, ''.join(f'{kind}\t{name}\t{reason}\n' for name, (kind, reason)
+                                      in sorted(self.lines.items())))
+
+    def failed(self, clip, error, folder):
+        """Enters a clip that could not be read.
+
+        Raises:
+            UserError: `folder`, where the clips stand, has gone, so it is not this clip's fault.
+        """
+        if not folder.is_dir():
+            raise UserError(f'{folder}: not there any more; run the command again when it is '
+                            'back') from None
+        self.add('failed', clip.name, str(error))
+
+    def finished(self, clip, frames, otherwise=None):
+        """Enters a clip whose result is there, if it is short.
+
+        Args:
+            frames (Frames): of the clip, read to the end.
+            otherwise: None, or (kind, reason) to enter if it is not short.
+        """
+        if frames.is_short:
+            self.add('short', clip.name, f'{clip.path}: {frames.count} of {frames.announced} '
+                                         f'frames ({frames.complaint or "no complaint"})')
+        elif otherwise:
+            self.add(otherwise[0], clip.name, otherwise[1])
+        else:
+            self.remove(clip.name)
+
+    def of_kind(self, kind):
+        return [(name, reason) for name, (k, reason) in sorted(self.lines.items()) if k == kind]
+
+
+def failed_clips(folder):
+    """Names of the clips that a stage could not do, from the reports of all parts in a folder."""
+    numbers = [path.stem.removeprefix('part') for path in folder.glob('part*.txt')]
+    return {name for number in numbers if number.isdigit()
+            for name, _ in Report(folder, int(number)).of_kind('failed')}
+
+
+def begin(work, part, parts):
+    """Returns (clips of the part, those that are left as they are read, its Report), and says
+    how many."""
+    mine = deal(work.clips, parts)[part - 1]
+    todo = [clip for clip in mine if not work.finished(clip)]
+    print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
+    remove_leftovers(path for clip in todo for path in work.results(clip))
+    report = Report(work.folder, part)
+    finished_before = {clip.name for clip in mine} - {clip.name for clip in todo}
+    report.lines = {name: line for name, line in report.lines.items()
+                    if line[0] != 'failed' and name in finished_before}
+    report.save()
+    return mine, [work.seen(clip) for clip in todo], report
+
+
+def end(mine, report, part):
+    """Names the clips that are not well; returns the exit code, 0 or 3."""
+    kinds = {kind for kind, _ in report.lines.values()}
+    for kind in sorted(kinds, key=lambda kind: (kind == 'failed', kind)):
+        for _, reason in report.of_kind(kind):
+            print(f'{kind}: {reason}')
+    failed = report.of_kind('failed')
+    print(f'part {part}: {len(mine) - len(failed)} clips finished, {len(failed)} failed'
+          + (f'; see {report.path}' if report.lines else ''), flush=True)
+    return 3 if failed else 0
+
+
+def seconds(walltime):
+    """'02:30:00' -> 9000.0."""
+    try:
+        hours, minutes, rest = walltime.split(':')
+        return int(hours) * 3600 + int(minutes) * 60 + float(rest)
+    except ValueError:
+        raise UserError(f'--walltime {walltime}: expected HH:MM:SS') from None
+
+
+class Stop:
+    """Lets a stage leave by SIGTERM, Ctrl-C or its own deadline, with exit code 4, in time.
+
+    Make it as the first thing: from then on a signal ends the program well.
+
+    Args:
+        walltime: 'HH:MM:SS' that the job has, or None.
+        margin: seconds to leave before that.
+
+    `event` (threading.Event) is set when the work should end.
+    """
+
+    def __init__(self, walltime=None, margin=120.0):
+        self.deadline = (time.monotonic() + seconds(walltime) - margin if walltime
+                         else float('inf'))
+        self.margin, self.event = margin, threading.Event()
+        self._why, self._at_work = [], False
+        # Python's own handlers wait for the main thread, which may make 400 MB of weights in one
+        # call of NumPy's; a thread that reads what the signal writes does not.
+        heard, said = os.pipe()
+        os.set_blocking(said, False)
+        signal.set_wakeup_fd(said)
+        threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._heard_already)
+
+    def _heard_already(self, *_):
+        """Python's handler, which says that a signal is ours as long as nobody else's stands there."""
+
+    def _listen(self, heard):
+        while number := os.read(heard, 1):
+            if signal.getsignal(number[0]) == self._heard_already:
+                self._on_signal(number[0])
+
+    def _on_signal(self, number):
+        self._why.append(signal.Signals(number).name)
+        self.event.set()
+        if not self._at_work:
+            self._leave()
+
+    def run(self, work):
+        """Calls work(), which returns whether it came to its end before `event` was set.
+
+        Does not return if it did not. The work goes on in a thread, so that this one hears
+        signals at once.
+        """
+        outcome = {}
+
+        def in_thread():
+            try:
+                outcome['ended'] = work()
+            except BaseException as error:  # raised again below, in the main thread
+                outcome['error'] = error
+        worker = threading.Thread(target=in_thread, daemon=True)
+        self._at_work = True
+        worker.start()
+        while worker.is_alive() and not self.event.is_set():
+            worker.join(0.1)
+            if time.monotonic() > self.deadline:
+                self._why.append(f'{self.margin:g} s are left of --walltime')
+                self.event.set()
+        worker.join(PATIENCE)
+        error = outcome.get('error')
+        if isinstance(error, DecoderKilled):
+            # A scheduler signals one process after the other: ours may be yet to come.
+            self.event.wait(PATIENCE)
+        if error and not self._why:
+            raise error
+        if not outcome.get('ended'):
+            self._leave()
+
+    def _leave(self):
+        """Ends the program now: what is finished stands there in whole files.
+
+        Work that still goes on is not waited for, nor is anything asked of a file
+        system that may hang.
+        """
+        print(f'stopped ({self._why[0]}); the same command goes on', flush=True)
+        os._exit(4)

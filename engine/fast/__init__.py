@@ -1,0 +1,1 @@
+"""Layers and optimizers made fast, for any Chainer program."""

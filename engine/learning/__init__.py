@@ -1,0 +1,1 @@
+"""What networks are fed, and how they learn."""

@@ -1,0 +1,364 @@
+"""What both trainings need around Chainer's Trainer: resume, a loud stop, a log.
+
+Randomness is drawn anew from (seed, iteration) before every update, so a snapshot
+need not hold any random state and a resumed run repeats the uninterrupted one bit
+for bit (on the CPU).
+"""
+import json
+import math
+import os
+import signal
+import sys
+import time
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import numpy
+from chainer import training
+from chainer.training import extensions
+from matplotlib.figure import Figure
+
+from engine.errors import UserError
+from engine.files import replacing, write_text
+from engine.weights.modelfile import DAMAGE, save_model
+from engine.learning.workers import Workers
+
+SNAPSHOT = 'snapshot.npz'
+SCHEDULES = ('constant', 'step', 'linear', 'cosine')
+
+
+def reseed(device, *numbers):
+    """Seeds the global generators that Chainer draws from (dropout) by whole numbers."""
+    seed = numpy.random.RandomState(list(numbers)).randint(2 ** 31)
+    numpy.random.seed(seed)
+    if device.xp is not numpy:
+        device.xp.random.seed(int(seed))
+
+
+def rate_factor(schedule, progress, epochs, drop=0):
+    """What share of the learning rate is used after `progress` epochs (a fraction, too).
+
+    'step' divides it by 10 every `drop` epochs; 'linear' and 'cosine' let it fall to 0 over
+    all `epochs`, the latter slowly at first and at last.
+    """
+    if schedule == 'step':
+        return 0.1 ** int(progress / drop)
+    share = min(progress / epochs, 1)
+    if schedule == 'linear':
+        return 1 - share
+    return (1 + math.cos(math.pi * share)) / 2 if schedule == 'cosine' else 1.0
+
+
+def add_rate(group):
+    """Adds --lr, --schedule and --lr-drop to a stage's flags."""
+    group.add_argument('--lr', type=float, default=0.0005, metavar='RATE',
+                       help='learning rate; too high and the loss jumps or is no number, too low '
+                            'and it hardly falls (default: 0.0005)')
+    group.add_argument('--schedule', choices=SCHEDULES, default='constant',
+                       help='step: a tenth every --lr-drop epochs; linear, cosine: down to 0 over '
+                            'all epochs; a lower rate at the end settles (default: constant)')
+    group.add_argument('--lr-drop', type=int, default=0, metavar='EPOCHS',
+                       help='for --schedule step')
+
+
+def get_rate(args):
+    """-> (function of the epochs done that returns the rate, what `schedule` is as a setting).
+
+    Raises UserError for flags of add_rate that do not go together.
+    """
+    if (args.schedule == 'step') != (args.lr_drop > 0) or args.lr_drop < 0:
+        raise UserError('--schedule step and --lr-drop EPOCHS belong together')
+    # With these, more epochs are another run, not a longer one.
+    over = f' over {args.epochs} epochs' * (args.schedule in ('linear', 'cosine'))
+    return (lambda done: args.lr * rate_factor(args.schedule, done, args.epochs, args.lr_drop),
+            args.schedule + over)
+
+
+class Updater(training.updaters.StandardUpdater):
+    """StandardUpdater that seeds each iteration and refuses a loss that is not finite.
+
+    Args:
+        compute_loss: function of the converted batch, returns the loss Variable.
+        seed (int): start of all random choices of the run.
+        rate: function of the epochs done (a fraction, too) that returns the learning rate;
+            None leaves the optimizer's.
+        workers (Workers): the processes that share the work.
+        The others as StandardUpdater.
+    """
+
+    def __init__(self, iterator, optimizer, compute_loss, seed, rate=None, workers=None,
+                 **kwargs):
+        super().__init__(iterator, optimizer, loss_func=compute_loss, **kwargs)
+        self.seed, self.rate = seed, rate
+        self.workers = workers or Workers()
+        self.failure = None
+
+    def update_core(self):
+        # Each worker drops out other units.
+        rank = [] if self.workers.first else [self.workers.rank]
+        reseed(self.device, self.seed, self.iteration, *rank)
+        if self.rate is not None:
+            # Set anew each time, so that a resumed run needs no record of it.
+            optimizer = self.get_optimizer('main')
+            done = self.iteration / self.get_iterator('main').batches_per_epoch
+            setattr(optimizer, 'alpha' if hasattr(optimizer, 'alpha') else 'lr', self.rate(done))
+        self.step(self.converter(self.get_iterator('main').next(), self.device),
+                  self.get_optimizer('main'))
+
+    def step(self, batch, optimizer):
+        """One update of the weights."""
+        optimizer.target.cleargrads()
+        loss = self.weighted(self.loss_func(*batch))
+        if self.finite(loss):
+            loss.backward()
+            del loss  # the graph must not outlive the step
+            optimizer.update()
+        if self.workers.size > 1:
+            # What the loss function has reported, as the mean over all workers.
+            figures = chainer.get_current_reporter().observation
+            names = sorted(figures)
+            means = self.workers.mean(*(float(chainer.as_array(figures[name])) * self.weight
+                                        for name in names))
+            figures.update(zip(names, means))
+
+    @property
+    def weight(self):
+        """What this worker's batch counts in the mean over workers."""
+        return getattr(self.get_iterator('main'), 'weight', 1.0)
+
+    def weighted(self, loss):
+        return loss if self.weight == 1 else loss * self.weight
+
+    def finite(self, loss):
+        """Whether the loss is a number; if not, the run ends with the weights as they were."""
+        value, = self.workers.mean(float(loss.array))
+        if not numpy.isfinite(value):
+            self.failure = f'the loss became {value} at iteration {self.iteration + 1}'
+        return self.failure is None
+
+    def check_weights(self):
+        """Ends the run where an update has made a weight that is not a number."""
+        for name, param in self.get_optimizer('main').target.namedparams():
+            if self.failure is None and not bool(self.device.xp.isfinite(param.array).all()):
+                self.failure = (f'the weights {name} are no longer finite at iteration '
+                                f'{self.iteration}')
+
+
+class Best:
+    """Keeps the weights of the epoch with the lowest validation loss; says when to stop.
+
+    Args:
+        path: file of the weights.
+        model: chainer.Link whose weights they are.
+        patience (int): epochs without a lower loss after which to stop; 0 for never.
+    """
+
+    def __init__(self, path, model, patience):
+        self.path, self.model, self.patience = path, model, patience
+        self.loss, self.age = float('inf'), 0
+
+    def add(self, loss):
+        """Takes in one epoch's validation loss."""
+        self.age += 1
+        if loss < self.loss:
+            self.loss, self.age = loss, 0
+            save_model(self.path, self.model, {}, form='npz')
+
+    def should_stop(self):
+        return bool(self.patience) and self.age >= self.patience
+
+    def __call__(self, trainer):
+        """Nothing to do: an extension only so that the snapshot holds it."""
+
+    def serialize(self, serializer):
+        self.loss = float(serializer('loss', self.loss))
+        self.age = int(serializer('age', self.age))
+
+
+# Title, key in the log, format: 80 columns of a terminal hold them.
+COLUMNS = (('epoch', 'epoch', 'd'), ('updates', 'iteration', 'd'), ('loss', 'main/loss', '.4f'),
+           ('accuracy', 'main/accuracy', '.4f'), ('held-out loss', 'validation/main/loss', '.4f'),
+           ('held-out accuracy', 'validation/main/accuracy', '.4f'),
+           ('seconds', 'elapsed_time', '.1f'))
+
+
+class _EpochTable(training.Extension):
+    """Prints the last line of the log, under a row of titles; more narrow than PrintReport."""
+
+    def __init__(self, terminal):
+        # Clears what the progress bar has drawn below.
+        self.begin, self.titled = '\033[J' * terminal, False
+
+    def __call__(self, trainer):
+        line = trainer.get_extension('LogReport').log[-1]
+        columns = [(title, max(len(title), 7), format(line[key], form))
+                   for title, key, form in COLUMNS if key in line]
+        rows = [] if self.titled else ['  '.join(f'{title:>{n}}' for title, n, _ in columns)]
+        rows.append('  '.join(f'{number:>{n}}' for _, n, number in columns))
+        print(self.begin + '\n'.join(rows), flush=True)
+        self.titled = True
+
+
+class Training:
+    """A Trainer with log, plots, snapshot and resume in one folder.
+
+    Args:
+        updater (Updater): does the work.
+        epochs (int): passes over the training clips.
+        folder: where log, plots and snapshot stand.
+        settings (dict): what the run depends on; a snapshot made with others is refused.
+        validate: function that returns a dict of validation figures; called each epoch.
+        should_stop: function (without arguments) asked after each epoch's validation.
+        restart (bool): throws away what an earlier run left.
+    """
+
+    def __init__(self, updater, epochs, folder, settings, validate=None,
+                 should_stop=lambda: False, state=None, restart=False):
+        self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
+        self.should_stop, self.workers = should_stop, updater.workers
+        self.terminated = False
+        self.plotted = -math.inf
+        self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
+        self.workers.from_first(lambda: self._check_settings(settings, restart))
+        self.trainer = training.Trainer(updater, self, out=self.folder)
+        self._extend(validate, state)
+
+    def _check_settings(self, settings, restart):
+        os.makedirs(self.folder, exist_ok=True)
+        path = os.path.join(self.folder, 'settings.json')
+        # numbers through JSON, so that both sides have been there
+        settings = json.loads(json.dumps(settings))
+        if restart:
+            for name in (SNAPSHOT, 'log', 'settings.json'):
+                if os.path.exists(os.path.join(self.folder, name)):
+                    os.unlink(os.path.join(self.folder, name))
+        if os.path.exists(self.snapshot_path):
+            with open(path, encoding='utf-8') as f:
+                old = json.load(f)
+            differ = [f'{key} {old.get(key)} -> {settings.get(key)}'
+                      for key in sorted(old.keys() | settings.keys())
+                      if key != 'epochs' and old.get(key) != settings.get(key)]
+            if differ:
+                raise UserError(f'{self.folder}: holds a run with other settings '
+                                f'({", ".join(differ)}); give the old ones to continue it, '
+                                'or --restart to begin anew')
+        write_text(path, json.dumps(settings, indent=1, sort_keys=True))
+
+    def _extend(self, validate, state):
+        trainer = self.trainer
+        epoch = (1, 'epoch')
+        trainer.extend(lambda _: self.updater.check_weights(), name='check_weights',
+                       trigger=epoch, priority=training.PRIORITY_WRITER + 1)
+        if validate is not None:
+            def report(trainer):
+                if self.updater.failure is None:
+                    chainer.report({f'validation/main/{key}': value for key, value
+                                    in self.workers.from_first(validate).items()})
+            trainer.extend(report, name='validate', trigger=epoch,
+                           priority=training.PRIORITY_WRITER)
+        if state is not None:
+            trainer.extend(state, name='state', trigger=epoch)
+        trainer.extend(extensions.LogReport(
+            trigger=epoch, filename='log' if self.workers.first else None))
+        if not self.workers.first:
+            return
+        # mpiexec shows a terminal to its workers also where it writes into a log.
+        terminal = sys.stdout.isatty() and self.workers.size == 1
+        trainer.extend(_EpochTable(terminal), name='table', trigger=epoch)
+        trainer.extend(lambda _: self._plot(), name='plot', trigger=epoch, priority=-50)
+        if terminal:
+            trainer.extend(extensions.ProgressBar(update_interval=1))
+        trainer.extend(lambda _: self._snapshot(), name='snapshot', trigger=epoch, priority=-100)
+
+    def _plot(self, every=20.0):
+        """Draws loss.png and accuracy.png from the log, unless it was done a moment ago."""
+        if time.monotonic() < self.plotted + every:
+            return
+        self.plotted = time.monotonic()
+        for key in ('loss', 'accuracy'):
+            figure = Figure(figsize=(6, 4), layout='constrained')
+            axes = figure.add_subplot(xlabel='epoch', ylabel=key)
+            for name in (f'main/{key}', f'validation/main/{key}'):
+                points = [(line['epoch'], line[name]) for line in self.log() if name in line]
+                if points:
+                    axes.plot(*zip(*points), marker='.',
+                              label='training' if name.startswith('main') else 'validation')
+            axes.legend()
+            axes.grid(alpha=0.3)
+            axes.xaxis.get_major_locator().set_params(integer=True)  # whole epochs
+            with replacing(os.path.join(self.folder, f'{key}.png')) as temporary:
+                figure.savefig(temporary, format='png')
+
+    def get_training_length(self):
+        """For Chainer's progress bar, which asks the trigger that ends the training."""
+        return self.epochs, 'epoch'
+
+    def __call__(self, trainer):
+        """Whether the training is over."""
+        # All leave together: a scheduler's signal reaches one worker before another.
+        self.terminated, stop = self.workers.any(self.terminated, self.should_stop())
+        return (self.updater.failure is not None or self.terminated or stop
+                or self.updater.epoch >= self.epochs)
+
+    def _snapshot(self):
+        self.updater.check_weights()
+        if self.updater.failure is not None:
+            return
+        serializer = chainer.serializers.DictionarySerializer()
+        serializer.save(self.trainer)
+        with replacing(self.snapshot_path) as temporary, open(temporary, 'wb') as f:
+            numpy.savez(f, **serializer.target)
+
+    def _resume(self):
+        if not os.path.exists(self.snapshot_path):
+            return
+        try:
+            # Chainer's own load_npz unpickles what a file says; this does not.
+            with numpy.load(self.snapshot_path, allow_pickle=False) as f:
+                chainer.serializers.NpzDeserializer(f).load(self.trainer)
+        except DAMAGE as error:
+            raise UserError(f'{self.snapshot_path}: cannot be resumed ({error}); '
+                            '--restart begins anew') from error
+        # More was trained than is asked for; the results would tell of fewer epochs.
+        if self.updater.epoch_detail > self.epochs:
+            raise UserError(f'{self.snapshot_path}: has {self.updater.epoch_detail:.4g} epochs, '
+                            f'but --epochs is {self.epochs}; ask for more, or --restart begins '
+                            'anew')
+        print(f'resumed after epoch {self.updater.epoch}, iteration '
+              f'{self.updater.iteration}', flush=True)
+
+    def run(self):
+        """Trains to the end, from the snapshot if there is one.
+
+        Raises:
+            UserError: the loss was not finite, or SIGTERM came; the snapshot is kept.
+        """
+        self._resume()
+
+        def on_sigterm(*_):
+            self.terminated = True
+        old = signal.signal(signal.SIGTERM, on_sigterm)
+        try:
+            # Nothing overflows unseen: the loss and the weights are looked at.
+            with numpy.errstate(over='ignore', invalid='ignore', divide='ignore'):
+                self.trainer.run(show_loop_exception_msg=False)
+            if self.log() and self.workers.first:
+                self._plot(every=0)
+        finally:
+            signal.signal(signal.SIGTERM, old)
+        self.terminated, = self.workers.any(self.terminated)
+        if self.terminated:
+            # The others wait: the first of them to leave would end the one that writes.
+            self.workers.from_first(self._snapshot)
+        if self.updater.failure is not None:
+            kept = (f'the last good snapshot is kept ({self.snapshot_path})'
+                    if os.path.exists(self.snapshot_path) else 'no epoch was finished')
+            raise UserError(f'{self.updater.failure}; {kept}; lower --lr, then begin anew with '
+                            '--restart')
+        if self.terminated:
+            raise UserError(f'stopped by SIGTERM after iteration {self.updater.iteration}; '
+                            'the same command goes on from there')
+
+    def log(self):
+        """The log so far: a list of dicts, one an epoch."""
+        return self.trainer.get_extension('LogReport').log

@@ -1,0 +1,1 @@
+"""Scores, prediction files, results, tests between methods, and the report."""

@@ -1,0 +1,61 @@
+"""Prediction files: HDF5, one (frames or steps, classes) array of probabilities a clip."""
+import json
+
+import h5py
+import numpy
+
+from engine.cards import check_classes
+from engine.errors import UserError
+from engine.files import replacing
+from engine.hdf5 import open_hdf5
+
+
+def write_predictions(path, predictions, classes, method, split, readout='mean'):
+    """Writes a prediction file: one (T, C) float32 data set a clip, key = clip name.
+
+    Args:
+        predictions: iterable of (clip name, (T, C) softmax).
+    """
+    with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
+        for name, probabilities in predictions:
+            f.create_dataset(name, track_times=False,
+                             data=numpy.asarray(probabilities, numpy.float32))
+        f.attrs.update(classes=json.dumps(list(classes)), method=method, split=split,
+                       readout=readout)
+
+
+def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):
+    """Returns ({clip name: (T, C) float32}, attrs) of the given clips from a prediction file.
+
+    Clips that the file lacks are simply not in the dict; the caller names them.
+    """
+    with open_hdf5(path, made_by) as f:
+        found = {clip.name: data for clip, data in each_prediction(f, clips, classes, made_by)}
+        return found, dict(f.attrs)
+
+
+def each_prediction(f, clips, classes=None, made_by='the stage that writes it'):
+    """Yields (clip, (T, C) float32) from an open prediction file, one after the other."""
+    path = f.filename
+    if classes is not None:
+        check_classes(path, f.attrs, classes)
+    for clip in clips:
+        if clip.name in f:
+            try:
+                data = f[clip.name][()]
+                reason = _problem(data, classes)
+            except (OSError, TypeError) as error:
+                reason = f'cannot be read ({" ".join(str(error).split())})'
+            if reason:
+                raise UserError(f'{path}: {clip.name} {reason}; make it again: {made_by}')
+            yield clip, data
+
+
+def _problem(data, classes):
+    if getattr(data, 'dtype', numpy.dtype(object)).kind != 'f':
+        return 'does not hold floating-point numbers'
+    if data.ndim != 2 or classes is not None and data.shape[1] != len(classes):
+        return f'has shape {data.shape}, expected (frames, {len(classes or ()) or "classes"})'
+    if not len(data):
+        return 'has no frame'
+    return None if numpy.isfinite(data).all() else 'holds what is no probability (not finite)'

@@ -1,0 +1,80 @@
+"""One prediction for a video from those of its frames, and how right predictions are.
+
+Frame, segment and video accuracy are three different things; every figure that a
+stage prints or writes says which one it is.
+"""
+import numpy
+
+from engine.errors import UserError
+
+TOP_K = (1, 5, 10)
+READOUTS = ('mean', 'linear', 'last', 'max')
+
+
+def video_log_probability(frame_probabilities, readout='mean'):
+    """Log probability of each class for one video.
+
+    Args:
+        frame_probabilities: (T, C) softmax of each frame or step.
+        readout: how frames are joined: the mean of log softmax, the mean weighted
+            (j+1)/T ('linear', as the original weights its steps), the last
+            frame alone, or the maximum over time (Ng et al. 2015, section 3.2).
+
+    Returns:
+        (C,) float64, normalised: the exponentials sum to 1, so that losses of different
+        read-outs can be compared. The video's prediction is its argmax.
+    """
+    probabilities = numpy.asarray(frame_probabilities, numpy.float64)
+    # A probability that float32 rounds to 0 must not veto a class for ever.
+    logs = numpy.log(numpy.maximum(probabilities, 1e-30))
+    if readout == 'mean':
+        joined = logs.mean(axis=0)
+    elif readout == 'linear':
+        joined = numpy.average(logs, axis=0, weights=numpy.arange(1, len(logs) + 1))
+    elif readout == 'last':
+        joined = logs[-1]
+    elif readout == 'max':
+        joined = logs.max(axis=0)
+    else:
+        raise ValueError(f'readout {readout!r} is none of {READOUTS}')
+    return joined - numpy.logaddexp.reduce(joined)
+
+
+def score(log_probabilities, labels):
+    """Accuracy of n predictions.
+
+    Args:
+        log_probabilities: (n, C) any scores that rise with the probability.
+        labels: (n,) int.
+
+    Returns:
+        dict: n, top1, top5, top10 (shares of 1; None where k >= C says nothing)
+        and loss (mean of -log probability of the true class).
+    """
+    scores = numpy.asarray(log_probabilities)
+    return figures(*ranks(scores, numpy.asarray(labels)), scores.shape[1])
+
+
+def ranks(scores, labels):
+    """Where the true class comes, (n,) int from 0, and its score, (n,); all that figures need."""
+    if not numpy.isfinite(scores).all():
+        raise UserError('predictions hold a number that is not finite; make them again')
+    true = scores[numpy.arange(len(labels)), labels]
+    # Ties count against us: a constant prediction must not look right.
+    return (scores >= true[:, None]).sum(axis=1) - 1, true
+
+
+def figures(rank, true, n_classes):
+    """The dict of `score` from what `ranks` gave."""
+    result = {'n': len(rank)}
+    for k in TOP_K:
+        result[f'top{k}'] = float((rank < k).mean()) if k < n_classes or k == 1 else None
+    result['loss'] = float(-true.mean())
+    return result
+
+
+def in_words(figures):
+    """'top-1 0.626  top-5 0.853  top-10 0.915 (n 3783)' without what is None."""
+    parts = [f'top-{k} {figures[f"top{k}"]:.3f}' for k in TOP_K
+             if figures.get(f'top{k}') is not None]
+    return '  '.join(parts) + f'  (n {figures["n"]})'

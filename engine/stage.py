@@ -1,0 +1,166 @@
+"""Running a stage: its flags, its device, its exit code, and what it says of itself."""
+import argparse
+import os
+import platform
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy
+
+from engine.arguments import whole
+from engine.errors import UserError
+from engine.variants import FUSIONS, LAYERS, STREAMS
+
+HERE = Path(__file__).resolve().parent.parent  # of the scripts
+# What decides how a trained model is tested; all other settings belong to its training.
+TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
+# What says where or how a run was made, not what it computed.
+NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
+                'communicator', 'memory', 'function')
+
+
+def new_parser(doc):
+    """Returns an ArgumentParser with what every stage takes; `doc` is the script's docstring."""
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = parser.add_argument_group('data')
+    data.add_argument('--root', type=Path, default=Path('.'), metavar='DIR',
+                      help='folder under which all files stand (default: here)')
+    data.add_argument('--split', type=int, default=1, choices=(1, 2, 3),
+                      help='which of the official train/test lists (default: 1)')
+    data.add_argument('--seed', type=whole(0), default=0,
+                      help='start of every random choice (default: 0)')
+    data.add_argument('--tiny', action='store_true',
+                      help='settings that end in seconds, to see the stage work; '
+                           'flags given beside it still count')
+    return parser
+
+
+def add_variant(parser, *fields):
+    """Adds those of --stream, --fusion and --layer that a stage tells apart."""
+    group = parser.add_argument_group('variant')
+    for field, values, text in (
+            ('stream', STREAMS, 'what the network sees: the frames, or the optical flow that '
+                                'opticalFlow.py makes of them'),
+            ('fusion', FUSIONS, 'how it joins frames in time (Karpathy et al. 2014)'),
+            ('layer', LAYERS, 'what is saved of a frame: fc7, 10 GB of the whole of UCF-101, or the '
+                              'maps of the last convolution after pooling (pool5), 125 GB, or '
+                              '5 GB of one frame a second (saveFeatures --step 25)')):
+        if field in fields:
+            group.add_argument(f'--{field}', choices=values, default=values[0],
+                               help=f'{text} (default: {values[0]})')
+
+
+def add_device(parser, convolutions=True):
+    """Adds --device, and --no-fast where there are convolutions, to a stage that computes."""
+    group = parser.add_argument_group('device')
+    group.add_argument('--device', default='-1', metavar='N',
+                       help='GPU number, or -1 for the CPU (default: -1)')
+    if convolutions:
+        group.add_argument('--no-fast', dest='fast', action='store_false',
+                           help="Chainer's own convolutions in place of engine/fast/conv.py")
+
+
+def parse(parser, argv=None, **tiny):
+    """Parses; with --tiny the defaults given by name here take the place of the usual ones."""
+    argv = sys.argv[1:] if argv is None else argv
+    if '--tiny' in argv:
+        parser.set_defaults(**tiny)
+    return parser.parse_args(argv)
+
+
+def get_device(name):
+    """Returns the chainer.Device for --device, made current.
+
+    Raises:
+        UserError: a GPU is asked for and none answers.
+    """
+    import engine.chainer_today  # noqa: F401  (before chainer)
+    import chainer
+    name = str(name)
+    if name in ('-1', '@numpy', 'cpu'):
+        device = chainer.get_device('@numpy')
+    else:
+        name = name.replace('@cupy:', '')
+        try:
+            # chainer.backends.cuda.available is true without any GPU: ask the driver.
+            import cupy
+            found = cupy.cuda.runtime.getDeviceCount()
+        except Exception as error:
+            raise UserError(f'--device {name}: no GPU to use ({error}); '
+                            'pip install -r requirements-gpu.txt, or --device -1') from None
+        if not name.isdigit() or int(name) >= found:
+            raise UserError(f'--device {name}: this machine has GPUs 0 to {found - 1}')
+        device = chainer.get_device(f'@cupy:{name}')
+    device.use()
+    return device
+
+
+def run(main):
+    """Runs a stage: a UserError becomes one line and exit code 1, Ctrl-C exit code 130.
+
+    `main` returns the exit code: None or 0 done, 3 done but for the failures it named.
+    SIGTERM ends it with code 143, after temporary files are removed, unless `main`
+    handles that signal in its own way.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        sys.exit(main())
+    except UserError as error:
+        if 'engine.learning.workers' in sys.modules:
+            sys.modules['engine.learning.workers'].abort(f'error: {error}')
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        print('stopped by hand; what is finished is kept, and the same command'
+              + ' without --restart' * ('--restart' in sys.argv) + ' goes on from there',
+              file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader (head, less) has gone; nothing is wrong.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def check_root(root):
+    """Refuses a root that is not there, before anything in it is missed or made."""
+    if not Path(root).is_dir():
+        raise UserError(f'{root}: no such folder')
+
+
+def settings_of(args):
+    """The arguments that decide a result, as JSON values."""
+    return {key: [str(v) for v in value] if isinstance(value, (list, tuple))
+            else str(value) if isinstance(value, Path) else value
+            for key, value in sorted(vars(args).items()) if key not in NOT_SETTINGS}
+
+
+def print_settings(args):
+    """Opens a run's log: the command, the code's commit, the settings."""
+    print(command_line(), f'(commit {commit()})')
+    print(' '.join(f'{key}={value}' for key, value in sorted(vars(args).items())
+                   if key != 'function'), flush=True)
+
+
+def command_line():
+    return shlex.join(['python', os.path.basename(sys.argv[0])] + sys.argv[1:])
+
+
+def commit():
+    """Short commit of this code, with -dirty if files differ from it; 'unknown' outside git."""
+    try:
+        return subprocess.run(['git', '-C', str(HERE), 'describe', '--always', '--dirty'],
+                              capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return 'unknown'
+
+
+def provenance(args, settings=None):
+    """What every model's card tells of its making; `settings` default to those of args."""
+    import engine.chainer_today  # noqa: F401  (before chainer)
+    import chainer
+    return {'seed': args.seed, 'settings': settings_of(args) if settings is None else settings,
+            'commit': commit(),
+            'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
+                         'chainer': chainer.__version__}}

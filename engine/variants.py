@@ -1,0 +1,157 @@
+"""Names of the files that stages read and write, and the commands that make them.
+
+A variant is what the frame network sees (stream), how it joins frames in time (fusion) and which
+of its layers is saved; the files of the original's have plain names, those of others a suffix.
+"""
+import itertools
+import shlex
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import UserError
+
+CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
+# Beside the lists where clips' names do not tell their group: "CLASS/CLIP.ext<tab>GROUP".
+GROUPS = 'groups.txt'
+# Its first line where official lists have a group on both: named each time, not refused.
+MAY_LEAK = '# official lists: a group may be on both'
+FEATURES, FRAME_PREDICTIONS = 'UCF-101_features', 'UCF-101_framePrediction'
+VGG_MODEL, FRAME_MODEL, RNN_MODEL = 'VGG.model', 'VGG_1024.model', 'RNN.model'
+TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
+TEST_PREDICTIONS = 'testPredictions1024.hdf5'
+VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
+# Behind the name of a run of rnn.py or combine.py.
+TEST_SUFFIX, VALIDATION_SUFFIX = '_testPredictions.hdf5', '_validationPredictions.hdf5'
+# What the frame network sees, how it joins frames in time, and which of its layers is saved;
+# the first of each is the original's, whose files have the plain names above.
+STREAMS = ('rgb', 'flow')
+FUSIONS = ('single', 'early', 'late', 'slow')
+LAYERS = ('fc7', 'pool5')
+# Flow is kept as a video a clip, whose channels are no colours.
+FLOW_EXTENSION, FLOW_SETTINGS = '.mkv', 'flow.json'
+# What makes flow another flow, and opticalFlow.py's defaults; the rest of flow.json only tells.
+FLOW_DECIDES = {'method': 'dis-fast', 'bound': 20.0, 'step': 1, 'size': [320, 240]}
+
+
+class Names(NamedTuple):
+    """The files of one variant: train1024.hdf5, or train1024_flow_late.hdf5 ..."""
+    stream: str = 'rgb'
+    fusion: str = 'single'
+    layer: str = 'fc7'
+
+    def of(self, name):
+        """A plain name, made this variant's: VGG_1024.model -> VGG_1024_flow.model."""
+        stem, dot, extension = name.partition('.')
+        return stem + self.suffix() + dot + extension
+
+    def suffix(self):
+        return ''.join(f'_{value}' for value, usual in zip(self, Names()) if value != usual)
+
+    @property
+    def model(self):
+        # One network gives all layers.
+        return self._replace(layer=LAYERS[0]).of(FRAME_MODEL)
+
+    @property
+    def features(self):
+        return self.of(FEATURES)
+
+    @property
+    def dtype(self):
+        """In which features are saved. Of maps, 12 times as large, half as many bits are kept:
+        three digits."""
+        return 'float16' if self.layer == 'pool5' else 'float32'
+
+    @property
+    def frame_predictions(self):
+        return self.of(FRAME_PREDICTIONS)
+
+    @property
+    def train(self):
+        return self.of(TRAIN_HDF5)
+
+    @property
+    def test(self):
+        return self.of(TEST_HDF5)
+
+    @property
+    def test_predictions(self):
+        return self.of(TEST_PREDICTIONS)
+
+    @property
+    def validation_predictions(self):
+        return self.of(VALIDATION_PREDICTIONS)
+
+    def method(self, what):
+        """What results call it: 'frames', 'flow late fusion frames', 'flow LSTM 1x1024'."""
+        words = [self.stream, f'{self.fusion} fusion', self.layer]
+        return ' '.join([word for word, value, usual in zip(words, self, Names())
+                         if value != usual] + [what])
+
+    def flags(self, *fields):
+        """' --stream flow', for the commands that messages name; of all fields by default."""
+        return ''.join(f' --{field} {getattr(self, field)}' for field in fields or self._fields
+                       if getattr(self, field) != getattr(Names(), field))
+
+
+# All variants, by what results and reports call their frame network's run.
+VARIANTS = {f'frames{names.suffix()}': names
+            for names in itertools.starmap(Names, itertools.product(STREAMS, FUSIONS, LAYERS))}
+
+
+def names_of(args):
+    """The Names that --stream, --fusion and --layer ask for."""
+    names = Names(**{field: getattr(args, field) for field in Names._fields
+                     if hasattr(args, field)})
+    if names.layer == 'pool5' and names.fusion == 'late':
+        raise UserError('--layer pool5 --fusion late: two towers give two sets of maps; take fc7')
+    return names
+
+
+def place(root, split=1):
+    """' --root demo --split 2', for the commands that messages name; nothing of the defaults."""
+    return (f' --root {shlex.quote(str(root))}' * (Path(root) != Path('.'))
+            + f' --split {split}' * (split != 1))
+
+
+def flags_of(args, *fields):
+    """What a command that a message names takes over from a stage's own: variant and place."""
+    return names_of(args).flags(*fields) + place(args.root, args.split)
+
+
+def features_maker(args):
+    """The command that makes the features of a variant."""
+    return f'./saveFeatures.sh --local{flags_of(args)} (or without --local, as batch jobs)'
+
+
+def maker_of(path, split=1):
+    """The command that makes a prediction file, as its name tells."""
+    path = Path(path)
+    run = path.name.removesuffix(TEST_SUFFIX).removesuffix(VALIDATION_SUFFIX)
+    command = f'python rnn.py --name {shlex.quote(run)}' if run != path.name else None
+    for names in VARIANTS.values():
+        if path.name in (names.test_predictions, names.validation_predictions):
+            command = f'python save_hdf5.py{names.flags()}'
+        elif command and run == names.of('RNN'):
+            command = f'python rnn.py{names.flags()}'
+    return command + place(path.parent, split) if command else 'the stage that writes it'
+
+
+def clips_folder(stream):
+    """Where the clips of a stream stand under a root."""
+    return CLIPS if stream == 'rgb' else f'{CLIPS}_{stream}'
+
+
+def flow_path(root, clip):
+    """Where the flow of a clip stands: ROOT/UCF-101_flow/Class/clip.mkv."""
+    return Path(root) / clips_folder('flow') / clip.class_name / (clip.name + FLOW_EXTENSION)
+
+
+def in_stream(root, clip, stream):
+    """The clip with the path of what the stream shows of it."""
+    return clip if stream == 'rgb' else clip._replace(path=flow_path(root, clip))
+
+
+def output_path(root, folder, clip):
+    """Where the .npy of a clip stands: ROOT/folder/Class/clip.npy."""
+    return Path(root) / folder / clip.class_name / (clip.name + '.npy')

@@ -1,0 +1,1 @@
+"""Videos: decoding, flow, what is seen of them, and pictures drawn on them."""

@@ -1,0 +1,69 @@
+"""The one preprocessing of every stage: the order and mean of what networks see."""
+import numpy
+
+from engine.errors import UserError
+
+# Mean of ImageNet in BGR, 0-255, as VGG-16 was trained (Simonyan & Zisserman 2014).
+MEAN = (103.939, 116.779, 123.68)
+# Flow (engine/video/flow.py) has no mean that is anybody's: no motion becomes 0.
+FLOW_MEAN = (128.0, 128.0, 128.0)
+ORDERS = {'rgb': 'BGR', 'flow': 'flow x, flow y, 128'}
+
+
+def preprocessing(mean=MEAN, stream='rgb'):
+    """Returns what a model's card says of its input (dict of JSON values)."""
+    return {'order': ORDERS[stream], 'scale': '0-255', 'mean': [float(value) for value in mean],
+            'resize': 'whole frame to input_size x input_size, bilinear'}
+
+
+PREPROCESSING = preprocessing()
+
+
+def mean_of(card, path, stream='rgb'):
+    """Returns the mean, (B, G, R), that a model's card asks to be subtracted.
+
+    A model without a card takes ImageNet's mean.
+
+    Args:
+        card (dict): from engine.weights.modelfile.read_card.
+        path: the model file, for the error's text.
+        stream: what it will be given, 'rgb' or 'flow'.
+
+    Raises:
+        UserError: the model takes its input in a way that no stage here gives it.
+    """
+    asked = card.get('preprocessing', PREPROCESSING)
+    theirs = {order: name for name, order in ORDERS.items()}.get(asked.get('order'), 'rgb')
+    if theirs != stream:
+        raise UserError(f'{path}: a network for the stream {theirs}, but it would be given '
+                        f'{stream}; say --stream {theirs}, or give another model')
+    for key, ours in preprocessing(stream=stream).items():
+        theirs = asked.get(key, ours)
+        if key != 'mean' and theirs != ours:
+            raise UserError(f'{path}: made for frames with {key} "{theirs}", but the stages '
+                            f'give "{ours}"; make it again from the weights it came from: '
+                            'python convertWeights.py --help')
+    mean = asked.get('mean', MEAN)
+    if not (isinstance(mean, (list, tuple)) and len(mean) == 3
+            and all(isinstance(v, (int, float)) and 0 <= v <= 255 for v in mean)):
+        raise UserError(f'{path}: its card asks for the mean {mean}, which is not three '
+                        'numbers from 0 to 255 (B, G, R)')
+    return tuple(float(value) for value in mean)
+
+
+def preprocess(frames, mean=MEAN):
+    """What every network here takes, in training and in extraction alike.
+
+    Args:
+        frames: (N, H, W, 3) uint8, BGR, NumPy or CuPy; or windows of frames (N, T, H, W, 3).
+        mean: (B, G, R), 0-255, that the network was trained with: `model.mean`.
+
+    Returns:
+        (N, 3, H, W) or (N, T, 3, H, W) float32, mean subtracted; in memory the channels stay
+        last, which is what the fast convolutions take.
+    """
+    channels_last = frames.astype(numpy.float32)
+    for channel, value in enumerate(mean):
+        channels_last[..., channel] -= float(value)
+    n = frames.ndim - 3
+    return channels_last.transpose(*range(n), n + 2, n, n + 1)

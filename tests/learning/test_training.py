@@ -1,0 +1,181 @@
+"""What both trainings share: rates, the best epoch, stops; and augmentation of frames."""
+import json
+import math
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.links as L
+import numpy
+import pytest
+
+from engine.video.augmentation import Augmentation, brighten, resample
+from engine.learning.batches import NumberedBatches
+from engine.errors import UserError
+from engine.weights.modelfile import load_weights
+from engine.learning.training import Best, Training, Updater, rate_factor
+
+
+@pytest.mark.parametrize('schedule,progress,factor', [
+    ('constant', 7.5, 1), ('step', 0, 1), ('step', 2.99, 1), ('step', 3, 0.1), ('step', 6, 0.01),
+    ('linear', 0, 1), ('linear', 2.5, 0.75), ('linear', 10, 0), ('linear', 11, 0),
+    ('cosine', 0, 1), ('cosine', 5, 0.5), ('cosine', 10, 0),
+    ('cosine', 10 / 3, 0.75)])
+def test_rate_factor(schedule, progress, factor):
+    assert rate_factor(schedule, progress, 10, 3) == pytest.approx(factor, abs=1e-12)
+
+
+def test_best_by_hand(tmp_path):
+    link = L.Linear(2, 1)
+    chain = chainer.Chain(a=link)
+    best = Best(tmp_path / 'best.npz', chain, patience=2)
+    stops = []
+    for epoch, loss in enumerate([3, 2, 2, 2.5, 1]):
+        link.b.array[:] = epoch
+        best.add(loss)
+        stops.append(best.should_stop())
+    # An equal loss is no better one; at epoch 3 none was better for two epochs.
+    assert stops == [False, False, False, True, False]
+    load_weights(tmp_path / 'best.npz', chain)
+    assert link.b.array[0] == 4
+    patient = Best(tmp_path / 'other.npz', chain, patience=0)
+    patient.add(1)
+    for _ in range(99):
+        patient.add(2)
+    assert not patient.should_stop()
+
+
+class Numbers(NumberedBatches):
+    """Batches of one number: 0, 1, 2 ..."""
+
+    def make(self, number):
+        return numpy.array([[number]], numpy.float32)
+
+
+def training(folder, epochs=3, settings=None, rates=None, **options):
+    """A training of one weight, whose loss is the weight times the batch's number."""
+    link = L.Linear(1, 1, nobias=True, initialW=1)
+    optimizer = chainer.optimizers.SGD(0.5)
+    optimizer.setup(link)
+
+    def loss(x):
+        if rates is not None:
+            rates.append(optimizer.lr)
+        loss = chainer.functions.sum(link(x))
+        chainer.report({'loss': loss, 'accuracy': 0.0}, link)
+        return loss
+    updater = Updater(Numbers(4), optimizer, loss, 0, device=chainer.get_device('@numpy'),
+                      converter=lambda batch, _: (batch,),
+                      rate=lambda done: rate_factor('linear', done, 3))
+    return link, Training(updater, epochs, folder, settings or {'a': 1, 'epochs': epochs},
+                          **options)
+
+
+def test_the_rate_is_that_of_the_iteration_after_resuming_too(tmp_path):
+    rates = []
+    training(tmp_path, 2, rates=rates)[1].run()
+    training(tmp_path, 3, rates=rates)[1].run()
+    assert rates == pytest.approx([1 - k / 12 for k in range(12)])
+
+
+def test_a_line_an_epoch_in_80_columns(tmp_path, capsys):
+    run = training(tmp_path, 2, validate=lambda: {'loss': 12345.678, 'accuracy': 0.25})[1]
+    run.run()
+    titles, *lines = capsys.readouterr().out.splitlines()
+    assert titles.split()[0] == 'epoch' and 'held-out accuracy' in titles
+    assert [line.split()[0] for line in lines] == ['1', '2']
+    for line, logged in zip(lines, run.log()):
+        assert f'{logged["main/loss"]:.4f}' in line and '12345.6780' in line and len(line) <= 80
+    # none held out, no column of it
+    training(tmp_path / 'other', 1)[1].run()
+    assert 'held-out' not in capsys.readouterr().out
+
+
+def test_settings_that_differ_are_named(tmp_path):
+    training(tmp_path, 1)[1].run()
+    with pytest.raises(UserError, match=r'a 1 -> 2, b None -> 3.*--restart'):
+        training(tmp_path, 1, {'a': 2, 'b': 3})
+    training(tmp_path, 1, {'a': 2}, restart=True)[1].run()
+    assert len(json.loads((tmp_path / 'log').read_text())) == 1
+
+
+@pytest.mark.parametrize('damage', [lambda data: b'PK nonsense',
+                                    lambda data: data[:len(data) // 2],
+                                    lambda data: b'PK\x03\x04' + data[4:100]])
+def test_a_damaged_snapshot_is_named(tmp_path, damage):
+    training(tmp_path, 1)[1].run()
+    snapshot = tmp_path / 'snapshot.npz'
+    snapshot.write_bytes(damage(snapshot.read_bytes()))
+    with pytest.raises(UserError, match='snapshot.npz: cannot be resumed.*--restart'):
+        training(tmp_path, 2)[1].run()
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_loss_that_is_no_number_changes_no_weight(tmp_path, value, capsys):
+    link, run = training(tmp_path)
+    link.W.array[:] = value
+    with pytest.raises(UserError, match='iteration 1; no epoch was finished; lower --lr'):
+        run.run()
+    assert not (tmp_path / 'snapshot.npz').exists()
+    assert 'Exception' not in capsys.readouterr().err
+
+
+# ---- frames changed at random -------------------------------------------------------
+
+@pytest.fixture
+def frames():
+    return numpy.random.RandomState(0).randint(256, size=(3, 32, 32, 3)).astype(numpy.uint8)
+
+
+def test_the_whole_window_is_the_frame(frames):
+    assert numpy.array_equal(resample(frames[0], 1, 0, 0, 0), frames[0])
+
+
+def test_turns_and_shifts_by_hand(frames):
+    frame = frames[0]
+    # y runs down: the window's axes turn from right to down, so the picture to the left.
+    assert numpy.array_equal(resample(frame, 1, math.pi / 2, 0, 0), numpy.rot90(frame))
+    assert numpy.array_equal(resample(frame, 1, math.pi, 0, 0), frame[::-1, ::-1])
+    moved = resample(frame, 1, 0, 3 / 32, -2 / 32)
+    assert numpy.array_equal(moved[2:, :-3], frame[:-2, 3:])
+    assert (moved[:2] == moved[2]).all()  # beyond the edge the edge goes on
+
+
+def test_half_the_window_doubles_the_size():
+    frame = numpy.zeros((32, 32, 3), numpy.uint8)
+    frame[12:20, 12:20] = 200
+    large = resample(frame, 0.5, 0, 0, 0)
+    assert (large[9:23, 9:23] == 200).all() and not large[:7].any()
+    assert large.astype(float).sum() == pytest.approx(4 * frame.astype(float).sum(), rel=0.02)
+
+
+def test_brighten():
+    frame = numpy.array([[[0, 10, 200]]], numpy.uint8)
+    assert brighten(frame, 1.5).tolist() == [[[0, 15, 255]]]
+    assert brighten(frame, 0.5).tolist() == [[[0, 5, 100]]]
+    assert numpy.array_equal(brighten(frame, 1), frame)
+
+
+@pytest.mark.parametrize('how', [dict(flip=True), dict(crop=0.8), dict(rotate=20),
+                                 dict(rescale=0.2), dict(brightness=0.3)])
+def test_each_change_is_random_and_repeats_itself(frames, how):
+    before = frames.copy()
+    augment = Augmentation(**how)
+    found = [augment(frames, numpy.random.RandomState(seed)) for seed in (1, 1, 2, 3, 4)]
+    assert found[0].dtype == numpy.uint8 and found[0].shape == frames.shape
+    assert numpy.array_equal(found[0], found[1])
+    assert any((found[0] != other).any() for other in found[2:])
+    assert numpy.array_equal(frames, before)
+
+
+def test_nothing_asked_for_changes_nothing(frames):
+    assert numpy.array_equal(Augmentation()(frames, numpy.random.RandomState(0)), frames)
+
+
+def test_a_mirrored_frame_is_the_frame_or_its_mirror(frames):
+    mirrored = 0
+    for seed in range(40):
+        for before, after in zip(frames, Augmentation(flip=True)(
+                frames, numpy.random.RandomState(seed))):
+            assert (after == before).all() or (after == before[:, ::-1]).all()
+            mirrored += bool((after != before).any())
+    assert 40 < mirrored < 80

@@ -1,0 +1,390 @@
+"""Batch jobs of stage 2: the files, the flags, and whole runs on a real Slurm."""
+import json
+import os
+import re
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import time
+
+import h5py
+import numpy
+import pytest
+
+import generate_pbs
+from engine import variants
+import oneNodeSlurm
+from engine.errors import UserError
+from smallSet import REPOSITORY, copy_set, features, run
+
+SCRIPT = REPOSITORY / 'saveFeatures.sh'
+
+
+def submit(root, *flags, **options):
+    return run(SCRIPT, '--root', root, *flags, **options)
+
+
+def text_of(monkeypatch, root, *flags):
+    """The lines of part02.pbs that generate_pbs.py writes with these flags."""
+    monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), '--dry-run',
+                                      *flags])
+    generate_pbs.main()
+    return (root / 'jobs' / 'part02.pbs').read_text().splitlines()
+
+
+# ------------------------------------------------------------------- the job files
+
+def test_header_for_torque(small_set, tmp_path, monkeypatch):
+    lines = text_of(monkeypatch, copy_set(small_set, tmp_path / 'r'), '--property', 'xk',
+                    '--account', 'abc', '--directive', '-l mem=32gb', '--module', 'cudatoolkit',
+                    '--launcher', 'aprun -n 1 -N 1', '--python', '/opt/python', '--device', '0')
+    assert lines[:10] == [
+        '#!/bin/bash -l', '#PBS -N features02', '#PBS -l nodes=1:ppn=16:xk',
+        '#PBS -l walltime=02:30:00', '#PBS -j oe', '#PBS -o part02.out', '#PBS -A abc',
+        '#PBS -l mem=32gb', 'module load cudatoolkit', f'cd {tmp_path}/r/jobs || exit 1']
+    assert lines[10].startswith(f'exec aprun -n 1 -N 1 /opt/python {REPOSITORY}/'
+                                'saveFeatures_1024.py 2 --device 0 ')
+    assert not any('mail' in line or '-m ' in line for line in lines)
+
+
+def test_header_for_openpbs_and_slurm(small_set, tmp_path, monkeypatch):
+    root = copy_set(small_set, tmp_path / 'r')
+    flags = ('--ppn', '8', '--gpus', '1', '--queue', 'gpu', '--mail', 'a@b.org')
+    lines = text_of(monkeypatch, root, '--scheduler', 'openpbs', *flags)
+    assert '#PBS -l select=1:ncpus=8:ngpus=1' in lines
+    assert '#PBS -q gpu' in lines and '#PBS -m ae -M a@b.org' in lines
+    lines = text_of(monkeypatch, root, '--scheduler', 'slurm', *flags)
+    assert {'#SBATCH --cpus-per-task=8', '#SBATCH --gres=gpu:1', '#SBATCH --partition=gpu',
+            '#SBATCH --time=02:30:00'} <= set(lines)
+    assert not any(line.startswith('#PBS') for line in lines)
+
+
+def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
+    root = copy_set(small_set, tmp_path / 'r')
+
+    def lines(*flags):
+        monkeypatch.setattr(sys, 'argv', [
+            'generate_pbs.py', '--root', str(root), '--python', '/opt/python', '--ppn', '8',
+            '--nodes', '3', '--processes', '2', *flags])
+        assert generate_pbs.main() == 0
+        job = capsys.readouterr().out.split()[-1]
+        return (root / 'jobs' / f'{job}.pbs').read_text().splitlines()
+    rnn = ('--stage', 'rnn', '--name', 'deep', '--communicator', 'naive', '--layers', '5')
+    assert '#PBS -l nodes=3:ppn=8' in lines(*rnn)
+    assert '#PBS -l select=3:ncpus=8:mpiprocs=2' in lines(*rnn, '--scheduler', 'openpbs')
+    text = lines(*rnn, '--scheduler', 'slurm')
+    assert {'#SBATCH --nodes=3', '#SBATCH --ntasks=6', '#SBATCH --cpus-per-task=4',
+            '#SBATCH --job-name=rnn-deep'} <= set(text)
+    assert text[-1] == (f'exec mpiexec -n 6 /opt/python {REPOSITORY}/rnn.py --communicator naive '
+                        f'--layers 5 --name deep --root {root} >>rnn-deep.log 2>&1')
+    with pytest.raises(UserError, match='add --communicator'):
+        lines('--stage', 'frameBasedTrain')
+    with pytest.raises(UserError, match='--resubmit is for stages in parts'):
+        lines(*rnn, '--resubmit')
+
+
+def test_trainings_of_two_variants_are_two_jobs(small_set, tmp_path, monkeypatch, capsys):
+    root = copy_set(small_set, tmp_path / 'r')
+    qstat = tmp_path / 'qstat'
+    qstat.write_text('#!/bin/sh\necho "7.bw frameBasedTrain someone 0 R normal"\n')
+    qstat.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+
+    def job(*flags):
+        monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), *flags])
+        generate_pbs.main()
+        return capsys.readouterr().out.split()[-1]
+    train = ('--stage', 'frameBasedTrain')
+    assert job(*train) == 'frameBasedTrain'
+    (root / 'jobs' / 'jobs.txt').write_text('frameBasedTrain\t7.bw\tnow\n')
+    with pytest.raises(UserError, match='frameBasedTrain: may still run'):
+        job(*train, '--stream', 'rgb')
+    assert job(*train, '--stream', 'flow') == 'frameBasedTrain_flow'
+    lines = (root / 'jobs' / 'frameBasedTrain_flow.pbs').read_text().splitlines()
+    # as many characters as Torque takes
+    assert '#PBS -N frameBased_flow' in lines and '#PBS -o frameBasedTrain_flow.out' in lines
+    assert lines[-1].endswith(f'--stream flow --root {root} >>frameBasedTrain_flow.log 2>&1')
+    assert job(*train, '--fusion=slow') == 'frameBasedTrain_slow'
+    assert job(*train, '--fusion', 'slow', '--name', 'b') == 'frameBasedTrain_slow-b'
+    assert job('--stage', 'rnn', '--stream', 'flow', '--layer', 'pool5') == 'rnn_flow_pool5'
+    # whose files have its name, whatever it sees
+    assert job('--stage', 'rnn', '--stream', 'flow', '--name', 'deep') == 'rnn-deep'
+    (root / 'cluster.toml').write_text('stream = "flow"\n')
+    assert job('--stage', 'rnn') == 'rnn_flow'
+
+
+def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
+    root = copy_set(small_set, tmp_path / 'r')
+    (root / 'cluster.toml').write_text('ppn = 4\nwalltime = "01:00:00"\nparts = 3\n'
+                                       'module = ["a", "b"]\nthen-pack = false\n')
+    lines = text_of(monkeypatch, root, '--ppn', '2')
+    assert '#PBS -l nodes=1:ppn=2' in lines and '#PBS -l walltime=01:00:00' in lines
+    assert 'module load a' in lines and 'module load b' in lines
+    assert '--parts=3' in lines[-1]
+    assert sorted(p.name for p in (root / 'jobs').iterdir()) == [
+        'pack.pbs', 'part01.pbs', 'part02.pbs', 'part03.pbs']
+
+
+@pytest.mark.parametrize('flags, words', [
+    (('--walltime', 'soon'), 'expected HH:MM:SS'),
+    (('--no-such-flag',), '--no-such-flag'),
+    (('--settings', 'nowhere.toml'), 'nowhere.toml'),
+    (('--resubmit',), 'nothing was submitted')])
+def test_wrong_flags_are_named_before_anything_is_written(small_set, tmp_path, monkeypatch,
+                                                          capsys, flags, words):
+    root = copy_set(small_set, tmp_path / 'r')
+    with pytest.raises((UserError, SystemExit)) as error:
+        text_of(monkeypatch, root, *flags)
+    printed = capsys.readouterr()
+    assert words in str(error.value) + printed.err
+    assert not printed.out and not (root / 'jobs').exists()
+
+
+def test_job_file_runs_whatever_the_folder_is_called(small_set, tmp_path):
+    root = copy_set(small_set, tmp_path / 'a b \' "c" $d `e` \\ ;& * {x} ü')
+    done = submit(root, '--dry-run', '--step', '4')
+    assert done.stdout.splitlines()[0] == 'qsub -j oe -o part01.out part01.pbs'
+    assert len(done.stdout.splitlines()) == 12
+    # A .pbs file is a shell script: every # line is a comment to bash.
+    job = subprocess.run(['bash', root / 'jobs' / 'part01.pbs'], cwd='/', timeout=100)
+    assert job.returncode == 0
+    log = (root / 'jobs' / 'part01.log').read_text()
+    assert f'part 1: {len(features(root)) // 2} clips finished, 0 failed' in log
+    assert features(root)
+
+
+def test_dry_run_submits_nothing_and_names_what_packing_waits_for(small_set, tmp_path):
+    root = copy_set(small_set, tmp_path / 'r')
+    done = submit(root, '--dry-run', '--parts', '2', '--then-pack', env={'PATH': '/usr/bin:/bin'})
+    assert done.stdout.splitlines() == [
+        'qsub -j oe -o part01.out part01.pbs', 'qsub -j oe -o part02.out part02.pbs',
+        'qsub -j oe -o pack.out -W depend=afterok:ID_OF_part01:ID_OF_part02 pack.pbs']
+    assert not (root / 'jobs' / 'jobs.txt').exists()
+    done = submit(root, '--dry-run', '--parts', '2', '--then-pack', '--scheduler', 'slurm')
+    assert done.stdout.splitlines()[2] == ('sbatch --parsable --dependency=afterok:'
+                                           'ID_OF_part01:ID_OF_part02 pack.pbs')
+
+
+# What qstat prints, shortened and from memory of its columns.
+TORQUE = """
+Job ID                    Name             User            Time Use S Queue
+------------------------- ---------------- --------------- -------- - -----
+1234567.bw                features01       someone         01:02:03 R normal
+1234568.bw                features02       someone                0 Q normal
+1234569.bw                features03       someone         02:29:59 C normal
+"""
+OPENPBS = """Job id            Name             User              Time Use S Queue
+----------------  ---------------- ----------------  -------- - -----
+12.pbs01          features01       someone           00:00:01 H workq
+13.pbs01          features02       someone           00:00:01 E workq
+14[].pbs01        other            someone                  0 B workq
+"""
+
+
+@pytest.mark.parametrize('text, jobs', [
+    (TORQUE, {'1234567': 'running', '1234568': 'queued'}),
+    (OPENPBS, {'12': 'held', '13': 'ending', '14[]': 'running'}), ('', {})])
+def test_qstat_is_understood(text, jobs, tmp_path, monkeypatch):
+    (tmp_path / 'text').write_text(text)
+    qstat = tmp_path / 'qstat'
+    qstat.write_text(f'#!/bin/sh\ncat {tmp_path}/text\n')
+    qstat.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    assert generate_pbs.alive_jobs('torque') == jobs
+
+
+def test_status_without_any_scheduler(undisturbed):
+    done = submit(undisturbed, '--status', '--parts', '2', env={'PATH': '/usr/bin:/bin'})
+    assert done.returncode == 0, done.stderr
+    total = done.stdout.splitlines()[-1].split()
+    assert total[0] == 'all' and total[1] == '24' and total[3:6] == ['24', '0', '0']
+    frames = [numpy.load(p).shape[0] for p in (undisturbed / variants.FEATURES).rglob('*.npy')]
+    assert int(total[6]) == sum(frames)
+
+
+# ----------------------------------------------------------------------------- here
+
+def test_local_runs_all_parts_and_passes_flags_on(undisturbed, small_set, tmp_path):
+    root = copy_set(small_set, tmp_path / 'r')
+    done = submit(root, '--local', '--at-once', '2', '--parts', '3')
+    assert done.returncode == 0, done.stderr
+    assert features(root) == features(undisturbed)
+    again = submit(root, '--local', '--parts=1')
+    assert '24 clips in this part, 24 finished before' in again.stdout
+
+
+def test_local_tells_of_failures_by_its_exit_code(small_set, tmp_path):
+    root = tmp_path / 'r'
+    shutil.copytree(small_set, root)
+    next((root / variants.CLIPS).rglob('*.avi')).write_text('no video')
+    done = submit(root, '--local', '--parts', '2', '--step', '4')
+    assert done.returncode == 3 and done.stdout.count('failed: ') == 1
+    assert len(features(root)) == 46
+    (root / variants.FRAME_MODEL).unlink()
+    done = submit(root, '--local', '--parts', '2', '--step', '4')
+    assert done.returncode == 1 and done.stderr.count('error: ') == 1
+
+
+# ------------------------------------------------------------------------ with Slurm
+
+@pytest.fixture(scope='module')
+def slurm():
+    if oneNodeSlurm.missing():
+        pytest.skip('Slurm is not installed: no ' + ', '.join(oneNodeSlurm.missing()))
+    with oneNodeSlurm.OneNodeSlurm(cpus=4) as started:
+        yield started
+
+
+def wait_for(what, seconds=60):
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, 'waited in vain'
+        time.sleep(0.2)
+
+
+def job_state(slurm, job):
+    words = slurm.ask('scontrol', '-o', 'show', 'job', job).stdout.split()
+    return next(word.split('=')[1] for word in words if word.startswith('JobState='))
+
+
+def same_hdf5(one, other):
+    """Whether two HDF5 files hold the same, data set by data set."""
+    def contents(path):
+        found = {}
+        with h5py.File(path) as f:
+            f.visititems(lambda name, item: found.__setitem__(
+                name, item[()].tobytes() if isinstance(item, h5py.Dataset) else None))
+        return found
+    return contents(one) == contents(other)
+
+
+# Stands before python in each job. In their first run parts 3 and 5 stop dead once they
+# have begun; a SIGTERM wakes part 5, as it would a program at work, and part 3 never.
+LAUNCHER = """#!/bin/bash
+part=$3 log=part0$3.log
+case $part in 3 | 5) if mkdir "disturbed$part" 2>/dev/null; then
+    {
+        [ "$part" = 3 ] || trap 'kill -CONT $$; exit' TERM
+        until [ -s "$log" ]; do sleep 0.01; done
+        kill -STOP $$
+        touch "stopped$part"
+        while sleep 1; do :; done
+    } 2>/dev/null &
+    # so that they do not come to their end before they are stopped, on a busy machine
+    exec nice -n 19 "$@"
+fi ;; esac
+exec "$@"
+"""
+
+
+def test_killed_jobs_are_resubmitted_and_end_in_the_same_bytes(slurm, undisturbed, small_set,
+                                                               tmp_path):
+    root = copy_set(small_set, tmp_path / "root with it's space")
+    launcher = tmp_path / 'launcher'
+    launcher.write_text(LAUNCHER)
+    launcher.chmod(launcher.stat().st_mode | stat.S_IXUSR)
+    done = submit(root, '--then-pack', '--ppn', '1', '--walltime', '00:10:00', '--margin', '1',
+                  '--launcher', shlex.quote(str(launcher)), env=slurm.env)
+    assert done.returncode == 0, done.stderr
+    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    assert sorted(jobs) == ['pack'] + [f'part{n:02d}' for n in range(1, 13)]
+
+    # One is cancelled, one runs into its walltime; the others come to their end.
+    wait_for((root / 'jobs' / 'stopped5').exists)
+    slurm.ask('scancel', jobs['part05'])
+    wait_for(lambda: all(job_state(slurm, jobs[f'part{n:02d}']) == 'COMPLETED'
+                         for n in range(1, 13) if n not in (3, 5)))
+    status = submit(root, '--status', env=slurm.env)
+    assert status.returncode == 4
+    lines = status.stdout.splitlines()
+    assert lines[3].endswith(f'{jobs["part03"]} running')
+    assert lines[5].endswith(f'{jobs["part05"]} ended')
+    assert 'part05: stopped (SIGTERM); the same command goes on' in lines
+    # The walltime ends now, not in ten minutes; Slurm looks every half minute.
+    slurm.ask('scontrol', 'update', f'jobid={jobs["part03"]}', 'EndTime=now')
+    wait_for(lambda: job_state(slurm, jobs['part03']) not in ('RUNNING', 'COMPLETING'))
+    assert job_state(slurm, jobs['part03']) == 'TIMEOUT'
+    assert job_state(slurm, jobs['pack']) == 'PENDING'
+    assert not (root / variants.TRAIN_HDF5).exists()
+
+    done = submit(root, '--resubmit', env=slurm.env)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(':')[0] for line in done.stdout.splitlines()] == ['part03', 'part05',
+                                                                        'pack']
+    again = generate_pbs.submitted_jobs(root / 'jobs')
+    wait_for(lambda: job_state(slurm, again['pack']) not in ('PENDING', 'RUNNING'))
+    assert job_state(slurm, again['pack']) == 'COMPLETED'
+    assert job_state(slurm, jobs['pack']) == 'CANCELLED'
+    assert features(root) == features(undisturbed)
+    for name in (variants.TRAIN_HDF5, variants.TEST_HDF5, variants.TEST_PREDICTIONS):
+        assert same_hdf5(root / name, undisturbed / name)
+    assert submit(root, '--status', env=slurm.env).returncode == 0
+    assert 'no part has clips left' in submit(root, '--resubmit', env=slurm.env).stderr
+
+
+def test_nothing_is_packed_after_a_failure(slurm, small_set, tmp_path):
+    root = tmp_path / 'r'
+    shutil.copytree(small_set, root)
+    bad = sorted((root / variants.CLIPS).rglob('*.avi'))[7]
+    whole = bad.read_bytes()
+    bad.write_bytes(whole[:100])
+    flags = ('--scheduler', 'slurm', '--ppn', '1', '--parts', '2', '--then-pack')
+    done = submit(root, *flags, env=slurm.env)
+    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    assert sorted(jobs) == ['pack', 'part01', 'part02'], done.stderr
+    # The same command again submits none of them a second time.
+    assert 'part' not in submit(root, '--resubmit', env=slurm.env).stdout
+    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    wait_for(lambda: {job_state(slurm, jobs[p]) for p in ('part01', 'part02')}
+             == {'COMPLETED', 'FAILED'})
+    status = submit(root, '--status', env=slurm.env)
+    assert str(bad) in status.stdout
+    assert job_state(slurm, jobs['pack']) == 'PENDING'
+    # A part with nothing but failures left is not tried again until the clip is mended.
+    assert 'not packed: 1 clips failed' in submit(root, '--resubmit', env=slurm.env).stderr
+    bad.write_bytes(whole)
+    done = submit(root, '--resubmit', env=slurm.env)
+    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    wait_for(lambda: job_state(slurm, jobs['pack']) == 'COMPLETED')
+    assert (root / variants.TRAIN_HDF5).exists()
+
+
+def test_the_commands_of_the_page_as_they_stand(slurm, undisturbed, small_set, tmp_path):
+    """docs/cluster.md: the four lines of "In short", then a training by two workers as one job."""
+    page = (REPOSITORY / 'docs' / 'cluster.md').read_text()
+    lines = re.findall(r'^    (\./saveFeatures\.sh .*?)(?: #.*)?$',
+                       page[page.index('## In short'):page.index('## Settings')], re.M)
+    assert len(lines) == 4
+    copy_set(small_set, tmp_path / 'DIR')
+    (tmp_path / 'DIR' / 'cluster.toml').write_text('ppn = 1\nparts = 2\nwalltime = "00:10:00"\n')
+
+    environment = dict(slurm.env, PYTHON=sys.executable, OMPI_ALLOW_RUN_AS_ROOT='1',
+                       OMPI_ALLOW_RUN_AS_ROOT_CONFIRM='1')
+
+    def execute(line, code=0):
+        done = subprocess.run(['bash', '-c', line.replace('./saveFeatures.sh', str(SCRIPT))],
+                              cwd=tmp_path, env=environment,
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == code, line + done.stdout + done.stderr
+        return done.stdout
+    assert 'part02.pbs' in execute(lines[0]) and not (tmp_path / 'DIR/jobs/jobs.txt').exists()
+    execute(lines[1])
+    jobs = generate_pbs.submitted_jobs(tmp_path / 'DIR' / 'jobs')
+    assert sorted(jobs) == ['pack', 'part01', 'part02']
+    wait_for(lambda: job_state(slurm, jobs['pack']) == 'COMPLETED')
+    assert 'part02' in execute(lines[2])
+    assert 'part' not in execute(lines[3])
+    assert features(tmp_path / 'DIR') == features(undisturbed)
+
+    pytest.importorskip('mpi4py')
+    if not shutil.which('mpiexec'):
+        pytest.skip('no mpiexec here (openmpi-bin)')
+    (tmp_path / 'DIR' / 'cluster.toml').write_text('ppn = 2\n')
+    execute('./saveFeatures.sh --root DIR --stage rnn --name deep --processes 2 --scheduler slurm '
+            '--communicator naive --tiny')
+    job = generate_pbs.submitted_jobs(tmp_path / 'DIR' / 'jobs')['rnn-deep']
+    wait_for(lambda: job_state(slurm, job) == 'COMPLETED')
+    settings = json.loads((tmp_path / 'DIR/results.jsonl').read_text())['settings']
+    assert settings['workers'] == 2

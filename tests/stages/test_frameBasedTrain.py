@@ -1,0 +1,278 @@
+"""Stage 1 on 24 tiny clips: what learns, what stays, what is held out, what is resumed."""
+import collections
+import json
+import re
+import sys
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import numpy
+import pytest
+
+import engine.learning.frames
+import frameBasedTrain
+import helperFunctions as hf
+from engine import variants
+from VGGNet import VGGNet
+from VGGNet_1024 import TRAINED, load_vgg_1024
+from engine.video.augmentation import Augmentation
+from engine.errors import UserError
+from engine.files import load_npy
+from engine.learning.frames import FrameIterator, frame_counts
+from engine.weights.modelfile import read_card, save_model
+from engine.video.decode import count_frames, read_frames
+from engine.video.preprocessing import preprocess
+from smallSet import vgg_set
+
+MEAN = (100.0, 110.0, 120.0)
+
+
+@pytest.fixture
+def root(small_set, tmp_path):
+    """A root with the clips and a small random VGG.model."""
+    for name in (variants.CLIPS, variants.LISTS):
+        (tmp_path / name).symlink_to(small_set / name)
+    numpy.random.seed(0)
+    vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
+    save_model(tmp_path / variants.VGG_MODEL, vgg, {
+        'kind': 'VGG', 'shape': vgg.shape, 'preprocessing': {'mean': list(MEAN)}})
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(root, *flags):
+        monkeypatch.setattr(sys, 'argv', ['frameBasedTrain.py', '--root', str(root), '--tiny',
+                                          '--features', '16', *map(str, flags)])
+        return frameBasedTrain.main()
+    return run
+
+
+def arrays(path):
+    with numpy.load(path) as f:
+        return {name: f[name] for name in f if name != 'card'}
+
+
+def log_of(root):
+    return json.loads((root / 'frameTraining' / 'log').read_text())
+
+
+def test_frozen_layers_stay_to_the_byte(root, run):
+    run(root, '--weight-decay', 0.1)
+    before, after = arrays(root / variants.VGG_MODEL), arrays(root / variants.FRAME_MODEL)
+    frozen = [name for name in after if name.split('/')[0] not in TRAINED]
+    assert len(frozen) == 2 * 14
+    for name in frozen:
+        assert after[name].tobytes() == before[name].tobytes(), name
+    assert after['fc7/W'].shape == (16, 32)
+
+
+def test_whole_groups_are_held_out_and_validate(root, run):
+    run(root)
+    card = read_card(root / variants.FRAME_MODEL)
+    lists = hf.read_lists(root)
+    held_out = {(clip.class_name, clip.group) for clip in lists.train
+                if clip.name in card['held_out']}
+    trained = {(clip.class_name, clip.group) for clip in lists.train
+               if clip.name not in card['held_out']}
+    assert held_out and trained and not held_out & trained
+    assert card['validation']['loss'] == log_of(root)[-1]['validation/main/loss']
+    assert card['preprocessing']['mean'] == list(MEAN)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Counts how often a FrameIterator has read of each clip."""
+    counter = collections.Counter()
+
+    def counted(path, *args):
+        counter[path] += 1
+        return read_frames(path, *args)
+    monkeypatch.setattr(engine.learning.frames, 'read_frames', counted)
+    return counter
+
+
+@pytest.mark.parametrize('layers, flags, times', [
+    ('2', (), 1), ('2', ('--memory', 0), 2), ('3', (), 2)])
+def test_held_out_frames_are_read_once_where_fc6_stays(layers, flags, times, root, run, reads):
+    run(root, '--train-layers', layers, *flags)  # two epochs
+    # The last figure is that of the model as it was written.
+    model, card = load_vgg_1024(root / variants.FRAME_MODEL)
+    held_out = [clip for clip in hf.read_lists(root).train if clip.name in card['held_out']]
+    assert [reads[clip.path] for clip in held_out] == [times] * len(held_out)
+    losses = []
+    for clip in held_out:
+        frame = read_frames(clip.path, [count_frames(clip.path) // 2], 32)
+        softmax = model.feature_and_prediction(preprocess(frame, model.mean))[1]
+        losses.append(-numpy.log(softmax[0, clip.label]))
+    assert numpy.mean(losses) == pytest.approx(card['validation']['loss'], rel=1e-4)
+
+
+def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, stopped_after):
+    other = tmp_path / 'other'
+    other.mkdir()
+    for name in (variants.CLIPS, variants.LISTS, variants.VGG_MODEL):
+        (other / name).symlink_to(root / name)
+    flags = ('--batch', 5, '--frames-per-clip', 2, '--crop', 0.9, '--rotate', 5, '--rescale', 0.1,
+             '--brightness', 0.2)
+    run(root, *flags)
+    stopped_after(3, run, other, *flags)
+    run(other, *flags)
+    assert (root / variants.FRAME_MODEL).read_bytes() == (other / variants.FRAME_MODEL).read_bytes()
+    with pytest.raises(UserError, match='crop 0.9 -> 1.0'):
+        run(other, '--batch', 5)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(root, run):
+    with pytest.raises(UserError, match='the loss became .* lower --lr'):
+        run(root, '--lr', 1e30)
+    assert not (root / variants.FRAME_MODEL).exists()
+
+
+@pytest.mark.parametrize('flags', [('--crop', 0), ('--crop', 1.5), ('--rescale', 1),
+                                   ('--brightness', -0.1), ('--memory', -1), ('--memory', 'nan')])
+def test_flags_that_make_no_sense(root, run, flags):
+    with pytest.raises(UserError, match=flags[0]):
+        run(root, *flags)
+
+
+def test_a_batch_of_nothing_is_refused_as_it_is_parsed(root, run, capsys):
+    with pytest.raises(SystemExit):
+        run(root, '--batch', 0)
+    assert '--batch: 0, but at least 1' in capsys.readouterr().err
+
+
+# ---- answers in memory ------------------------------------------------------------
+
+FRAME_BYTES = 4 * 32  # fc6 has 32 units
+
+
+@pytest.fixture
+def moody(monkeypatch):
+    """fc6 by a BLAS whose rounding depends on how many rows there are, and on the row."""
+    linear6 = VGGNet.linear6
+
+    def rounded(self, maps):
+        error = 1e-7 * numpy.arange(1, len(maps) + 1, dtype=numpy.float32) * len(maps)
+        return linear6(self, maps) * (1 + error[:, None])
+    monkeypatch.setattr(VGGNet, 'linear6', rounded)
+
+
+def from_memory(capsys):
+    """What a run has said: training frames answered from memory, and all."""
+    found = re.search(r'(\d+) of (\d+) training frames', capsys.readouterr().out)
+    return found and tuple(map(int, found.groups()))
+
+
+@pytest.mark.parametrize('flags', [(), ('--no-fast',), ('--train-layers', 1, '--features', 32),
+                                   ('--fusion', 'late', '--train-layers', 2)])
+def test_the_bits_depend_neither_on_the_memory_nor_on_a_stop(flags, small_set, tmp_path, run,
+                                                             stopped_after, moody, capsys):
+    large, small, stopped, off = (vgg_set(small_set, tmp_path / name)
+                                  for name in ('large', 'small', 'stopped', 'off'))
+    flags = ('--no-flip', '--batch', 5, '--frames-per-clip', 3, '--epochs', 3, *flags)
+    little = 30 * FRAME_BYTES / 2 ** 30
+    run(large, *flags, '--memory', 1)
+    most, every = from_memory(capsys)
+    run(small, *flags, '--memory', little)
+    some, _ = from_memory(capsys)
+    assert 0 < some < most < every
+    # Stopped in the second epoch; to go on with another memory is no other setting.
+    stopped_after(8, run, stopped, *flags, '--memory', 1)
+    run(stopped, *flags, '--memory', little)
+    again, rest = from_memory(capsys)
+    assert 0 < again < rest < every
+    run(off, *flags, '--memory', 0)
+    assert from_memory(capsys) is None
+    model = variants.Names(fusion='late' if 'late' in flags else 'single').model
+    assert (small / model).read_bytes() == (large / model).read_bytes()
+    assert (stopped / model).read_bytes() == (large / model).read_bytes()
+    computed = arrays(off / model)
+    for name, array in arrays(large / model).items():
+        assert abs(computed[name] - array).max() <= 1e-4 * abs(array).max(), name
+
+
+@pytest.mark.parametrize('flags', [
+    (), *(('--no-flip', *flags) for flags in (('--crop', 0.9), ('--rotate', 5), ('--rescale', 0.1),
+                                              ('--brightness', 0.1), ('--train-layers', 3)))])
+def test_training_frames_that_change_are_not_kept(flags, root, run, reads, capsys):
+    run(root, *flags)
+    assert from_memory(capsys) is None
+    held_out = read_card(root / variants.FRAME_MODEL)['held_out']
+    drawn = [clip for clip in hf.read_lists(root).train if clip.name not in held_out]
+    assert all(reads[clip.path] >= 2 for clip in drawn)  # two epochs
+
+
+# ---- which frames -----------------------------------------------------------------
+
+@pytest.fixture
+def clips(small_set):
+    lists = hf.read_lists(small_set)
+    return lists.train, frame_counts(small_set, lists.train, 2)[0]
+
+
+@pytest.mark.parametrize('text', ['3', '[1, 2]', '{"NAME": 3}', '{"NAME": [1, 2]}',
+                                  '{"NAME": ["a", "b", "c"]}', '{"NAME": null}', '{"'])
+def test_a_table_of_counts_that_is_none_is_made_again(clips, tmp_path, text):
+    train, counts = clips
+    path = tmp_path / 'frameCounts.json'
+    path.write_text(text.replace('NAME', train[0].name))
+    found, failures = frame_counts(tmp_path, train[:2], 2)
+    assert found == {clip.name: counts[clip.name] for clip in train[:2]} and not failures
+    assert set(json.loads(path.read_text())) == set(found)
+
+
+@pytest.mark.parametrize('per_clip', [1, 3])
+def test_an_epoch_holds_every_clip_with_a_smaller_last_batch(clips, per_clip):
+    train, counts = clips
+    batches = FrameIterator(train, counts, 5, 32, 0, per_clip)
+    assert len(train) % 5  # or this test shows nothing
+    found = [batches.next() for _ in range(batches.batches_per_epoch)]
+    assert batches.is_new_epoch and batches.epoch == 1
+    assert sum(len(labels) for _, labels in found) == per_clip * len(train)
+    labels = numpy.concatenate([labels for _, labels in found])
+    assert sorted(labels) == sorted(per_clip * [clip.label for clip in train])
+    for frames, labels in found:
+        assert frames.shape == (len(labels), 32, 32, 3) and frames.dtype == numpy.uint8
+
+
+def test_a_batch_follows_from_its_number_alone(clips):
+    def batches():
+        return FrameIterator(*clips, 5, 32, 7, 2, Augmentation(True, 0.9, 10, 0.1, 0.2))
+    straight = [batch for batch, _ in zip(batches(), range(9))]
+    jumped = batches()
+    jumped.number = 8  # in the second epoch
+    for a, b in zip(straight[8], jumped.next()):
+        assert numpy.array_equal(a, b)
+    assert not numpy.array_equal(straight[0][0][:4], straight[8][0][:4])
+
+
+def test_training_and_extraction_give_the_network_the_same_input(undisturbed):
+    """A frame as stage 1 validates on gives the feature that stage 2 has saved of it."""
+    lists = hf.read_lists(undisturbed)
+    model, _ = load_vgg_1024(undisturbed / variants.FRAME_MODEL)
+    counts, _ = frame_counts(undisturbed, lists.train, 2)
+    frames, _ = FrameIterator(lists.train, counts, len(lists.train),
+                              model.shape['input_size'], repeat=False).next()
+    features, predictions = model.feature_and_prediction(preprocess(frames, model.mean))
+    for clip, feature, prediction in zip(lists.train, features, predictions):
+        middle = counts[clip.name] // 2
+        saved = load_npy(variants.output_path(undisturbed, variants.FEATURES, clip))[middle]
+        assert abs(saved - feature).max() < 1e-4 * abs(saved).max()
+        saved = load_npy(variants.output_path(undisturbed, variants.FRAME_PREDICTIONS, clip))[middle]
+        assert abs(saved - prediction).max() < 1e-5
+
+
+def test_a_clip_that_cannot_be_read_is_named_and_left_out(root, small_set, tmp_path, run, capsys):
+    bad = hf.read_lists(root).train[0]
+    # A folder of its own, so that the shared clips stay as they are.
+    (root / variants.CLIPS).unlink()
+    for path in (small_set / variants.CLIPS).rglob('*.avi'):
+        copy = root / variants.CLIPS / path.parent.name / path.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.symlink_to(path)
+    bad.path.unlink()
+    bad.path.write_bytes(b'not a video')
+    assert run(root) == 3
+    out = capsys.readouterr().out
+    assert bad.name in out and '1 clips were left out' in out
+    assert bad.name not in read_card(root / variants.FRAME_MODEL)['held_out']

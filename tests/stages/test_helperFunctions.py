@@ -1,0 +1,223 @@
+"""Lists, groups and scores against hand-made cases and, where there, the official lists."""
+import argparse
+import json
+import signal
+
+import numpy
+import pytest
+
+import helperFunctions as hf
+from engine import arguments, files, stage, variants
+from engine.reporting import predictionfile, resultsfile, scoring
+from engine.errors import UserError
+from smallSet import run_stage
+
+
+def write_lists(root, classes='1 A\r\n2 B\r\n', train='A/v_A_g02_c01.avi 1\r\n',
+                test='A/v_A_g01_c01.avi\r\n'):
+    folder = root / 'ucfTrainTestlist'
+    folder.mkdir()
+    for name, text in (('classInd', classes), ('trainlist01', train), ('testlist01', test)):
+        (folder / f'{name}.txt').write_bytes(text.encode())
+    return root
+
+
+def test_crlf_blank_lines_and_spaces_are_taken(tmp_path):
+    lists = hf.read_lists(write_lists(
+        tmp_path, '1 A\r\n\r\n 2 B \n', 'A/v_A_g02_c01.avi 1\r\n\r\n B/my clip.mp4  2 \n'))
+    assert lists.classes == ['A', 'B']
+    assert [(c.name, c.label, c.group) for c in lists.train] == [
+        ('v_A_g02_c01', 0, 'g02'), ('my clip', 1, 'my clip')]
+    assert lists.test[0].path == tmp_path / 'UCF-101' / 'A' / 'v_A_g01_c01.avi'
+
+
+def test_handstand_pushups_is_one_class_however_spelled(tmp_path):
+    lists = hf.read_lists(write_lists(
+        tmp_path, '1 HandstandPushups\n', 'HandstandPushups/v_HandStandPushups_g02_c01.avi 1\n',
+        'HandStandPushups/v_HandStandPushups_g01_c01.avi\n'))
+    assert {c.class_name for c in lists.train + lists.test} == {'HandstandPushups'}
+    assert lists.test[0].path.parent.name == 'HandStandPushups'  # the folder as it is spelled
+
+
+@pytest.mark.parametrize('bad, says', [
+    (dict(train='C/v_C_g02_c01.avi 1\n'), 'trainlist01.txt:1: class "C"'),
+    (dict(train='A/v_A_g02_c01.avi 2\n'), 'trainlist01.txt:1: label 2, but A is number 1'),
+    (dict(train='A/v_A_g02_c01.avi 1\n' * 2), 'trainlist01.txt:2: v_A_g02_c01 is there twice'),
+    (dict(train='nonsense\n'), 'trainlist01.txt:1: expected'),
+    (dict(train='\r\n'), 'trainlist01.txt: names no clip'),
+    (dict(test='A/v_A_g02_c01.avi\n'), '1 clips are on both lists'),
+    (dict(test='A/v_A_g02_c07.avi\n'), '1 groups are on both lists of split 1, A/g02 first'),
+    (dict(classes='1 A\n1 B\n'), 'classInd.txt:2'),
+    (dict(classes='1 A\n3 B\n'), 'without a gap'),
+    (dict(classes='A\n'), 'classInd.txt:1: expected "NUMBER CLASS"'),
+])
+def test_bad_lists_name_file_and_line(tmp_path, bad, says):
+    with pytest.raises(UserError) as error:
+        hf.read_lists(write_lists(tmp_path, **bad))
+    assert says in str(error.value) and '\n' not in str(error.value)
+
+
+def test_missing_lists_say_where_to_get_them(tmp_path):
+    with pytest.raises(UserError, match='RecognitionTask.zip') as error:
+        hf.read_lists(tmp_path)
+    for command in ('getData.py --lists-only', 'makeSplit.py'):
+        name, _, flag = command.partition(' ')
+        assert f'python {command} --root {tmp_path}' in str(error.value)
+
+
+def test_official_lists(real_data):
+    for split, (train, test) in {1: (9537, 3783), 2: (9586, 3734), 3: (9624, 3696)}.items():
+        lists = hf.read_lists(real_data, split)
+        assert (len(lists.train), len(lists.test), len(lists.classes)) == (train, test, 101)
+
+
+def clips(groups, per_group=3, classes=('A', 'B')):
+    return [hf.Clip(f'v_{c}_g{g:02d}_c{i}', c, label, f'g{g:02d}', None)
+            for label, c in enumerate(classes) for g in range(groups) for i in range(per_group)]
+
+
+def test_validation_holds_out_whole_groups_of_every_class():
+    training, validation = hf.hold_out_groups(clips(18))
+    assert len(training) + len(validation) == 108
+    sides = [{(c.class_name, c.group) for c in side} for side in (training, validation)]
+    assert not sides[0] & sides[1]
+    assert [sum(c == name for c, _ in sides[1]) for name in 'AB'] == [3, 3]  # 18 // 5
+
+
+def test_held_out_groups_do_not_depend_on_other_classes():
+    both = hf.hold_out_groups(clips(10))[1]
+    alone = hf.hold_out_groups(clips(10, classes=('A',)))[1]
+    assert [c.name for c in both if c.class_name == 'A'] == [c.name for c in alone]
+
+
+def test_video_log_probability_by_hand():
+    p = numpy.array([[0.5, 0.5], [0.8, 0.2]])
+    # The ratio of the classes is the (weighted) geometric mean of 1 and 4: 2 and 4^(2/3).
+    for readout, ratio in (('mean', 2), ('linear', 4 ** (2 / 3)), ('last', 4), ('max', 1.6)):
+        numpy.testing.assert_allclose(numpy.exp(scoring.video_log_probability(p, readout)),
+                                      [ratio / (1 + ratio), 1 / (1 + ratio)])
+
+
+@pytest.mark.parametrize('readout', scoring.READOUTS)
+def test_probabilities_of_a_video_sum_to_1_however_it_is_read_out(readout):
+    p = numpy.random.RandomState(0).dirichlet(numpy.ones(7), 30)
+    assert numpy.exp(scoring.video_log_probability(p, readout)).sum() == pytest.approx(1)
+
+
+def test_a_probability_of_zero_does_not_veto_a_class():
+    p = numpy.array([[0.0, 1.0]] + [[0.9, 0.1]] * 99, numpy.float32)
+    assert scoring.video_log_probability(p).argmax() == 0
+
+
+def test_score_by_hand():
+    scores = numpy.log([[.6, .3, .1], [.1, .3, .6], [.2, .3, .5], [.5, .3, .2]])
+    figures = scoring.score(scores, [0, 1, 2, 2])
+    assert figures['n'] == 4 and figures['top1'] == 0.5
+    assert figures['top5'] is None  # every answer is among the first five of three classes
+    numpy.testing.assert_allclose(
+        figures['loss'], -numpy.log([.6, .3, .5, .2]).mean())
+
+
+def test_score_top5_and_ties():
+    scores = numpy.tile(numpy.arange(20, 0, -1.0), (3, 1))
+    assert scoring.score(scores, [0, 4, 5])['top5'] == pytest.approx(2 / 3)
+    assert scoring.score(scores, [0, 9, 10])['top10'] == pytest.approx(2 / 3)
+    assert scoring.score(numpy.zeros((2, 12)), [0, 1])['top10'] == 0  # a constant answer is no answer
+    with pytest.raises(UserError, match='not finite'):
+        scoring.score([[numpy.nan, 0.0]], [0])
+
+
+def test_result_is_one_line_of_json(tmp_path):
+    for unit in ('frame', 'video'):
+        resultsfile.append_result(tmp_path, 'frames', 1, unit, 3, {'lr': 0.1}, n=5, top1=0.2)
+    lines = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+    assert [line['unit'] for line in lines] == ['frame', 'video']
+    assert {'method', 'split', 'n', 'seed', 'settings', 'command', 'commit'} <= lines[0].keys()
+    with pytest.raises(ValueError):
+        resultsfile.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
+
+
+def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
+    path = tmp_path / 'results.jsonl'
+    path.write_text('{"method": "cut o')
+    for seed in (1, 2):
+        resultsfile.append_result(tmp_path, 'frames', 1, 'video', seed, {})
+    cut, *whole = path.read_text().splitlines()
+    assert cut == '{"method": "cut o' and [json.loads(line)['seed'] for line in whole] == [1, 2]
+
+
+def test_whole_numbers():
+    assert arguments.whole(0)('0') == 0 and arguments.whole(2)('7') == 7
+    for least, text, why in ((1, '0', 'at least 1'), (0, '-1', 'at least 0'),
+                             (0, '1.5', 'not a whole number'), (0, str(2 ** 32), 'too large')):
+        with pytest.raises(argparse.ArgumentTypeError, match=why):
+            arguments.whole(least)(text)
+
+
+@pytest.mark.parametrize('stage,flags', [
+    ('rnn', ['--batch', '0']), ('rnn', ['--seed', '-1']), ('rnn', ['--patience', '-1']),
+    ('frameBasedTrain', ['--workers', '0']), ('frameBasedTrain', ['--validation-every', '1']),
+    ('saveFeatures_1024', ['1', '--step', '0']), ('saveFeatures_1024', ['0']),
+    ('sweep', ['runs.txt', '--parallel', '0']), ('sweep', ['runs.txt', '--seeds', '-1'])])
+def test_numbers_out_of_range_are_refused_at_once(stage, flags, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        __import__(stage).get_parser().parse_args(flags)
+    assert stopped.value.code == 2 and 'at least' in capsys.readouterr().err
+
+
+def test_a_file_is_looked_for_as_given_then_in_the_root(tmp_path):
+    (tmp_path / 'a').touch()
+    assert files.find_file('a', tmp_path) == tmp_path / 'a'
+    assert files.find_file(tmp_path / 'a', tmp_path / 'b') == tmp_path / 'a'
+
+
+def test_another_class_list_is_refused_naming_both(tmp_path):
+    path = tmp_path / 'p.hdf5'
+    predictionfile.write_predictions(path, [('v', numpy.ones((2, 2)) / 2)], ['A', 'B'], 'x', 1)
+    with pytest.raises(UserError, match='class 2 is B there, C here'):
+        predictionfile.read_predictions(path, [], ['A', 'C'])
+
+
+@pytest.mark.parametrize('name, command', [
+    ('testPredictions1024.hdf5', 'python save_hdf5.py'),
+    ('validationPredictions1024_flow_late.hdf5', 'python save_hdf5.py --stream flow --fusion late'),
+    ('RNN_testPredictions.hdf5', 'python rnn.py'),
+    ('RNN_flow_testPredictions.hdf5', 'python rnn.py --stream flow'),
+    ('RNN_validationPredictions.hdf5', 'python rnn.py'),
+    ('deep_validationPredictions.hdf5', 'python rnn.py --name deep'),
+    ('deep_testPredictions.hdf5', 'python rnn.py --name deep')])
+def test_a_prediction_file_tells_who_makes_it(name, command):
+    assert variants.maker_of(f'dir/{name}') == f'{command} --root dir'
+    assert variants.maker_of(name) == command
+    assert variants.maker_of(f'my dir/{name}', 2) == f"{command} --root 'my dir' --split 2"
+
+
+@pytest.mark.parametrize('name', ['nofile.hdf5', 'RNN', 'RNN.hdf5', 'dir/my.testPredictions.hdf5'])
+def test_of_a_file_that_no_stage_makes_no_command_is_named(name):
+    assert variants.maker_of(name) == 'the stage that writes it'
+
+
+@pytest.mark.parametrize('script, flags', [
+    ('rnn', []), ('save_hdf5', []), ('normalizeData', []), ('opticalFlow', ['1']),
+    ('predict', ['a.avi']), ('sweep', ['runs.txt']), ('generate_pbs', ['--stage', 'rnn'])])
+def test_a_root_that_is_no_folder_is_all_that_is_told(script, flags, tmp_path):
+    nowhere = tmp_path / 'nowhere'
+    done = run_stage(f'{script}.py', *flags, '--root', nowhere)
+    assert done.returncode == 1 and done.stderr == f'error: {nowhere}: no such folder\n'
+    assert not nowhere.exists()
+
+
+@pytest.mark.parametrize('flags, says', [
+    ([], 'the same command goes on'), (['--restart'], 'the same command without --restart goes on')])
+def test_ctrl_c_says_how_to_go_on(flags, says, monkeypatch, capsys):
+    def stop():
+        raise KeyboardInterrupt
+    monkeypatch.setattr('sys.argv', ['rnn.py', *flags])
+    old = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            stage.run(stop)
+    finally:
+        signal.signal(signal.SIGTERM, old)
+    told = capsys.readouterr().err
+    assert stopped.value.code == 130 and says in told and told.count('\n') == 1

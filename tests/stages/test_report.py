@@ -1,0 +1,339 @@
+"""report.py: figures counted by hand, a page that stands alone, and one that a browser shows."""
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import report
+from engine.reporting import page
+from engine.errors import UserError
+from engine.reporting.predictionfile import write_predictions
+from engine.reporting.resultsfile import append_result
+from helperFunctions import read_lists
+from test_confusion import CLASSES, NAMES, SAID_A, SAID_B, one_hot, write_lists
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+VOID = {'meta', 'img', 'input', 'br', 'wbr', 'link', 'hr'}
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser',
+                                                'google-chrome'))), None)
+
+
+class Page(HTMLParser):
+    """Checks that elements are closed in order; keeps tables, text and attributes."""
+
+    def __init__(self, html):
+        super().__init__(convert_charrefs=True)
+        self.open, self.elements, self.tables, self.words = [], [], {}, []
+        self.feed(html)
+        self.close()
+        assert not self.open
+        self.text = ' '.join(' '.join(self.words).split())
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == 'table':
+            self.caption, self.rows = '', []
+        elif tag == 'tr':
+            self.rows.append([])
+        elif tag in ('th', 'td'):
+            self.rows[-1].append('')
+
+    def handle_startendtag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag, f'</{tag}> closes another element'
+        if tag == 'table':
+            self.tables[self.caption] = self.rows
+
+    def handle_data(self, data):
+        if 'style' in self.open:
+            return
+        self.words.append(data)
+        if 'caption' in self.open:
+            self.caption += data
+        elif {'th', 'td'} & set(self.open):
+            self.rows[-1][-1] += data
+
+    def table(self, begins):
+        return next(rows for caption, rows in self.tables.items() if caption.startswith(begins))
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def write_log(root, folder, losses=(2.0, 1.0, 1.5)):
+    (root / folder).mkdir(parents=True)
+    (root / folder / 'log').write_text(json.dumps([
+        {'epoch': i, 'main/loss': loss / 2, 'main/accuracy': 0.5, 'validation/main/loss': loss,
+         'validation/main/accuracy': 0.25} for i, loss in enumerate(losses, 1)]))
+
+
+def write_run(root, name, method, said, top1):
+    path = root / ('testPredictions1024.hdf5' if name == 'frames'
+                   else f'{name}_testPredictions.hdf5')
+    write_predictions(path, zip(NAMES, map(one_hot, said)), CLASSES, method, 1)
+    append_result(root, method, 1, 'video', 0, {}, n=10, top1=top1, top5=None, top10=None,
+                  loss=1.0, predictions=path.name)
+
+
+@pytest.fixture
+def root(tmp_path):
+    write_lists(tmp_path)
+    write_run(tmp_path, 'frames', 'frames', SAID_A, 0.6)
+    write_run(tmp_path, 'RNN', 'LSTM 1x8', SAID_B, 0.7)
+    write_log(tmp_path, 'frameTraining')
+    write_log(tmp_path, 'RNN.training')
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the stage in this process: (exit code, the page, its lines of what is missing)."""
+    def run(root, *arguments):
+        monkeypatch.setattr(sys, 'argv', ['report.py', '--root', str(root),
+                                          *map(str, arguments)])
+        code = report.main()
+        return (code, Page((root / 'report.html').read_text(encoding='utf-8')),
+                capsys.readouterr().err)
+    return run
+
+
+def stands_alone(html):
+    """Nothing is fetched: no address, no script, no style sheet; every source is in the page."""
+    bare = re.sub('base64,[^"]*', '', html)
+    assert not re.search(r'https?:|//[a-z]|@import|url\(|<script|<link|<iframe', bare)
+    sources = re.findall(r'\bsrc(?:set)?="([^"]*)"', html)
+    assert all(source.startswith('data:image/') for source in sources)
+    assert all(href.startswith('#') for href in re.findall(r'\bhref="([^"]*)"', html))
+
+
+# ---- the figures ---------------------------------------------------------------
+
+def test_figures_of_a_case_counted_by_hand(root, run):
+    code, shown, missing = run(root)
+    assert code == 0, missing
+    assert '60.0 % ' in shown.text and '70.0 % ' in shown.text and '+10.0 ' in shown.text
+    assert ('Over the 10 test videos that both predict: 2 flipped to right, 1 to wrong; '
+            'McNemar\u2019s exact test p = 1 ') in shown.text
+    rows = shown.table('Accuracy in percent')
+    assert [row[rows[0].index('top-1 %')] for row in rows[1:]] == ['60.0', '70.0']
+    assert [row[rows[0].index('n')] for row in rows[1:]] == ['10', '10']
+    assert shown.table('All 3 classes') == [
+        ['class', 'n', 'points', 'frames %', 'LSTM 1x8 %', 'videos'],
+        ['Diving', '2', '+50.0', '50.0', '100.0', '+1'],
+        ['Archery', '4', '+25.0', '50.0', '75.0', '+1'],
+        ['Bowling', '4', '\u221225.0', '75.0', '50.0', '\u22121']]
+    assert shown.table('Before')[1:] == [
+        ['Archery', 'Bowling', '4', '2', '1'], ['Diving', 'Archery', '2', '1', '0'],
+        ['Bowling', 'Archery', '4', '1', '2']]
+    assert shown.table('After')[1:] == [
+        ['Bowling', 'Archery', '4', '1', '2'], ['Archery', 'Bowling', '4', '2', '1']]
+    assert '2 videos flipped to right' in shown.text and '1 video flipped to wrong' in shown.text
+    # The epoch of the lowest validation loss is the one whose weights are kept.
+    assert 'epoch 2, whose weights are kept' in shown.text
+    assert shown.table('LSTM 1x8: figures')[2] == ['2', '0.500', '1.000', '50.0', '25.0']
+
+
+def test_position_reads_out_the_first_frames_only(tmp_path):
+    write_lists(tmp_path, names=NAMES[:2])
+    # Wrong for 20 frames, then right; the second clip has 10 frames, all right.
+    turn = np.concatenate([one_hot('B', frames=20), one_hot('A', frames=40)])
+    for readout, expected in (('mean', {10: 0.5, 30: 0.5, 60: 1.0}),
+                              ('last', {10: 0.5, 30: 1.0, 60: 1.0})):
+        path = tmp_path / 'turn.hdf5'
+        write_predictions(path, zip(NAMES, (turn, one_hot('A', frames=10))), CLASSES, 'x', 1,
+                          readout)
+        got = report.read_run('turn', path, read_lists(tmp_path), 1)
+        assert {k: got.curve[k][0] for k in expected} == expected
+        assert max(got.curve) == 60  # no clip is longer
+        # Equal frames: their normalised geometric mean is the frame itself.
+        assert got.curve[10][1] == pytest.approx(0.8)
+        assert got.lengths == {NAMES[0]: 60, NAMES[1]: 10}
+
+
+def test_one_row_a_clip_has_no_position(tmp_path):
+    write_lists(tmp_path, names=NAMES[:1])
+    write_predictions(tmp_path / 'joined.hdf5', [(NAMES[0], one_hot('A', frames=1))], CLASSES,
+                      'x', 1)
+    got = report.read_run('joined', tmp_path / 'joined.hdf5', read_lists(tmp_path), 1)
+    assert got.curve == {} and report.position_section([got]) == ''
+
+
+def test_position_is_not_drawn_where_steps_are_not_the_first_frames(root, run):
+    write_predictions(root / 'mixed_testPredictions.hdf5', zip(NAMES, map(one_hot, SAID_B)),
+                      CLASSES, 'GRU 1x8', 1)
+    append_result(root, 'GRU 1x8', 1, 'video', 0, {'inference': 'segments:3', 'test_steps': 2},
+                  n=10, top1=0.7, top5=None, top10=None, loss=1.0, validation_loss=0.5,
+                  predictions='mixed_testPredictions.hdf5')
+    code, shown, missing = run(root)
+    assert code == 0, missing
+    assert 'keep no order of frames: GRU 1x8.' in shown.text
+    assert {row[0] for row in shown.table('By video, after')[1:]} == {'frames', 'LSTM 1x8'}
+    assert 'what GRU 1x8 gains over frames' in shown.text  # by its line's validation loss
+
+
+# ---- the page --------------------------------------------------------------------
+
+def test_page_stands_alone_and_says_what_its_pictures_show(root, run):
+    _, shown, _ = run(root)
+    stands_alone((root / 'report.html').read_text(encoding='utf-8'))
+    pictures = shown.all('img')
+    assert len(pictures) == 2 and all(len(p['alt']) > 40 for p in pictures)
+    assert 'frames: 6 of 10 videos on the diagonal' in pictures[0]['alt']
+    charts = [svg for svg in shown.all('svg') if svg.get('class') == 'chart']
+    assert len(charts) == 6 and all(svg['aria-label'] and svg['role'] == 'img' for svg in charts)
+    assert all(th['scope'] in ('row', 'col') for th in shown.all('th'))
+    marks = [attributes['id'] for _, attributes in shown.elements if 'id' in attributes]
+    assert len(marks) == len(set(marks))
+    assert {a['href'][1:] for a in shown.all('a')} <= set(marks)
+    assert {label['for'] for label in shown.all('label')} <= set(marks)
+
+
+def test_names_cannot_break_the_page(root, run):
+    write_run(root, 'odd', '<b>"a" & b</b>', SAID_B, 0.7)
+    code, shown, missing = run(root, '--runs', 'odd')
+    assert code == 0, missing
+    assert '<b>"a" & b</b>' in shown.text and not shown.all('b')
+
+
+def test_frames_flipped_are_shown(root, run, small_set):
+    clips = sorted((small_set / 'UCF-101').glob('*/*.avi'))
+    for name in (NAMES[2], NAMES[6]):  # one flips to right, one to wrong
+        folder = root / 'UCF-101' / name.split('_')[1]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(clips[0], folder / f'{name}.avi')
+    code, shown, missing = run(root)
+    frames = [p for p in shown.all('img') if p['src'].startswith('data:image/jpeg')]
+    assert len(frames) == 2 and NAMES[2] in frames[0]['alt'] and NAMES[6] in frames[1]['alt']
+    assert code == 0 and 'example frame' in missing  # the third flipped clip is not there
+
+
+# ---- what is missing -----------------------------------------------------------
+
+def test_frames_alone_make_a_page(root, run):
+    (root / 'RNN_testPredictions.hdf5').unlink()
+    shutil.rmtree(root / 'RNN.training')
+    code, shown, missing = run(root)
+    assert code == 0
+    assert missing == f'{root}: no run of rnn.py yet; made by: python rnn.py --root {root}\n'
+    assert 'no run of rnn.py yet' in shown.text
+    assert 'Confusion matrices' in shown.text and 'Clips that flipped' not in shown.text
+
+
+def test_results_or_a_log_alone_make_a_page(root, run):
+    shutil.rmtree(root / 'ucfTrainTestlist')
+    for path in root.glob('*.hdf5'):
+        path.unlink()
+    code, shown, missing = run(root)
+    assert code == 0 and 'classInd.txt' in missing and 'testPredictions1024.hdf5' in missing
+    assert 'Results' in shown.text and 'Loss curves' in shown.text
+    (root / 'results.jsonl').unlink()
+    code, shown, missing = run(root)
+    assert 'results.jsonl' in missing and 'Loss curves' in shown.text
+
+
+def test_nothing_at_all_is_one_line(tmp_path):
+    done = subprocess.run([sys.executable, 'report.py', '--root', str(tmp_path)],
+                          cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and 'nothing to report' in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_run_asked_for_but_missing_or_broken_ends_with_3(root, run):
+    (root / 'bad_testPredictions.hdf5').write_text('no HDF5')
+    (root / 'RNN.training' / 'log').write_text('{"not": "a list"}')
+    code, shown, missing = run(root, '--runs', 'RNN', 'bad', 'absent')
+    assert code == 3
+    for words in ('absent_testPredictions.hdf5: not there; made by: python rnn.py --name absent --root '
+                  f'{root}',
+                  'bad_testPredictions.hdf5: not a readable HDF5', 'RNN.training/log: not the'):
+        assert words in missing and words in shown.text
+    assert '70.0 %' in shown.text  # the rest is still told
+
+
+def test_without_names_runs_are_chosen_by_validation_not_by_test(root, run):
+    for i in range(6):
+        write_run(root, f'run{i}', f'GRU {i}x8', SAID_A, 0.6)
+        write_log(root, f'run{i}.training', (2.0, 0.9 - i / 10))
+    code, shown, missing = run(root)
+    assert 'what GRU 5x8 gains over frames' in shown.text
+    assert 'not shown: run0, RNN' in missing
+    code, shown, _ = run(root, '--runs', 'RNN', 'run1')
+    assert 'what LSTM 1x8 gains over frames' in shown.text and 'GRU 1x8 (n 10' in shown.text
+
+
+def test_runs_of_one_method_are_told_apart(root, run):
+    write_run(root, 'again', 'LSTM 1x8', SAID_A, 0.6)
+    _, shown, _ = run(root)
+    assert 'LSTM 1x8 (RNN)' in shown.text and 'LSTM 1x8 (again)' in shown.text
+
+
+def test_frames_of_another_variant_are_a_run_of_their_own(root, run):
+    write_run(root, 'late', 'flow late fusion frames', SAID_A, 0.6)
+    (root / 'late_testPredictions.hdf5').rename(root / 'testPredictions1024_flow_late.hdf5')
+    _, shown, _ = run(root)
+    assert 'flow late fusion frames (n 10' in shown.text
+    code, _, missing = run(root, '--runs', 'frames_late')
+    assert code == 3 and f'made by: python save_hdf5.py --fusion late --root {root}' in missing
+
+
+# ---- pieces ----------------------------------------------------------------------
+
+@pytest.mark.parametrize('largest, expected', [
+    (1, [0, 0.25, 0.5, 0.75, 1]), (100, [0, 25, 50, 75, 100]), (2.6, [0, 1, 2, 3]),
+    (0.03, [0, 0.01, 0.02, 0.03]), (0, [0, 0.25, 0.5, 0.75, 1])])
+def test_ticks_are_round_and_reach(largest, expected):
+    assert page.ticks(largest) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('xs, ys', [([1], [2.0]), ([1, 2], [None, 0.0]), ([1, 2, 3], [1, 5, 2])])
+def test_chart_of_few_or_missing_points(xs, ys):
+    chart = page.line_chart('loss', 'a chart', [('train', 0, xs, ys)], 'epoch', mark=1)
+    Page(chart)
+    places = [float(n) for n in re.findall(r'(?:cx|cy)="([-\d.]+)"', chart)]
+    assert places and all(0 <= n <= page.WIDTH for n in places) and 'nan' not in chart
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason='no chromium or chrome on this machine')
+@pytest.mark.parametrize('width', [390, 1280])
+def test_browser_shows_it_without_sideways_scrolling(root, run, width, tmp_path):
+    run(root)
+    # A window cannot be as narrow as a phone, a frame in it can. The copy in the frame may
+    # run a script, which tells its width to the page around.
+    html = (root / 'report.html').read_text(encoding='utf-8')
+    html = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', '', html)
+    (tmp_path / 'inner.html').write_text(html.replace(
+        '</body>', '<script>onload = () => { const page = document.documentElement;'
+        'const broken = [...document.images].filter(i => !i.naturalWidth).length;'
+        'parent.postMessage(`${page.scrollWidth} ${page.clientWidth} ${broken}`, "*") }'
+        '</script></body>'), encoding='utf-8')
+    (tmp_path / 'outer.html').write_text(
+        '<!DOCTYPE html><body><script>onmessage = e => document.body.dataset.found = e.data'
+        f'</script><iframe src="inner.html" width="{width}" height="2000"></iframe>')
+    done = subprocess.run(
+        [CHROMIUM, '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic',
+         '--no-first-run', '--disable-background-networking', '--disable-component-update',
+         '--disable-sync', '--hide-scrollbars', f'--user-data-dir={tmp_path / "profile"}',
+         '--dump-dom', '--window-size=1400,2000', '--virtual-time-budget=5000',
+         f'file://{tmp_path / "outer.html"}'], capture_output=True, text=True, timeout=120,
+        env=dict(os.environ, HOME=str(tmp_path)))
+    found = re.search(r'data-found="(\d+) (\d+) (\d+)"', done.stdout)
+    assert found, done.stderr[-500:]
+    needed, there, broken = map(int, found.groups())
+    assert there == width and needed == there and broken == 0
+
+
+def test_error_of_a_missing_folder_names_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['report.py', '--root', str(tmp_path / 'gone')])
+    with pytest.raises(UserError, match='gone'):
+        report.main()

@@ -1,0 +1,299 @@
+"""results.py against tables, intervals and tests worked out by hand."""
+import csv
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import results
+from engine.errors import UserError
+from engine.reporting.predictionfile import write_predictions
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLASSES = ['Archery', 'Bowling']
+NAMES = [f'v_Archery_g{i:02d}_c01' for i in range(1, 11)]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs the script in this process: (exit code, what it printed, its errors)."""
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['results.py', *map(str, arguments)])
+        try:
+            code, refused = results.main() or 0, ''
+        except UserError as error:
+            code, refused = 1, str(error)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err + refused
+    return run
+
+
+def line(method, top1, **more):
+    return {**dict(method=method, split=1, unit='video', n=3783, top1=top1, top5=0.8, top10=0.9,
+                   loss=1.5, seed=0, settings={}), **more}
+
+
+def write(root, lines):
+    (root / 'results.jsonl').write_text(
+        ''.join((text if isinstance(text, str) else json.dumps(text)) + '\n' for text in lines))
+
+
+@pytest.fixture
+def root(tmp_path):
+    shared = {'clip': 5, 'steps': 120}
+    write(tmp_path, [
+        line('frames', 0.553, unit='frame', n=700210),
+        line('frames', 0.626, top5=0.853, top10=0.915),
+        line('LSTM', 0.66, settings={**shared, 'layers': 1}, seconds=311.6),
+        line('LSTM', 0.68, settings={**shared, 'layers': 1}, seed=1),
+        line('LSTM', 0.648, settings={**shared, 'layers': 2}),
+        line('demo', 0.9, n=40, top5=None, top10=None),
+    ])
+    return tmp_path
+
+
+def test_table_in_80_columns(root):
+    done = subprocess.run(
+        [sys.executable, 'results.py', '--root', str(root)], cwd=REPOSITORY,
+        env=dict(os.environ, PYTHONWARNINGS='error'), capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, '')
+    rows = done.stdout.splitlines()
+    assert max(map(len, rows)) <= 80
+    cells = [row.split() for row in rows]
+    assert cells[0] == '# method unit split n top1 top5 top10 seed seconds'.split()
+    assert cells[1] == '1 frames frame 1 700210 55.3 80.0 90.0 0 -'.split()
+    assert cells[2] == '2 frames video 1 3783 62.6 85.3 91.5 0 -'.split()
+    assert cells[3] == '3 LSTM video 1 3783 66.0 80.0 90.0 0 312'.split()
+    assert cells[4] == ['layers=1']  # clip and steps are the same in all runs
+    assert cells[-1] == '6 demo video 1 40 90.0 - - 0 -'.split()
+
+
+def test_mean_over_splits(tmp_path, run):
+    """Split 1 was run with two seeds: (0.60 + 0.70)/2 = 0.65; 0.65, 0.71 and 0.80 give 0.72, and
+    the deviation is sqrt((0.07^2 + 0.01^2 + 0.08^2)/2) = sqrt(0.0057) = 0.0755."""
+    runs = {1: [(0.60, 0), (0.70, 1)], 2: [(0.71, 0)], 3: [(0.80, 0)]}
+    for split, lines in runs.items():
+        (tmp_path / str(split)).mkdir()
+        write(tmp_path / str(split), [
+            line('LSTM', top1, split=split, n=3783 - 40 * split, seed=seed, settings={'layers': 1})
+            for top1, seed in lines] + [line('frames', 0.5, split=split)] * (split < 3))
+    roots = [word for split in runs for word in ('--root', tmp_path / str(split))]
+    code, out, _ = run(*roots, '--mean', 'splits')
+    rows = out.splitlines()
+    assert code == 0 and max(map(len, rows)) <= 80
+    assert rows[1].split()[:6] == ['1', 'LSTM', 'video', '1,2,3', str(3 * 3783 - 240), '72.0']
+    assert rows[1].split()[6:8] == ['±', '7.5'] and rows[1].split()[-1] == '0,1'
+    assert rows[2].split()[1:8] == ['frames', 'video', '1,2', '7566', '50.0', '±', '0.0']
+    assert 'a line of fewer does not compare' in out
+    one, = results.mean_over_splits([line('x', 0.3, split=2)])
+    assert one['top1'] == (0.3, None) and one['split'] == '2'
+    # other settings, units and methods stay apart
+    for other in ({'settings': {'layers': 2}}, {'unit': 'frame'}, {'method': 'y'},
+                  {'test_only': True}):
+        assert len(results.mean_over_splits([line('x', 0.1), {**line('x', 0.3, split=2), **other}])
+                   ) == 2
+
+
+@pytest.mark.skipif(not shutil.which('make'), reason='no make')
+def test_make_splits(tmp_path):
+    """Every stage runs on each split, in a root of its own; a stand-in for Python notes how."""
+    python = tmp_path / 'venv' / 'bin' / 'python'
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/log\n')
+    python.chmod(0o755)
+    (tmp_path / 'venv' / 'ready').touch()
+    command = ['make', 'splits', f'VENV={tmp_path}/venv', f'ROOT={tmp_path}/root',
+               'RNN_FLAGS=--layers 2']
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    assert done.returncode and 'run first: make demo, or python getData.py' in done.stderr
+    for name in ('UCF-101', 'ucfTrainTestlist', 'VGG.model'):
+        (tmp_path / 'root' / name).mkdir(parents=True)
+    for name in ('classInd', 'trainlist01', 'testlist01'):
+        (tmp_path / 'root' / 'ucfTrainTestlist' / f'{name}.txt').touch()
+    for _ in range(2):  # the second time all is done but the tables
+        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    log = [line.split(' ') for line in (tmp_path / 'log').read_text().splitlines()]
+    for split in (1, 2, 3):
+        root = tmp_path / 'root' / f'split{split}'
+        assert (root / 'VGG.model').resolve() == tmp_path / 'root' / 'VGG.model'
+        of_root = [line for line in log if str(root) in line and '--mean' not in line]
+        stages = [os.path.basename(line[0]) for line in of_root]
+        assert stages == ['frameBasedTrain.py', 'saveFeatures_1024.py', 'saveFeatures_1024.py',
+                          'save_hdf5.py', 'normalizeData.py', 'singleFrameAccuracy.py', 'rnn.py',
+                          'confusion.py', 'results.py', 'results.py']
+        for line in of_root[:-2]:
+            assert line[line.index('--split') + 1] == str(split)
+        assert ' '.join(of_root[6]).endswith('--layers 2')
+    assert log[-1] == ['results.py', '--mean', 'splits'] + [
+        word for split in (1, 2, 3) for word in ('--root', f'{tmp_path}/root/split{split}')]
+
+
+def test_long_names_and_settings_stay_within_80_columns(root, run):
+    write(root, [line('a method with a name as long as a sentence', 0.5, n=1000000, seconds=1e5,
+                      settings={f'setting_number_{i}': [i, seed] for i in range(9)}, seed=seed)
+                 for seed in range(12)])
+    for option in ([], ['--mean']):
+        code, out, errors = run('--root', root, *option)
+        assert max(map(len, out.splitlines())) <= 80
+
+
+def test_mean_over_seeds(root, run):
+    code, out, errors = run('--root', root, '--mean')
+    row = next(row for row in out.splitlines() if ' LSTM ' in row)
+    # (66 + 68) / 2 and sqrt((1 + 1) / 1)
+    assert '67.0 ± 1.4' in row and ' 0,1 ' in row
+    assert any('64.8 ' in row and '±' not in row for row in out.splitlines())
+
+
+def test_a_seed_run_twice_counts_once_with_its_last_line():
+    joined = results.mean_over_seeds([line('x', 0.1), line('x', 0.3), line('x', 0.5, seed=1)])
+    assert len(joined) == 1
+    assert joined[0]['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
+
+
+def test_equal_seeds_of_two_roots_are_two_runs():
+    joined, = results.mean_over_seeds([line('x', top1, root=Path(root)) for root, top1 in
+                                       (('a', 0.1), ('a', 0.3), ('b', 0.5))])
+    assert joined['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
+    assert (joined['seed'], joined['runs']) == ('0,0', 2)
+
+
+@pytest.mark.parametrize('other', [dict(split=2), dict(unit='frame'), dict(n=40),
+                                   dict(test_only=True),
+                                   dict(settings={'layers': 2}), dict(method='y')])
+def test_what_differs_beyond_the_seed_is_not_averaged(other):
+    assert len(results.mean_over_seeds([line('x', 0.1), line('x', 0.3, seed=1, **other)
+                                        if 'method' not in other
+                                        else line('y', 0.3, seed=1)])) == 2
+
+
+def test_broken_lines_are_named_and_skipped(root, run):
+    with open(root / 'results.jsonl', 'a') as f:
+        f.write('\n{"method": "cut o\n[1, 2]\n{"method": "no figures"}\n')
+    code, out, errors = run('--root', root)
+    assert code == 1
+    faults = errors.splitlines()
+    assert [fault.split(': ')[0] for fault in faults] == [
+        f'{root / "results.jsonl"}:{number}' for number in (8, 9, 10)]
+    assert 'not JSON' in faults[0] and 'unit, split, n' in faults[2]
+    assert '6  demo' in out
+
+
+def test_missing_file_says_what_makes_it(tmp_path, run):
+    code, out, errors = run('--root', tmp_path)
+    assert code == 1
+    assert 'singleFrameAccuracy.py' in errors and 'Traceback' not in errors
+
+
+def test_top_k_of_too_few_classes_says_nothing(root, run):
+    write(root, [line('x', 0.5, n_classes=5, top5=1.0, top10=1.0)])
+    assert run('--root', root)[1].splitlines()[1].split()[5:8] == ['50.0', '-', '-']
+
+
+def test_several_roots_and_selection(root, tmp_path, run):
+    second = tmp_path / 'second'
+    second.mkdir()
+    write(second, [line('there', 0.7, split=2)])
+    code, out, errors = run('--root', root, '--root', second)
+    assert '7  there' in out and '1  frames' in out
+    code, out, errors = run('--root', root, '--root', second, '--split', '2')
+    assert '1  there' in out and 'frames' not in out
+    assert 'frame ' not in run('--root', root, '--unit', 'video')[1]
+
+
+def test_markdown_and_csv(root, run):
+    code, out, errors = run('--root', root, '--markdown', root / 'r.md', '--csv', root / 'r.csv')
+    assert code == 0, errors
+    lines = (root / 'r.md').read_text().splitlines()
+    assert len(lines) == 8 and len({text.count('|') for text in lines}) == 1
+    assert '| 3 | LSTM | video | 1 | 3783 | 66.0 | 80.0 | 90.0 | 0 | 312 | layers=1 |' in lines
+    with open(root / 'r.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert rows[2]['method'] == 'LSTM' and rows[2]['top1'] == '66.0'
+    assert rows[2]['settings'] == 'layers=1'
+
+
+# ---- what the clips say ------------------------------------------------------
+
+@pytest.mark.parametrize('only_a,only_b,p', [
+    (0, 5, 2 / 32), (1, 9, 2 * (1 + 10) / 1024), (9, 1, 22 / 1024), (3, 3, 1), (0, 0, 1)])
+def test_mcnemar_by_hand(only_a, only_b, p):
+    assert results.mcnemar(only_a, only_b) == pytest.approx(p)
+
+
+def test_bootstrap_over_clips_is_the_binomial():
+    # Drawing n clips again, each right with share p, is Binomial(n, p) / n.
+    from scipy.stats import binom
+    right = [True] * 300 + [False] * 100
+    low, high = results.bootstrap_interval(right, range(400), draws=4000)
+    assert low == pytest.approx(binom.ppf(0.025, 400, 0.75) / 400, abs=0.006)
+    assert high == pytest.approx(binom.ppf(0.975, 400, 0.75) / 400, abs=0.006)
+
+
+def test_bootstrap_over_groups_is_wider_where_a_group_stands_or_falls_together():
+    right = np.repeat([True, True, True, False] * 10, 10)
+    clips = results.bootstrap_interval(right, range(400))
+    groups = results.bootstrap_interval(right, np.repeat(range(40), 10))
+    # ten times fewer independent draws: about sqrt(10) as wide
+    assert 2.4 < (groups[1] - groups[0]) / (clips[1] - clips[0]) < 4.0
+    assert results.bootstrap_interval([True] * 5, range(5)) == (1, 1)
+
+
+@pytest.fixture
+def compared(tmp_path):
+    """Ten clips: run a gets 4 right, run b the same 4 and 5 more."""
+    folder = tmp_path / 'ucfTrainTestlist'
+    folder.mkdir()
+    (folder / 'classInd.txt').write_text('1 Archery\n2 Bowling\n')
+    (folder / 'trainlist01.txt').write_text('Bowling/v_Bowling_g20_c01.avi 2\n')
+    (folder / 'testlist01.txt').write_text(''.join(f'Archery/{name}.avi\n' for name in NAMES))
+    for method, right in (('a', 4), ('b', 9)):
+        write_predictions(
+            tmp_path / f'{method}.hdf5',
+            [(name, np.float32([[0.9, 0.1] if i < right else [0.1, 0.9]] * 2))
+             for i, name in enumerate(NAMES)], CLASSES, method, 1)
+    write(tmp_path, [line('a', 0.4, n=10, predictions='a.hdf5'),
+                     line('b', 0.9, n=10, predictions='b.hdf5'),
+                     line('old', 0.1, n=10, predictions='b.hdf5'),
+                     line('none', 0.5, n=10)])
+    return tmp_path
+
+
+@pytest.mark.parametrize('names', [('a', 'b'), ('1', '2')])
+def test_compare_two_runs(compared, names, run):
+    code, out, errors = run('--root', compared, '--compare', *names)
+    assert code == 0, errors
+    assert ('10 clips: right in both 4, in A alone 0, in B alone 5, in neither 1'
+            in out)
+    assert '+50.00 points; McNemar exact p = 0.0625' in out
+
+
+def test_interval_column(compared, run):
+    code, out, errors = run('--root', compared, '--interval')
+    rows = out.splitlines()
+    assert code == 0
+    assert '10.0 to 70.0' in rows[1]  # Binomial(10, 0.4): 2.5 and 97.5 % points 1 and 7
+    assert '70.0 to 100.0' in rows[2]
+    assert 'written over' in errors and ' to ' not in rows[3] + rows[4]
+
+
+@pytest.mark.parametrize('names,why', [(('old', 'a'), 'written over'), (('none', 'a'), 'none'),
+                                       (('a', '9'), 'runs 1 to 4')])
+def test_compare_refuses_in_one_line(compared, names, why, run):
+    code, out, errors = run('--root', compared, '--compare', *names)
+    assert code == 1
+    assert why in errors and len(errors.splitlines()) == 1
+
+
+def test_prediction_of_no_number_is_refused(compared):
+    write_predictions(compared / 'a.hdf5', [(NAMES[0], np.full((2, 2), np.nan))], CLASSES, 'a', 1)
+    one, _ = results.read_results(compared / 'results.jsonl')
+    with pytest.raises(UserError, match='no probability'):
+        results.right_clips(one[0])
