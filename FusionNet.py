@@ -25,8 +25,11 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer.functions as F
 import numpy
 
-from VGGNet_1024 import VGGNet_1024
+from VGGNet import load_vgg
+from VGGNet_1024 import MADE_BY, VGGNet_1024
+from engine.errors import UserError
 from engine.video.preprocessing import preprocess
+from engine.weights.modelfile import read_card
 
 # Frames between the towers of late fusion.
 APART = 15
@@ -158,3 +161,12 @@ class Responses:
             x = self.model.convolutions(x, names)
             answers.update(zip(missing, F.split_axis(x, len(missing), axis=0)))
         return answers
+
+
+def load_frame_network(path, made_by=MADE_BY, stream='rgb'):
+    """Returns (network, card) from VGG_1024.model: a VGGNet_1024, or as its card says."""
+    fusion = read_card(path, made_by).get('fusion', 'single')
+    if fusion not in NETWORKS:
+        raise UserError(f'{path}: its card asks for the fusion "{fusion}", but there are only '
+                        f'{", ".join(NETWORKS)}; made by: {made_by}')
+    return load_vgg(path, made_by, NETWORKS[fusion], stream)

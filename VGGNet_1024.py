@@ -11,9 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet, load_vgg
-from engine.errors import UserError
-from engine.weights.modelfile import read_card
+from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet
 from engine.video.preprocessing import FLOW_MEAN
 
 TRAINED = ('fc7', 'fc8')
@@ -171,13 +169,3 @@ def start_from_pictures(vgg):
     weights = vgg.conv1_1.W.array
     weights[...] = weights.mean(axis=1, keepdims=True)
     vgg.mean = FLOW_MEAN
-
-
-def load_vgg_1024(path, made_by=MADE_BY, stream='rgb'):
-    """Returns (network, card) from VGG_1024.model: a VGGNet_1024, or as its card says."""
-    from FusionNet import NETWORKS  # which builds on this module
-    fusion = read_card(path, made_by).get('fusion', 'single')
-    if fusion not in NETWORKS:
-        raise UserError(f'{path}: its card asks for the fusion "{fusion}", but there are only '
-                        f'{", ".join(NETWORKS)}; made by: {made_by}')
-    return load_vgg(path, made_by, NETWORKS[fusion], stream)

@@ -34,7 +34,7 @@ import helperFunctions as hf
 from engine import arguments, files, stage, variants
 from engine.reporting import scoring
 from RNNNet import load_rnn
-from VGGNet_1024 import load_vgg_1024
+from FusionNet import load_frame_network
 from engine.learning import inference
 from engine.video.camera import look_through
 from engine.errors import UserError
@@ -110,7 +110,7 @@ class Networks:
             if card.get(field, usual) != usual:
                 raise UserError(f'{self.path}: a network of {field} {card[field]}; predict.py takes '
                                 f'one of {field} {usual}: {made_by}')
-        self.frames, _ = load_vgg_1024(self.path, made_by)
+        self.frames, _ = load_frame_network(self.path, made_by)
         self.classes = card.get('classes')
         if not self.classes:
             raise UserError(f'{self.path}: its card names no classes; make it again: '

@@ -23,11 +23,12 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 import helperFunctions as hf
-from engine import arguments, cards, hdf5, stage, variants
+from engine import arguments, hdf5, stage, variants
+from engine.weights import cards
 from engine.reporting import predictionfile, resultsfile, scoring
 from PoolingNet import FAMILIES, PoolingNet
 from RNNNet import CELLS, RNNNet, load_rnn
-from VGGNet_1024 import load_vgg_1024
+from FusionNet import load_frame_network
 from engine.learning import statistics, workers
 from engine.errors import UserError
 from engine.learning.inference import check_technique, predict
@@ -258,7 +259,7 @@ def new_model(args, n_in, n_classes, f):
     fc, vgg = [units for units in args.fc if units], None
     if args.fc_from_frames:
         path = args.root / variants.names_of(args).model
-        vgg, _ = load_vgg_1024(
+        vgg, _ = load_frame_network(
             path, f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}', args.stream)
         if weights_digest(path) != f.attrs['model_sha256']:
             raise UserError(f'{path}: another network than made the features; make them again: '

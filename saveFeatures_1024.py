@@ -26,12 +26,14 @@ import numpy
 from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
-from engine import arguments, cards, files, stage, variants
+from engine import arguments, files, stage, variants
+from engine.weights import cards
 from engine.cluster import parts
 from engine.learning import featurefile
 from engine.reporting import scoring
 from engine.video import flowfiles
-from VGGNet_1024 import layer_width, load_vgg_1024
+from FusionNet import load_frame_network
+from VGGNet_1024 import layer_width
 from engine.video.augmentation import views
 from engine.fast.conv_gpu import sending
 from engine.errors import UserError
@@ -233,7 +235,7 @@ def main():
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
     made_by = f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}'
-    model, card = load_vgg_1024(model_path, made_by, args.stream)
+    model, card = load_frame_network(model_path, made_by, args.stream)
     if card.get('classes') != lists.classes:
         raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / variants.LISTS} names {len(lists.classes)}; '

@@ -23,7 +23,8 @@ import h5py
 import numpy
 
 import helperFunctions as hf
-from engine import cards, stage, variants
+from engine import stage, variants
+from engine.weights import cards
 from engine.learning import featurefile, statistics
 from engine.video import flowfiles
 from VGGNet_1024 import layer_shape, layer_width

@@ -13,7 +13,8 @@ import json
 import numpy
 
 import helperFunctions as hf
-from engine import cards, hdf5, stage, variants
+from engine import hdf5, stage, variants
+from engine.weights import cards
 from engine.reporting import predictionfile, resultsfile, scoring
 from engine.errors import UserError
 

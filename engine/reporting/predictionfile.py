@@ -4,7 +4,7 @@ import json
 import h5py
 import numpy
 
-from engine.cards import check_classes
+from engine.weights.cards import check_classes
 from engine.errors import UserError
 from engine.files import replacing
 from engine.hdf5 import open_hdf5

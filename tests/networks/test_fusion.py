@@ -13,9 +13,9 @@ import frameBasedTrain
 import helperFunctions as hf
 from engine import variants
 import saveFeatures_1024
-from FusionNet import NETWORKS
+from FusionNet import NETWORKS, load_frame_network
 from VGGNet import VGGNet
-from VGGNet_1024 import TRAIN_LAYERS, from_vgg, load_vgg_1024
+from VGGNet_1024 import TRAIN_LAYERS, from_vgg
 from engine.video.augmentation import Augmentation, views
 from engine.errors import UserError
 from engine.files import load_npy
@@ -283,7 +283,7 @@ def test_an_input_of_another_size_changes_no_answer(vgg):
 def test_the_card_says_which_network_it_is(vgg, fusion, tmp_path):
     model = network(vgg, fusion)
     save_model(tmp_path / 'a', model, {'shape': model.shape, 'fusion': fusion})
-    again, _ = load_vgg_1024(tmp_path / 'a')
+    again, _ = load_frame_network(tmp_path / 'a')
     assert type(again) is NETWORKS[fusion]
     for mine, theirs in zip(model.params(), again.params()):
         numpy.testing.assert_array_equal(mine.array, theirs.array)
@@ -291,7 +291,7 @@ def test_the_card_says_which_network_it_is(vgg, fusion, tmp_path):
 
 def test_the_card_says_how_far_the_towers_are_apart(root, train):
     train(root, '--fusion', 'late', '--apart', 4, '--epochs', 1)
-    model, card = load_vgg_1024(root / 'VGG_1024_late.model')
+    model, card = load_frame_network(root / 'VGG_1024_late.model')
     assert model.offsets == (-2, 2) and card['settings']['apart'] == 4
     with pytest.raises(UserError, match='--apart: of --fusion late alone, not of slow'):
         train(root, '--fusion', 'slow', '--apart', 4)
@@ -300,7 +300,7 @@ def test_the_card_says_how_far_the_towers_are_apart(root, train):
 def test_an_unknown_fusion_is_one_line(vgg, tmp_path):
     save_model(tmp_path / 'a', vgg, {'shape': vgg.shape, 'fusion': 'warm'})
     with pytest.raises(UserError, match='a: its card asks for the fusion "warm".*single, early'):
-        load_vgg_1024(tmp_path / 'a')
+        load_frame_network(tmp_path / 'a')
 
 
 # ---- frames of a window -----------------------------------------------------------
@@ -429,7 +429,7 @@ def test_what_learns_without_being_asked(root, train, capsys, fusion, learns):
     train(root, '--fusion', fusion, '--epochs', 1)
     card = read_card(root / variants.Names(fusion=fusion).model)
     assert card['fusion'] == fusion and card['settings']['train_layers'] == learns
-    model, _ = load_vgg_1024(root / variants.Names(fusion=fusion).model)
+    model, _ = load_frame_network(root / variants.Names(fusion=fusion).model)
     start = make_vgg()
     n = model.joins('conv1_1')
     same = numpy.array_equal(model.conv1_1.W.array,
@@ -447,7 +447,7 @@ def test_the_top_layer_alone_takes_fc7_as_it_is(root, train):
     with pytest.raises(UserError, match='--train-layers 1 .* 8 units: add --features 8, or'):
         train(root, '--train-layers', 1, '--features', 9)
     train(root, '--train-layers', 1, '--epochs', 1)
-    model, _ = load_vgg_1024(root / variants.FRAME_MODEL)
+    model, _ = load_frame_network(root / variants.FRAME_MODEL)
     numpy.testing.assert_array_equal(model.fc7.W.array, make_vgg().fc7.W.array)
 
 
@@ -455,7 +455,7 @@ def test_a_clipped_gradient_is_as_long_as_it_may_be(root, train):
     def fc8(*flags):
         train(root, '--train-layers', 1, '--epochs', 1, '--weight-decay', 0, '--momentum', 0,
               '--restart', *flags)
-        return load_vgg_1024(root / variants.FRAME_MODEL)[0].fc8.W.array
+        return load_frame_network(root / variants.FRAME_MODEL)[0].fc8.W.array
     start, free = fc8('--lr', 1e-30), fc8('--lr', 1e-2)
     clipped = fc8('--lr', 1e-2, '--clip', 1e-3)
     # one step: eight clips that are not held out
@@ -496,7 +496,7 @@ def extract(monkeypatch, capsys):
 @pytest.mark.parametrize('fusion', FUSED)
 def test_every_frame_gets_a_feature_whatever_the_batch(root, extract, fusion):
     path = save_network(root, fusion)
-    model, _ = load_vgg_1024(path)
+    model, _ = load_frame_network(path)
     clips = hf.read_lists(root).test
     assert extract(root, '--fusion', fusion, '--batch', 5) == 0
     before = [saved(root, fusion, c) for c in clips]
@@ -532,7 +532,7 @@ def test_features_of_another_fusion_are_refused(root, extract):
 
 @pytest.mark.parametrize('fusion', ['single', 'slow'])
 def test_views_average_predictions_and_leave_features(root, extract, fusion):
-    model, _ = load_vgg_1024(save_network(root, fusion))
+    model, _ = load_frame_network(save_network(root, fusion))
     c = hf.read_lists(root).test[0]
     extract(root, '--fusion', fusion)
     plain = saved(root, fusion, c)

@@ -9,7 +9,8 @@ import numpy
 import pytest
 
 from VGGNet import VGGNet, load_vgg
-from VGGNet_1024 import VGGNet_1024, from_vgg, load_vgg_1024
+from FusionNet import load_frame_network
+from VGGNet_1024 import VGGNet_1024, from_vgg
 from engine.errors import UserError
 from engine.weights.modelfile import load_weights, read_card, save_model
 from engine.video.preprocessing import preprocess
@@ -134,7 +135,7 @@ def test_errors_name_the_file_and_the_layers(vgg, tmp_path):
                                         r'\(9, 8, 3, 3\)'):
         load_weights(tmp_path / 'small', wide)
     with pytest.raises(UserError, match='nothing: No such file.*frameBasedTrain.py'):
-        load_vgg_1024(tmp_path / 'nothing')
+        load_frame_network(tmp_path / 'nothing')
     whole = (tmp_path / 'small').read_bytes()
     for name, content in (('cut', whole[:len(whole) // 2]), ('text', b'hello'), ('empty', b'')):
         (tmp_path / name).write_bytes(content)

@@ -19,7 +19,8 @@ import smallSet
 import sweep
 from PoolingNet import FAMILIES, PoolingNet, drop, max_over_time, n_windows
 from RNNNet import load_rnn
-from VGGNet_1024 import VGGNet_1024, load_vgg_1024
+from FusionNet import load_frame_network
+from VGGNet_1024 import VGGNet_1024
 from engine.errors import UserError
 from engine.files import load_npy
 from engine.weights.modelfile import read_card, save_model, weights_digest
@@ -277,7 +278,7 @@ def with_maps(small_set, tmp_path_factory):
 def test_saved_maps_are_the_convolutions_answer(with_maps):
     names = variants.Names(layer='pool5')
     clip = hf.read_lists(with_maps).train[3]
-    model, _ = load_vgg_1024(with_maps / variants.FRAME_MODEL)
+    model, _ = load_frame_network(with_maps / variants.FRAME_MODEL)
     saved = load_npy(variants.output_path(with_maps, 'UCF-101_features_pool5', clip))
     frames = read_frames(clip.path, numpy.arange(0, 3 * len(saved), 3), 32)
     x = chainer.Variable(numpy.ascontiguousarray(preprocess(frames, model.mean)))
@@ -315,7 +316,7 @@ def test_training_on_maps_starts_from_the_frame_network(with_maps, run, capsys):
     line = results(with_maps)[-1]
     assert line['method'] == 'pool5 conv pooling' and 'window' not in line['settings']
     model, card = load_rnn(with_maps / 'RNN_pool5.model')
-    vgg, _ = load_vgg_1024(with_maps / variants.FRAME_MODEL)
+    vgg, _ = load_frame_network(with_maps / variants.FRAME_MODEL)
     assert model.shape['maps'] == [8, 1, 1] and card['kind'] == 'pooling'
     for link, name in zip((*model.fc, model.out), ('fc6', 'fc7', 'fc8')):
         assert (link.W.array == vgg[name].W.array).all()
@@ -323,7 +324,7 @@ def test_training_on_maps_starts_from_the_frame_network(with_maps, run, capsys):
 
 def test_layers_of_the_flow_networks_top_are_found(with_maps, tmp_path):
     names = variants.Names('flow', layer='pool5')
-    vgg, card = load_vgg_1024(with_maps / variants.FRAME_MODEL)
+    vgg, card = load_frame_network(with_maps / variants.FRAME_MODEL)
     save_model(tmp_path / names.model, vgg, {
         **card, 'stream': 'flow', 'preprocessing': preprocessing(FLOW_MEAN, 'flow')})
     args = rnn.parse(rnn.get_parser(), [

@@ -19,7 +19,8 @@ import chainer.functions as F
 import convertWeights
 import weightWriters as ww
 from VGGNet import load_vgg
-from VGGNet_1024 import from_vgg, load_vgg_1024
+from FusionNet import load_frame_network
+from VGGNet_1024 import from_vgg
 from engine.errors import UserError
 from engine.weights.modelfile import save_model
 from engine.video.preprocessing import MEAN, mean_of, preprocess
@@ -192,7 +193,7 @@ def test_the_mean_goes_on_to_the_next_stages(tmp_path):
     assert model.mean == vgg.mean
     save_model(tmp_path / 'VGG_1024.model', model, {
         'shape': model.shape, 'preprocessing': {'mean': list(model.mean)}})
-    assert load_vgg_1024(tmp_path / 'VGG_1024.model')[0].mean == vgg.mean
+    assert load_frame_network(tmp_path / 'VGG_1024.model')[0].mean == vgg.mean
 
 
 def test_another_preprocessing_is_refused():

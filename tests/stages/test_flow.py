@@ -21,7 +21,8 @@ from engine.video import flowfiles
 import opticalFlow
 import oneNodeSlurm
 from VGGNet import VGGNet
-from VGGNet_1024 import VGGNet_1024, load_vgg_1024, start_from_pictures
+from FusionNet import load_frame_network
+from VGGNet_1024 import VGGNet_1024, start_from_pictures
 from bench.flow import move, textures
 from engine.video.augmentation import Augmentation, mirror, views
 from engine.errors import UserError
@@ -386,7 +387,7 @@ def test_from_flow_to_features(root, small_set, tmp_path, monkeypatch, capsys):
     assert 'conv1_1: not trained' in capsys.readouterr().out
     path = other / 'VGG_1024_flow.model'
     # x and y count alike, so they can be exchanged
-    model, _ = load_vgg_1024(path, stream='flow')
+    model, _ = load_frame_network(path, stream='flow')
     frames = numpy.random.RandomState(0).randint(256, size=(2, 32, 32, 3)).astype(numpy.uint8)
     numpy.testing.assert_allclose(*(model.feature_and_prediction(frames[..., order])[0]
                                     for order in ([0, 1, 2], [1, 0, 2])), rtol=1e-3, atol=1e-3)
@@ -395,10 +396,10 @@ def test_from_flow_to_features(root, small_set, tmp_path, monkeypatch, capsys):
     assert card['preprocessing']['order'] == 'flow x, flow y, 128'
     assert card['preprocessing']['mean'] == [128, 128, 128]
     with pytest.raises(UserError, match='a network for the stream flow, but it would be given rgb'):
-        load_vgg_1024(path)
+        load_frame_network(path)
     with pytest.raises(UserError, match='a network for the stream rgb, but it would be given flow'):
         mean_of(read_card(other / variants.VGG_MODEL), 'VGG.model', 'flow')
-    assert load_vgg_1024(path, stream='flow')[0].mean == FLOW_MEAN
+    assert load_frame_network(path, stream='flow')[0].mean == FLOW_MEAN
 
     done = run_stage('saveFeatures_1024.py', 1, '--parts', 1, '--root', other, '--stream', 'flow')
     assert done.returncode == 0, done.stdout + done.stderr
@@ -426,7 +427,7 @@ def test_flow_and_fusion_together(root, tmp_path):
     assert done.returncode == 0 and 'not trained' not in done.stdout, done.stderr
     done = run_stage('saveFeatures_1024.py', 1, '--parts', 1, '--root', other, *flags)
     assert done.returncode == 0, done.stdout + done.stderr
-    model, card = load_vgg_1024(other / 'VGG_1024_flow_early.model', stream='flow')
+    model, card = load_frame_network(other / 'VGG_1024_flow_early.model', stream='flow')
     assert card['stream'] == 'flow' and card['fusion'] == 'early'
     clip = clips_of(other)[0]
     path, saved = variants.flow_path(other, clip), numpy.load(

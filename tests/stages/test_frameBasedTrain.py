@@ -13,7 +13,8 @@ import frameBasedTrain
 import helperFunctions as hf
 from engine import variants
 from VGGNet import VGGNet
-from VGGNet_1024 import TRAINED, load_vgg_1024
+from FusionNet import load_frame_network
+from VGGNet_1024 import TRAINED
 from engine.video.augmentation import Augmentation
 from engine.errors import UserError
 from engine.files import load_npy
@@ -96,7 +97,7 @@ def reads(monkeypatch):
 def test_held_out_frames_are_read_once_where_fc6_stays(layers, flags, times, root, run, reads):
     run(root, '--train-layers', layers, *flags)  # two epochs
     # The last figure is that of the model as it was written.
-    model, card = load_vgg_1024(root / variants.FRAME_MODEL)
+    model, card = load_frame_network(root / variants.FRAME_MODEL)
     held_out = [clip for clip in hf.read_lists(root).train if clip.name in card['held_out']]
     assert [reads[clip.path] for clip in held_out] == [times] * len(held_out)
     losses = []
@@ -249,7 +250,7 @@ def test_a_batch_follows_from_its_number_alone(clips):
 def test_training_and_extraction_give_the_network_the_same_input(undisturbed):
     """A frame as stage 1 validates on gives the feature that stage 2 has saved of it."""
     lists = hf.read_lists(undisturbed)
-    model, _ = load_vgg_1024(undisturbed / variants.FRAME_MODEL)
+    model, _ = load_frame_network(undisturbed / variants.FRAME_MODEL)
     counts, _ = frame_counts(undisturbed, lists.train, 2)
     frames, _ = FrameIterator(lists.train, counts, len(lists.train),
                               model.shape['input_size'], repeat=False).next()

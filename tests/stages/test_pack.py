@@ -15,7 +15,7 @@ import helperFunctions as hf
 from engine import variants
 from engine.reporting import predictionfile
 import save_hdf5
-from VGGNet_1024 import load_vgg_1024
+from FusionNet import load_frame_network
 from engine.learning import statistics
 from engine.errors import UserError
 from engine.weights.modelfile import save_model
@@ -195,7 +195,7 @@ def test_commands_in_messages_run_as_they_stand(undisturbed, tmp_path):
 
 
 def test_what_trained_the_network_reaches_the_results(root):
-    model, card = load_vgg_1024(root / variants.FRAME_MODEL)
+    model, card = load_frame_network(root / variants.FRAME_MODEL)
     (root / variants.FRAME_MODEL).unlink()
     save_model(root / variants.FRAME_MODEL, model, {**card, 'split': 1, 'seed': 7,
                                               'settings': {'lr': 0.01}})

@@ -366,7 +366,7 @@ def test_networks_that_do_not_belong_together_are_refused(root, tmp_path):
     (own / 'RNN.model').unlink()
     (own / variants.FRAME_MODEL).unlink()
     assert refusal().endswith(f'python frameBasedTrain.py --root {own}')
-    model = predict.load_vgg_1024(root / variants.FRAME_MODEL)[0]
+    model = predict.load_frame_network(root / variants.FRAME_MODEL)[0]
     load_weights(root / variants.FRAME_MODEL, model)
     for field, value in (('stream', 'flow'), ('fusion', 'slow')):
         save_model(own / variants.FRAME_MODEL, model, {**card, field: value})

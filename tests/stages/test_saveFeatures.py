@@ -16,7 +16,7 @@ import pytest
 
 import helperFunctions as hf
 from engine import variants
-from VGGNet_1024 import load_vgg_1024
+from FusionNet import load_frame_network
 from engine.errors import DecoderKilled, UserError
 from engine.files import load_npy, remove_leftovers, save_npy
 from engine.weights.modelfile import save_model, weights_digest
@@ -49,7 +49,7 @@ def own_clips(small_set, tmp_path):
 # ---------------------------------------------------------------------- what is saved
 
 def test_both_files_hold_every_frame_in_order(undisturbed):
-    model, card = load_vgg_1024(undisturbed / variants.FRAME_MODEL)
+    model, card = load_frame_network(undisturbed / variants.FRAME_MODEL)
     for clip in clips_of(undisturbed)[::8]:
         saved = load_npy(variants.output_path(undisturbed, variants.FEATURES, clip))
         predictions = load_npy(variants.output_path(undisturbed, variants.FRAME_PREDICTIONS, clip))
@@ -181,7 +181,7 @@ def test_the_same_weights_saved_again_are_the_same_model(undisturbed, tmp_path):
     digest = weights_digest(path)
     assert digest == json.loads((root / variants.FEATURES / 'extraction.json').read_text())[
         'model_sha256']
-    model, card = load_vgg_1024(path)
+    model, card = load_frame_network(path)
     path.unlink()
     save_model(path, model, {**card, 'commit': 'another'})
     assert extract(root).returncode == 0
@@ -200,7 +200,7 @@ def test_model_of_another_split_is_refused(own_clips):
     lists = own_clips / variants.LISTS
     for kind in ('train', 'test'):
         shutil.copy(lists / f'{kind}list01.txt', lists / f'{kind}list02.txt')
-    model, card = load_vgg_1024(own_clips / variants.FRAME_MODEL)
+    model, card = load_frame_network(own_clips / variants.FRAME_MODEL)
     save_model(own_clips / variants.FRAME_MODEL, model, {**card, 'split': 1})
     for done in (extract(own_clips, '--split', 2),
                  run_stage('save_hdf5.py', '--root', own_clips, '--split', 2)):
@@ -249,7 +249,7 @@ def test_bad_clips_are_named_and_the_rest_is_done(own_clips, undisturbed):
 
 
 def test_a_feature_that_is_not_finite_is_not_saved(own_clips):
-    model, card = load_vgg_1024(own_clips / variants.FRAME_MODEL)
+    model, card = load_frame_network(own_clips / variants.FRAME_MODEL)
     model.fc7.b.array[0] = numpy.nan
     save_model(own_clips / variants.FRAME_MODEL, model, card)
     done = extract(own_clips, '--step', 8)
