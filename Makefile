@@ -8,7 +8,7 @@
 ##                        VGG.model) in dir/split1 ..., and the mean over them, as papers report
 ## make flow              the demo's second stream: optical flow through the same stages, then both
 ##                        streams combined (docs/flow.md)
-## make test              the tests (TESTS=tests/test_rnn.py for some of them)
+## make test              the tests (TESTS=tests/stages/test_rnn.py for some of them)
 ## make bench             speed of the networks and of decoding, beside PyTorch and OpenVINO if
 ##                        requirements-bench.txt is installed; docs/performance.md
 ## make clean             removes the demo; .venv and the trial on real clips stay
