@@ -15,6 +15,9 @@ from sklearn.linear_model import LogisticRegression
 
 import demo
 from VGGNet import VGGNet, load_vgg
+from engine.drawing.clips import is_whole, make_clip, make_phases, recipe_of, render_clip
+from engine.drawing.stills import make_stills, still_labels
+from engine.drawing.things import CLASSES, PAIRS
 from engine.errors import UserError
 from engine.weights.modelfile import save_model
 from engine.video.decode import Frames
@@ -47,9 +50,9 @@ def clips_of(root):
 # ---------------------------------------------------------------- files and lists
 
 def test_clips_decode_to_what_was_drawn(root):
-    assert len(clips_of(root)) == len(demo.CLASSES) * GROUPS * CLIPS
+    assert len(clips_of(root)) == len(CLASSES) * GROUPS * CLIPS
     for class_name in ('Grow', 'MoveLeft', 'SquatThenStretch', 'TurnClockwise'):
-        drawn = demo.render_clip(0, 3, class_name, 2, 12, 16)
+        drawn = render_clip(0, 3, class_name, 2, 12, 16)
         reader = imageio_ffmpeg.read_frames(
             str(root / f'UCF-101/{class_name}/v_{class_name}_g03_c02.avi'))
         meta = next(reader)
@@ -74,7 +77,7 @@ def test_lists_have_the_official_format(root):
         assert re.fullmatch(rb'(%s \d+\r\n)+' % line, train)
         assert re.fullmatch(rb'(%s\r\n)+' % line, test)
         lists = read_lists(root, split)  # checks labels, doubles and groups on both sides
-        assert lists.classes == demo.CLASSES
+        assert lists.classes == CLASSES
         assert len(lists.train) == 3 * len(lists.test)
         assert {c.path for c in lists.train + lists.test} == set(clips_of(root))
         assert not {c.group for c in lists.train} & {c.group for c in lists.test}
@@ -86,7 +89,7 @@ def test_same_seed_same_bytes(root, tmp_path):
     again = []
     for seed in (0, 1):
         again.append(tmp_path / f'{seed}.avi')
-        demo._make_clip((str(again[-1]), seed, int(group), class_name, int(clip), (12, 16)))
+        make_clip((str(again[-1]), seed, int(group), class_name, int(clip), (12, 16)))
     assert again[0].read_bytes() == path.read_bytes() != again[1].read_bytes()
     contents = [p.read_bytes() for p in clips_of(root)]
     assert len(set(contents)) == len(contents)
@@ -125,13 +128,13 @@ def test_interrupted_run_leaves_no_half_file(tmp_path):
     assert run.returncode == 130 and 'Traceback' not in errors
     made = clips_of(tmp_path)
     assert made and len(made) < 96 and not list(tmp_path.rglob('*.part'))
-    assert all(demo._is_whole(path, demo._recipe(0, 48, 72)) for path in made)
+    assert all(is_whole(path, recipe_of(0, 48, 72)) for path in made)
     assert not (tmp_path / 'ucfTrainTestlist').exists()
 
 
 def test_numbers_that_cannot_work_are_refused(tmp_path):
     for words in (('clips', '--groups', 1), ('clips', '--shortest', 9, '--longest', 8),
-                  ('pretrain', '--batch', 5), ('pretrain', '--stills', 8)):
+                  ('pretrain', '--batch', 0), ('pretrain', '--stills', 8)):
         with pytest.raises(UserError, match='--'):
             stage(*words, '--root', tmp_path)
     assert not list(tmp_path.iterdir())
@@ -152,15 +155,15 @@ def test_another_data_set_is_left_alone(tmp_path):
 def pairs():
     """For each class: ([clips as (T, 60, 80, 3) int16], [group])."""
     found = {}
-    for pair in demo.PAIRS:
+    for pair in PAIRS:
         for name in pair[:2]:
-            made = [(demo.render_clip(5, g, name, c, 28, 32)[:, ::4, ::4].astype(numpy.int16), g)
+            made = [(render_clip(5, g, name, c, 28, 32)[:, ::4, ::4].astype(numpy.int16), g)
                     for g in range(1, 7) for c in (1, 2)]
             found[name] = [clip for clip, _ in made], [g for _, g in made]
     return found
 
 
-@pytest.mark.parametrize('pair', demo.PAIRS, ids=lambda pair: pair[0])
+@pytest.mark.parametrize('pair', PAIRS, ids=lambda pair: pair[0])
 def test_a_single_frame_does_not_tell_the_direction(pairs, pair):
     x, y, groups, means = [], [], [], []
     for label, name in enumerate(pair[:2]):
@@ -201,7 +204,7 @@ def _order(clip):
     return numpy.concatenate([3 * rises, (ahead - ahead.T)[numpy.triu_indices(7, 1)]])
 
 
-@pytest.mark.parametrize('pair', demo.PAIRS, ids=lambda pair: pair[0])
+@pytest.mark.parametrize('pair', PAIRS, ids=lambda pair: pair[0])
 def test_the_order_of_frames_tells_the_direction(pairs, pair):
     x = numpy.stack([_order(clip) for name in pair[:2] for clip in pairs[name][0]])
     groups = numpy.concatenate([pairs[name][1] for name in pair[:2]])
@@ -218,7 +221,7 @@ def test_the_order_of_frames_tells_the_direction(pairs, pair):
 
 
 def test_every_frame_of_either_direction_has_a_uniform_phase():
-    forwards = numpy.stack([demo._phases(numpy.random.default_rng(i), 40) for i in range(600)])
+    forwards = numpy.stack([make_phases(numpy.random.default_rng(i), 40) for i in range(600)])
     for j in (0, 13, 39):  # and backwards the frames are the same, counted from the end
         assert stats.kstest(forwards[:, j], 'uniform').pvalue > .001
     steps = numpy.diff(forwards, axis=1) % 1
@@ -228,48 +231,29 @@ def test_every_frame_of_either_direction_has_a_uniform_phase():
 
 
 def test_a_backward_clip_is_no_forward_clip_reversed(root):
-    a = demo.render_clip(0, 1, 'MoveLeft', 1, 12, 12)
+    a = render_clip(0, 1, 'MoveLeft', 1, 12, 12)
     for clip in (1, 2):
-        b = demo.render_clip(0, 1, 'MoveRight', clip, 12, 12)[::-1]
+        b = render_clip(0, 1, 'MoveRight', clip, 12, 12)[::-1]
         assert abs(a.astype(int) - b).mean() > 1
 
 
 # ---------------------------------------------------------------- the stand-in for ImageNet
 
 def test_stills_are_drawn_the_same_again_and_labelled():
-    a, b = demo.make_stills((3, 0, 40, 64)), demo.make_stills((3, 0, 40, 64))
+    a, b = make_stills((3, 0, 40, 64)), make_stills((3, 0, 40, 64))
     assert a[0].shape == (40, 64, 64, 3) and a[0].dtype == numpy.uint8
     assert (a[0] == b[0]).all() and (a[1] == b[1]).all()
-    assert (demo.make_stills((3, 1, 40, 64))[0] != a[0]).any()
-    _, n_labels = demo._still_labels()
+    assert (make_stills((3, 1, 40, 64))[0] != a[0]).any()
+    _, n_labels = still_labels()
     assert 0 <= a[1].min() and a[1].max() < n_labels and len(set(a[1])) > 15
 
 
-def test_training_computes_what_the_network_computes():
-    import chainer
-    numpy.random.seed(0)
-    model = VGGNet(channels=(3, 4, 5, 6, 7), hidden=9, n_classes=4, input_size=32)
-    for parameter in model.params():
-        parameter.array += .1 * numpy.random.randn(*parameter.shape).astype('f')
-    x = numpy.random.randn(2, 3, 32, 32).astype('f')
-    with chainer.using_config('train', False):
-        expected, scores = model(x), demo._scores(model, x)
-    numpy.testing.assert_allclose(scores.array, expected.array, rtol=1e-4, atol=1e-5)
-    gradients = []
-    for result in (expected, scores):
-        model.cleargrads()
-        chainer.functions.sum(result * result).backward()
-        gradients.append([p.grad.copy() for _, p in sorted(model.namedparams())])
-    for a, b in zip(*gradients):
-        numpy.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4 * abs(a).max())
-
-
 def test_training_learns():
-    stills, labels = demo.make_stills((0, 0, 24, 32))
-    kinds = (numpy.searchsorted(demo._still_labels()[0], labels, side='right') - 1)
+    stills, labels = make_stills((0, 0, 24, 32))
+    kinds = (numpy.searchsorted(still_labels()[0], labels, side='right') - 1)
     numpy.random.seed(0)
     model = VGGNet(channels=(4, 8, 8, 8, 8), hidden=16, n_classes=4, input_size=32)
-    losses = list(demo._train(model, stills, kinds.astype('i'), 40, 8,
+    losses = list(demo.train(model, stills, kinds.astype('i'), 40, 8,
                               numpy.random.default_rng(0)))
     assert losses[-1] < .5 * losses[0]
 
@@ -279,7 +263,7 @@ def test_pretrain_writes_a_model_that_the_stages_load(tmp_path, capfd):
     stage(*short, 2)
     model, card = load_vgg(tmp_path / 'VGG.model')
     assert 'not an ImageNet network' in card['note']
-    stills, _ = demo.make_stills((0, 1, 4, 64))
+    stills, _ = make_stills((0, 1, 4, 64))
     assert numpy.isfinite(model(preprocess(stills)).array).all()
     first = (tmp_path / 'VGG.model').read_bytes()
     stage(*short, 2)

@@ -1,0 +1,1 @@
+"""What demo.py draws: pens, things that move, places, clips and still pictures."""
