@@ -12,8 +12,8 @@ section 3.1 and figure 1; the layers are VGG-16's where theirs were AlexNet's.
   convolutions of the first three blocks.)
 
 A window lies around its frame t: early and slow take t-4 to t+5, late t-7 and t+8. Beyond
-an end of the clip it goes on in reverse, as short sequences do (engine/learning/frames.py), and flow
-as the opposite of what it was.
+an end of the clip it goes on in reverse, as short sequences do (engine/learning/frames.py), and
+flow as the opposite of what it was.
 
 A layer that joins n moments starts from the image network's weights, spread over the moments
 (VGGNet_1024.spread): on a clip that stands still the network then answers as that of single

@@ -31,6 +31,7 @@ import chainer.functions as F
 import numpy
 
 from VGGNet import VGGNet
+from engine import usable_cores
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
 from engine.drawing.stills import make_stills, still_labels
 from engine.drawing.things import CLASSES
@@ -225,7 +226,7 @@ def build_parser(tiny=False):
         one.add_argument('--tiny', action='store_true',
                          help='just enough to see every stage work; '
                               'flags given beside it still count')
-        one.add_argument('--workers', type=int, default=os.cpu_count(), metavar='N',
+        one.add_argument('--workers', type=int, default=usable_cores(), metavar='N',
                          help='processes that draw (default: one a core)')
         for flag, (usual, small, what) in numbers.items():
             one.add_argument(flag, type=int, default=small if tiny else usual, metavar='N',

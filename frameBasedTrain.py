@@ -27,8 +27,6 @@ it help? Train with and without it in two roots, then compare on the same test c
     done
     python results.py --root plain --root augmented --unit video --compare 1 2
 """
-import os
-
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
@@ -36,7 +34,7 @@ import numpy
 from chainer.optimizer_hooks import GradientClipping
 
 import helperFunctions as hf
-from engine import arguments, stage, variants
+from engine import arguments, stage, usable_cores, variants
 from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
@@ -108,7 +106,7 @@ def get_parser():
                        help='brighter or darker by up to this share, as under another light '
                             '(default: 0)')
     group = parser.add_argument_group('bookkeeping')
-    group.add_argument('--workers', type=arguments.whole(1), default=len(os.sched_getaffinity(0)),
+    group.add_argument('--workers', type=arguments.whole(1), default=usable_cores(),
                        help='clips decoded at once (default: one a core)')
     group.add_argument('--memory', type=float, default=2.0, metavar='GIB',
                        help="frozen fc6's answers up to this size are held in memory, 16 KB a "

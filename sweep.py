@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import generate_pbs
-from engine import arguments, stage, variants
+from engine import arguments, stage, usable_cores, variants
 import rnn
 from engine.errors import UserError
 from engine.files import write_text
@@ -180,7 +180,7 @@ def run_here(runs, root, parallel):
     environment = dict(os.environ)
     if parallel > 1:
         # Several runs that each take all cores would stand in one another's way.
-        threads = max(1, len(os.sched_getaffinity(0)) // parallel)
+        threads = max(1, usable_cores() // parallel)
         environment.update({name: str(threads) for name in THREADS})
     waiting, running, failed = list(runs), {}, []
 

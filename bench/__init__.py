@@ -8,12 +8,11 @@ import subprocess
 import tempfile
 import time
 
-CORES = (len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity')
-         else os.cpu_count() or 1)
-for _name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-    os.environ.setdefault(_name, str(CORES))
+from engine import usable_cores  # sets BLAS's waiting, too
 
-import engine  # noqa: E402, F401  (sets BLAS's waiting; before numpy)
+for _name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
+    os.environ.setdefault(_name, str(usable_cores()))
+
 import numpy  # noqa: E402  (after the number of threads)
 
 

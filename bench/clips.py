@@ -24,7 +24,7 @@ import numpy
 
 import saveFeatures_1024
 import helperFunctions as hf
-from engine import variants
+from engine import usable_cores, variants
 from VGGNet_1024 import VGGNet_1024
 from engine.cluster.parts import Report
 from engine.video.decode import Frames, read_header
@@ -97,7 +97,7 @@ def main():
         frames = {path: sum(map(len, Frames(path, 8))) for path in paths}
         n = sum(frames.values())
         print(f'\n{len(paths)} clips of {min(frames.values())} to {max(frames.values())} frames, '
-              f'{n} in all; {bench.CORES} threads, {args.turns} turns')
+              f'{n} in all; {usable_cores()} threads, {args.turns} turns')
         seconds = bench.take_turns(
             {'decode': lambda: decode(paths), 'ffmpeg': lambda: ffmpeg(paths)}, args.turns)
         bench.table(seconds, n, 'frames')

@@ -20,6 +20,7 @@ import chainer.functions as F
 
 from VGGNet_1024 import TRAIN_LAYERS, VGGNet_1024
 from bench.vgg import MEAN, products, torch, torch_module
+from engine import usable_cores
 from engine.fast import optimizers
 from engine.video.preprocessing import preprocess
 
@@ -43,7 +44,7 @@ def in_chainer(model, frames, labels, fast):
 
 
 def in_torch(model, frames, labels):
-    torch.set_num_threads(bench.CORES)
+    torch.set_num_threads(usable_cores())
     network = torch_module(model).to(memory_format=torch.channels_last)
     network.requires_grad_(False)
     layers = dict(network.named_children(), **dict(zip(model.conv_names, (
@@ -87,8 +88,8 @@ def compare(args, train_layers):
     limit = products(model, 224)
     seconds = bench.take_turns(contenders, args.turns)
     limit = statistics.median([limit, products(model, 224)]) / (3 if convolutions_learn else 1)
-    print(f'\nstep of stage 1, --train-layers {train_layers}, batch {batch}, {bench.CORES} threads, '
-          f'{args.turns} turns')
+    print(f'\nstep of stage 1, --train-layers {train_layers}, batch {batch}, '
+          f'{usable_cores()} threads, {args.turns} turns')
     bench.table(seconds, amount, 'frames')
     print(f'{"products":30} {limit:12.2f}')
 

@@ -25,6 +25,7 @@ import chainer
 from VGGNet_1024 import VGGNet_1024
 from bench import clips as bench_clips
 from bench.lstm import Ours, chainer_epoch
+from engine import usable_cores
 from engine.fast.optimizers import Adam
 from engine.video.preprocessing import preprocess
 import helperFunctions as hf
@@ -113,7 +114,7 @@ def runs(args):
     seconds = {n: [] for n in (1, 2, 4)}
     for _ in range(args.turns):
         for parallel in seconds:
-            waiting = [start(max(1, bench.CORES // parallel)) for _ in range(4)]
+            waiting = [start(max(1, usable_cores() // parallel)) for _ in range(4)]
             begin = time.perf_counter()
             running = []
             while waiting or running:
@@ -143,7 +144,7 @@ def main():
     args = parser.parse_args()
     chainer.global_config.train = False
     numpy.random.seed(0)
-    print(f'{bench.CORES} threads, {args.turns} turns')
+    print(f'{usable_cores()} threads, {args.turns} turns')
     for name in args.only:
         TABLES[name](args)
 

@@ -9,23 +9,21 @@ allow at the speed that a large SGEMM reaches here and now.
     python -m bench.lstm --layers 1 3 5 --units 512 1024
 """
 import argparse
-import os
 import statistics
 import time
 
-THREADS = int(os.environ.get('OMP_NUM_THREADS', 2))
-for name in ('OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'MKL_NUM_THREADS'):
-    os.environ.setdefault(name, str(THREADS))
+import bench
 
-import numpy  # noqa: E402  (after the number of threads)
+import numpy
 
-import engine.chainer_today  # noqa: E402, F401  (before chainer)
-import chainer  # noqa: E402
-import chainer.functions as F  # noqa: E402
-import chainer.links as L  # noqa: E402
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+import chainer.links as L
 
-from engine.fast.optimizers import Adam  # noqa: E402
-from engine.fast.lstm import LSTM, copy_lstm  # noqa: E402
+from engine import usable_cores
+from engine.fast.optimizers import Adam
+from engine.fast.lstm import LSTM, copy_lstm
 
 try:
     import torch
@@ -85,7 +83,7 @@ def chainer_epoch(model, adam):
 
 
 def torch_epoch(args, layers, units, weights, device='cpu'):
-    torch.set_num_threads(THREADS)
+    torch.set_num_threads(usable_cores())
     lstm = torch.nn.LSTM(args.features, units, layers)
     out = torch.nn.Linear(units, args.classes)
     with torch.no_grad():  # start from the same weights, to compare the losses
@@ -131,13 +129,6 @@ def operations(args, layers, units):
     return 2 * args.steps * (total + 3 * units * args.classes)
 
 
-def sgemm_speed(clock):
-    a, b = (numpy.random.rand(2048, 2048).astype('f') for _ in range(2))
-    start = clock()
-    a @ b
-    return 2 * 2048 ** 3 / (clock() - start)
-
-
 def compare(args, layers, units):
     numpy.random.seed(0)
     ours, stepwise = Ours(args, layers, units), Stepwise(args, layers, units)
@@ -154,7 +145,7 @@ def compare(args, layers, units):
     times = {name: [] for name in contenders}
     speeds, losses = [], {}
     for repeat in range(args.repeats + 1):
-        speeds.append(sgemm_speed(clock))
+        speeds.append(bench.sgemm_speed(clock))
         for name, run in contenders.items():
             start = clock()
             loss = run(xs, ts, args.window)

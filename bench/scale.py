@@ -25,6 +25,8 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from engine import usable_cores
+
 # Nothing large is imported here: a process inherits the peak of the one that starts it.
 HERE = Path(__file__).resolve().parent.parent
 STAGES = ('pack', 'normalise', 'accuracy', 'loading', 'rnn', 'segments')
@@ -180,8 +182,8 @@ def plan(root, args):
         'normalise': (['normalizeData.py', '--root', root], [root / TRAIN], []),
         'accuracy': (['singleFrameAccuracy.py', '--root', root], [root / FRAMES], []),
         'loading': (task('loading', root, args), [root / TRAIN], []),
-        'rnn': (['rnn.py', '--root', root, '--memory', 0, '--batch', BATCH, '--epochs', 1, '--cells',
-                 16, '--hidden', 16, '--restart'], [root / TRAIN, root / TEST],
+        'rnn': (['rnn.py', '--root', root, '--memory', 0, '--batch', BATCH, '--epochs', 1,
+                 '--cells', 16, '--hidden', 16, '--restart'], [root / TRAIN, root / TEST],
                 [root / 'RNN_testPredictions.hdf5'])}
 
 
@@ -252,7 +254,7 @@ def main():
         print(json.dumps(globals()[f'task_{args.task}'](args)))
         return
     print(f'{time.strftime("%Y-%m-%d %H:%M")}, load {os.getloadavg()[0]:.1f} on '
-          f'{os.cpu_count()} cores, features packed as {args.dtype}\n')
+          f'{usable_cores()} cores, features packed as {args.dtype}\n')
     print('| share | clips | stage | MB | s | MB/s | disk, s | off disk, MB | peak, MB |')
     print('| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |', flush=True)
     segments = {}

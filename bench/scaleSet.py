@@ -94,7 +94,8 @@ def make(root, share=1.0, seed=0):
     with Progress(len(clips), 'made') as progress:
         for clip, n in zip(clips, lengths(share, seed)):
             start = random.randint(BLOCK - n)
-            for kind, block in ((variants.FEATURES, features), (variants.FRAME_PREDICTIONS, softmax)):
+            for kind, block in ((variants.FEATURES, features),
+                                (variants.FRAME_PREDICTIONS, softmax)):
                 save_npy(variants.output_path(root, kind, clip), block[start:start + n])
             progress.update(frames=int(n))
     # last: a set that was not finished is made again

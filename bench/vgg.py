@@ -24,7 +24,8 @@ import chainer
 import chainer.functions as F
 
 from VGGNet_1024 import VGGNet_1024
-from engine.fast.conv import ConvStack, usable_cores
+from engine import usable_cores
+from engine.fast.conv import ConvStack
 from engine.video.preprocessing import preprocess
 
 try:

@@ -1,7 +1,26 @@
-"""Machinery that is not a stage."""
+"""Machinery that is not a stage; here, what has to be settled before NumPy is loaded."""
 import os
+import re
 
 # OpenBLAS's threads go on spinning for some 25 ms after a product, on the cores that the threads of
 # recurrent.c and winograd.c want next: an LSTM trains at 70 % of its speed then. It reads this, a
 # power of two of cycles, when NumPy is loaded, so scripts import from here before NumPy.
 os.environ.setdefault('OPENBLAS_THREAD_TIMEOUT', '10')
+
+
+def usable_cores():
+    """How many threads to compute with.
+
+    As many as there are cores that this process may run on: a batch system's cpuset may leave
+    fewer than the machine has. OPENBLAS_NUM_THREADS or else OMP_NUM_THREADS ask for fewer.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        cores = os.cpu_count() or 1
+    for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
+        # OpenMP takes a list, a number for each level of nested loops.
+        asked = re.match(r'\s*\+?0*([1-9]\d*)\s*(,|$)', os.environ.get(name, ''))
+        if asked:
+            return min(cores, int(asked[1]))
+    return cores

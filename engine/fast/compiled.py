@@ -88,13 +88,3 @@ def load(name):
                 return ctypes.CDLL(str(target)), version
     except (OSError, subprocess.SubprocessError) as error:
         return None, str(error)
-
-
-def threads():
-    """As many as BLAS uses: the cores of this process, or what the environment says."""
-    for name in ('OPENBLAS_NUM_THREADS', 'OMP_NUM_THREADS'):
-        if os.environ.get(name, '').isdigit():
-            return max(1, int(os.environ[name]))
-    if hasattr(os, 'sched_getaffinity'):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -21,6 +21,7 @@ import threading
 
 import numpy
 
+from engine import usable_cores
 from engine.fast.buffers import empty
 from engine.fast.compiled import load
 
@@ -370,11 +371,3 @@ class ConvStack:
         if not len(x):
             return self._run(numpy.zeros((1, *x.shape[1:]), x.dtype))[:0]
         return self._run(x)
-
-
-def usable_cores():
-    """Cores that this process may run on: a batch system may give fewer than there are."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1

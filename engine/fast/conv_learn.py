@@ -15,6 +15,7 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
+from engine import usable_cores
 from engine.fast import conv
 from engine.fast.buffers import borrow, give_back
 
@@ -145,7 +146,7 @@ def _kernel():
     """The one that all stacks share, and so its memory."""
     global _shared
     if _shared is None:
-        _shared = conv.Kernel(conv.chosen(), conv.usable_cores())
+        _shared = conv.Kernel(conv.chosen(), usable_cores())
     return _shared
 
 

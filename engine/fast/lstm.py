@@ -29,6 +29,7 @@ from chainer import backend
 from chainer import initializers
 from chainer.backends import cuda
 
+from engine import usable_cores
 from engine.fast import compiled
 from engine.fast.buffers import borrow, give_back
 
@@ -339,7 +340,7 @@ class _LSTMWindow(chainer.FunctionNode):
             *(arrays.get(key) if arrays.get(key) is None else arrays[key].ctypes.data
               for key in _Window.arrays))
         call = getattr(self.compiled, name)
-        threads = max(1, min(compiled.threads(), n // LEAST_UNITS))
+        threads = max(1, min(usable_cores(), n // LEAST_UNITS))
         others = [threading.Thread(target=call, args=(ctypes.byref(window), rank, threads))
                   for rank in range(1, threads)]
         for other in others:

@@ -13,7 +13,7 @@ from chainer import optimizer_hooks, optimizers
 from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
-from engine.fast.compiled import threads
+from engine import usable_cores
 
 BLOCK = 1 << 15   # elements whose parameter, gradient and moments stay in the cache
 LEAST = 1 << 18   # elements of a thread
@@ -29,7 +29,7 @@ def _in_blocks(update, *arrays):
     """update(spare, *blocks) for all blocks of contiguous arrays of one size."""
     size = arrays[0].size
     arrays = [a.reshape(-1) for a in arrays]
-    parts = max(1, min(threads(), size // LEAST))
+    parts = max(1, min(usable_cores(), size // LEAST))
     errors = numpy.geterr()  # a thread begins with its own
 
     @numpy.errstate(**errors)

@@ -1,4 +1,4 @@
-"""engine/fast/conv_gpu.py without a GPU: NumPy in CuPy's place, a stand-in for cuDNN and streams."""
+"""engine/fast/conv_gpu.py without a GPU: NumPy in CuPy's place, stand-ins for cuDNN and streams."""
 import types
 
 import numpy

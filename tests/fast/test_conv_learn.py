@@ -1,4 +1,4 @@
-"""engine/fast/conv_learn.py against Chainer's own layers in float64, and the network that learns by it."""
+"""engine/fast/conv_learn.py against Chainer's layers in float64; the network that learns by it."""
 import collections
 
 import numpy

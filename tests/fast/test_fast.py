@@ -40,7 +40,8 @@ def test_fast_or_not_the_predictions_are_the_same(real_root, tmp_path):
     lists = hf.read_lists(real_root)
     for clip in lists.train + lists.test:
         for folder, tolerance in ((variants.FEATURES, 1e-4), (variants.FRAME_PREDICTIONS, 1e-5)):
-            ours, chainers = (numpy.load(variants.output_path(root, folder, clip)) for root in roots)
+            ours, chainers = (numpy.load(variants.output_path(root, folder, clip))
+                              for root in roots)
             assert not numpy.array_equal(ours, chainers)  # two ways were gone
             assert abs(ours - chainers).max() <= tolerance * abs(chainers).max()
         assert numpy.array_equal(ours.argmax(axis=1), chainers.argmax(axis=1))
