@@ -60,7 +60,8 @@ def read(paths, clips, lists, split, kind):
     """
     tables, methods = [], []
     for path in paths:
-        found, attrs = predictionfile.read_predictions(path, clips, lists.classes, variants.maker_of(path, split))
+        found, attrs = predictionfile.read_predictions(path, clips, lists.classes,
+                                                       variants.maker_of(path, split))
         if int(attrs.get('split', split)) != split:
             raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
                             f'{attrs["split"]}')
@@ -120,11 +121,12 @@ def choose(logs, labels):
 
 def save(path, clips, logs, classes, method, split):
     """Writes combined predictions, one row a clip; returns the figures that the file gives."""
-    predictionfile.write_predictions(path, ((clip.name, numpy.exp(row)[None])
-                                for clip, row in zip(clips, logs)), classes, method, split)
+    predictionfile.write_predictions(
+        path, ((clip.name, numpy.exp(row)[None]) for clip, row in zip(clips, logs)), classes,
+        method, split)
     found, _ = predictionfile.read_predictions(path, clips)
     return scoring.score([scoring.video_log_probability(found[clip.name]) for clip in clips],
-                    [clip.label for clip in clips])
+                         [clip.label for clip in clips])
 
 
 def check(args):
@@ -176,7 +178,8 @@ def main():
                      combine(of_held_out, weights), lists.classes, method, args.split)
         figures = {'validation_loss': found['loss'], 'validation_accuracy': found['top1']}
         labels = [clip.label for clip in held_out]
-        alone = ', '.join(f'{scoring.score(of_file, labels)["top1"]:.3f}' for of_file in of_held_out)
+        alone = ', '.join(f'{scoring.score(of_file, labels)["top1"]:.3f}'
+                          for of_file in of_held_out)
         print(f'validation:  top-1 {alone} alone, {found["top1"]:.3f} combined  (n {len(labels)})')
     figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
     resultsfile.append_result(args.root, method, args.split, 'video', args.seed, {

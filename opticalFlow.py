@@ -32,9 +32,10 @@ import numpy
 import helperFunctions as hf
 from engine import arguments, files, stage, variants
 from engine.cluster import parts
+from engine.drawing import plots
 from engine.video import flowfiles
 from engine.errors import UserError
-from engine.files import replacing, write_text
+from engine.files import write_text
 from engine.video.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
                          stored_frames, wheel)
 from engine.progress import Progress
@@ -159,9 +160,6 @@ def note(args, clip, frames, report, progress):
 
 def show(args, columns=5, rows=2):
     """Draws frames of a clip, evenly spaced, each above its flow; returns the picture's path."""
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
     lists = hf.read_lists(args.root, args.split)
     clip = next((c for c in lists.train + lists.test if c.name == args.show), None)
     if clip is None:
@@ -178,25 +176,32 @@ def show(args, columns=5, rows=2):
     flow = dequantise(read_frames(path, indices, size), made_with['bound'])
     # The strongest motion but for a few odd pixels; never so small that noise gets colour.
     most = max(float(numpy.percentile(numpy.hypot(flow[..., 0], flow[..., 1]), 99)), 1.0)
-    figure, axes = plt.subplots(2 * rows, columns + 1, figsize=(2.4 * (columns + 1), 3.7 * rows),
-                                layout='constrained')
+    target = args.root / f'flow_{clip.name}.png'
+    plots.save(target, flow_figure, [
+        (f'frame {index * made_with["step"]}', *pair)
+        for index, *pair in zip(indices, frames, flow)], most,
+        f'{clip.name}: optical flow, {made_with["method"]}, step {made_with["step"]}', dpi=110)
+    return target
+
+
+def flow_figure(pictures, most, title, columns=5):
+    """Rows of (title, (S, S, 3) BGR frame, its (S, S, 2) flow in pixels), as a Figure."""
+    from matplotlib.figure import Figure
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2.4 * (columns + 1), 3.7 * rows), layout='constrained')
+    axes = figure.subplots(2 * rows, columns + 1)
     for axis in axes.flat:
         axis.axis('off')
-    for place, index in enumerate(indices):
+    for place, (name, frame, flow) in enumerate(pictures):
         row, column = divmod(place, columns)
-        axes[2 * row, column].imshow(frames[place][..., ::-1])
-        axes[2 * row, column].set_title(f'frame {index * made_with["step"]}', fontsize=9)
-        axes[2 * row + 1, column].imshow(colours(flow[place], most))
+        axes[2 * row, column].imshow(frame[..., ::-1])
+        axes[2 * row, column].set_title(name, fontsize=9)
+        axes[2 * row + 1, column].imshow(colours(flow, most))
     legend = axes[0, -1]
     legend.imshow(wheel(201, most))
     legend.set_title(f'where to; rim: {most:.1f} pixels\nor more, middle: still', fontsize=9)
-    figure.suptitle(f'{clip.name}: optical flow, {made_with["method"]}, step '
-                    f'{made_with["step"]}', fontsize=11)
-    target = args.root / f'flow_{clip.name}.png'
-    with replacing(target) as temporary:
-        figure.savefig(temporary, format='png', dpi=110)
-    plt.close(figure)
-    return target
+    figure.suptitle(title, fontsize=11)
+    return figure
 
 
 def main():

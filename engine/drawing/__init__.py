@@ -1,1 +1,2 @@
-"""What demo.py draws: pens, things that move, places, clips and still pictures."""
+"""Pictures: what demo.py draws (pens, things that move, places, clips and still pictures), and how
+every plot is made."""

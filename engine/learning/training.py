@@ -16,12 +16,11 @@ import chainer
 import numpy
 from chainer import training
 from chainer.training import extensions
-from matplotlib.figure import Figure
 
+from engine.drawing import plots
 from engine.errors import UserError
 from engine.files import replacing, write_text
-from engine.weights.limits import DAMAGE
-from engine.weights.modelfile import save_model
+from engine.weights.modelfile import DAMAGE, save_model
 from engine.learning.workers import Workers
 
 SNAPSHOT = 'snapshot.npz'
@@ -200,6 +199,21 @@ class _EpochTable(training.Extension):
         self.titled = True
 
 
+def curve_figure(log, key):
+    """Draws 'loss' or 'accuracy' of a log, training and validation, by epoch."""
+    from matplotlib.figure import Figure
+    figure = Figure(figsize=(6, 4), layout='constrained')
+    axes = figure.add_subplot(xlabel='epoch', ylabel=key)
+    for name, label in ((f'main/{key}', 'training'), (f'validation/main/{key}', 'validation')):
+        points = [(line['epoch'], line[name]) for line in log if name in line]
+        if points:
+            axes.plot(*zip(*points), marker='.', label=label)
+    axes.legend()
+    axes.grid(alpha=0.3)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # whole epochs
+    return figure
+
+
 class Training:
     """A Trainer with log, plots, snapshot and resume in one folder.
 
@@ -218,7 +232,7 @@ class Training:
         self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
         self.should_stop, self.workers = should_stop, updater.workers
         self.terminated = False
-        self.plotted = -math.inf
+        self.plotted, self.unplotted = -math.inf, set()
         self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
         self.workers.from_first(lambda: self._check_settings(settings, restart))
         self.trainer = training.Trainer(updater, self, out=self.folder)
@@ -277,18 +291,13 @@ class Training:
             return
         self.plotted = time.monotonic()
         for key in ('loss', 'accuracy'):
-            figure = Figure(figsize=(6, 4), layout='constrained')
-            axes = figure.add_subplot(xlabel='epoch', ylabel=key)
-            for name in (f'main/{key}', f'validation/main/{key}'):
-                points = [(line['epoch'], line[name]) for line in self.log() if name in line]
-                if points:
-                    axes.plot(*zip(*points), marker='.',
-                              label='training' if name.startswith('main') else 'validation')
-            axes.legend()
-            axes.grid(alpha=0.3)
-            axes.xaxis.get_major_locator().set_params(integer=True)  # whole epochs
-            with replacing(os.path.join(self.folder, f'{key}.png')) as temporary:
-                figure.savefig(temporary, format='png')
+            path = os.path.join(self.folder, f'{key}.png')
+            try:
+                plots.save(path, curve_figure, self.log(), key, dpi=100)
+            except UserError as error:  # a picture is no reason to end a training
+                if str(error) not in self.unplotted:
+                    print(f'{error}; the training goes on', file=sys.stderr, flush=True)
+                self.unplotted.add(str(error))
 
     def get_training_length(self):
         """For Chainer's progress bar, which asks the trigger that ends the training."""

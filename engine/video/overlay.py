@@ -10,22 +10,16 @@ import tempfile
 from pathlib import Path
 
 import imageio_ffmpeg
-import matplotlib
 import numpy
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
+from engine.drawing import plots
+from engine.drawing.plots import FAINT, FONT, INK, MUTED
 from engine.files import replacing
 from engine.video.decode import VideoError, check_alive_to_the_end, complaint_of
 
-# matplotlib brings it; it has letters for most languages.
-FONT = Path(matplotlib.get_data_path()) / 'fonts' / 'ttf' / 'DejaVuSans.ttf'
 # What players find in an .mp4; other sound becomes AAC.
 COPIED_SOUND = ('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus')
-INK, MUTED, FAINT = '#1f2933', '#6b7785', '#dfe4ea'
-BLUES = LinearSegmentedColormap.from_list(
-    'paper to ink', ['#ffffff', '#d6e6f4', '#8fbfe0', '#3f8fc5', '#14599d', '#08284f'])
 
 
 # ------------------------------------------------------------------- labels on the video
@@ -154,8 +148,13 @@ def _sound_of(path):
 
 # --------------------------------------------------------------------------- the strip
 
-def draw_strip(path, title, classes, methods, edges, frames, aspect, rows=8):
-    """Draws the top classes over time, with frames of the video above, as PNG.
+def draw_strip(path, *arguments):
+    """Writes what strip_figure draws as PNG."""
+    plots.save(path, strip_figure, *arguments, dpi=150)
+
+
+def strip_figure(title, classes, methods, edges, frames, aspect, rows=8):
+    """Draws the top classes over time, with frames of the video above, as a Figure.
 
     Args:
         classes: names of all classes.
@@ -165,6 +164,7 @@ def draw_strip(path, title, classes, methods, edges, frames, aspect, rows=8):
         aspect: width of the video over its height.
         rows: classes at most: those with the highest mean probability.
     """
+    from matplotlib.figure import Figure
     share = numpy.mean([numpy.exp(logs).mean(axis=0) for logs, _ in methods.values()], axis=0)
     best = numpy.argsort(-share, kind='stable')[:rows]
     names = max(len(classes[c]) for c in best)
@@ -198,7 +198,7 @@ def draw_strip(path, title, classes, methods, edges, frames, aspect, rows=8):
         y = top + film + gap + number * block
         axes = add_axes(y, block - gap)
         image = axes.pcolormesh(numpy.array([*edges[:-1], end]), numpy.arange(len(best) + 1),
-                                numpy.exp(logs[:, best]).T, cmap=BLUES, vmin=0, vmax=1)
+                                numpy.exp(logs[:, best]).T, cmap=plots.shares_map(), vmin=0, vmax=1)
         axes.set(xlim=(start, end), ylim=(len(best), 0))
         axes.set_yticks(numpy.arange(len(best)) + 0.5, [classes[c] for c in best], fontsize=9.5)
         for row, label in enumerate(best):
@@ -223,5 +223,4 @@ def draw_strip(path, title, classes, methods, edges, frames, aspect, rows=8):
     figure.colorbar(image, cax=bar, orientation='horizontal').outline.set_visible(False)
     bar.set_xticks([0, 0.5, 1], ['0', '50', '100 %'], fontsize=8, color=MUTED)
     bar.tick_params(length=0, pad=2)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format='png', dpi=150)
+    return figure

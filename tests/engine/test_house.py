@@ -16,12 +16,12 @@ ALL_ROOMS = frozenset(ROOMS | {'root'})
 MAY_IMPORT = {
     'root': set(),
     'fast': {'root'},
-    'video': {'root'},
+    'video': {'root', 'drawing'},
     'weights': {'root'},
     'cluster': {'root'},
     'drawing': {'root'},
-    'learning': {'root', 'fast', 'video', 'weights'},
-    'reporting': {'root', 'video', 'weights'},
+    'learning': {'root', 'fast', 'video', 'weights', 'drawing'},
+    'reporting': {'root', 'video', 'weights', 'drawing'},
     'networks': {'root', 'fast', 'video', 'weights', 'learning'},
     'helperFunctions': {'root'},
     'scripts': {'helperFunctions', 'networks', *ALL_ROOMS},
@@ -30,7 +30,6 @@ MAY_IMPORT = {
 DRIVERS = {
     'generate_pbs': {'saveFeatures_1024', 'opticalFlow', 'rnn', 'frameBasedTrain'},
     'sweep': {'generate_pbs', 'rnn'},
-    'report': {'confusion', 'results'},
     'getData': {'checkData'},
     'makeSplit': {'checkData'},
 }

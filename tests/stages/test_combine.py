@@ -64,7 +64,8 @@ def root(tmp_path):
                 row = numpy.full(3, (1 - 0.3 - other) if method == 'frames' else 0.3)
                 row[clip.label] = 0.3 if method == 'frames' else 0.4
                 rows.append((clip.name, [row / row.sum()] * 4))
-            predictionfile.write_predictions(tmp_path / f'{name}.hdf5', rows, lists.classes, method, 1)
+            predictionfile.write_predictions(tmp_path / f'{name}.hdf5', rows, lists.classes,
+                                             method, 1)
     return tmp_path
 
 
@@ -86,11 +87,13 @@ def test_writes_files_that_other_stages_read(root, run):
     line = json.loads((root / 'results.jsonl').read_text())
     assert line['settings'] == {'files': list(FILES), 'weights': [0.25, 0.75], 'chosen': False}
     lists = hf.read_lists(root)
-    found, attrs = predictionfile.read_predictions(root / line['predictions'], lists.test, lists.classes)
+    found, attrs = predictionfile.read_predictions(root / line['predictions'], lists.test,
+                                                   lists.classes)
     assert line['predictions'] == 'ab_testPredictions.hdf5'
     assert (attrs['method'], attrs['readout']) == ('frames + b', 'mean')
     clip = lists.test[0]
-    alone = [predictionfile.read_predictions(root / name, [clip])[0][clip.name][0] for name in FILES]
+    alone = [predictionfile.read_predictions(root / name, [clip])[0][clip.name][0]
+             for name in FILES]
     expected = alone[0].astype(float) ** 0.25 * alone[1].astype(float) ** 0.75
     assert numpy.allclose(found[clip.name], [expected / expected.sum()])
     assert line['n'] == len(lists.test) and 'validation_loss' in line

@@ -5,70 +5,20 @@ import re
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import report
-from engine.reporting import page
 from engine.errors import UserError
 from engine.reporting.predictionfile import write_predictions
 from engine.reporting.resultsfile import append_result
-from helperFunctions import read_lists
-from test_confusion import CLASSES, NAMES, SAID_A, SAID_B, one_hot, write_lists
+from pageReader import Page
+from predictionSet import CLASSES, NAMES, SAID_A, SAID_B, one_hot, write_lists
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-VOID = {'meta', 'img', 'input', 'br', 'wbr', 'link', 'hr'}
 CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser',
                                                 'google-chrome'))), None)
-
-
-class Page(HTMLParser):
-    """Checks that elements are closed in order; keeps tables, text and attributes."""
-
-    def __init__(self, html):
-        super().__init__(convert_charrefs=True)
-        self.open, self.elements, self.tables, self.words = [], [], {}, []
-        self.feed(html)
-        self.close()
-        assert not self.open
-        self.text = ' '.join(' '.join(self.words).split())
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-        if tag == 'table':
-            self.caption, self.rows = '', []
-        elif tag == 'tr':
-            self.rows.append([])
-        elif tag in ('th', 'td'):
-            self.rows[-1].append('')
-
-    def handle_startendtag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag, f'</{tag}> closes another element'
-        if tag == 'table':
-            self.tables[self.caption] = self.rows
-
-    def handle_data(self, data):
-        if 'style' in self.open:
-            return
-        self.words.append(data)
-        if 'caption' in self.open:
-            self.caption += data
-        elif {'th', 'td'} & set(self.open):
-            self.rows[-1][-1] += data
-
-    def table(self, begins):
-        return next(rows for caption, rows in self.tables.items() if caption.startswith(begins))
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 def write_log(root, folder, losses=(2.0, 1.0, 1.5)):
@@ -142,31 +92,6 @@ def test_figures_of_a_case_counted_by_hand(root, run):
     # The epoch of the lowest validation loss is the one whose weights are kept.
     assert 'epoch 2, whose weights are kept' in shown.text
     assert shown.table('LSTM 1x8: figures')[2] == ['2', '0.500', '1.000', '50.0', '25.0']
-
-
-def test_position_reads_out_the_first_frames_only(tmp_path):
-    write_lists(tmp_path, names=NAMES[:2])
-    # Wrong for 20 frames, then right; the second clip has 10 frames, all right.
-    turn = np.concatenate([one_hot('B', frames=20), one_hot('A', frames=40)])
-    for readout, expected in (('mean', {10: 0.5, 30: 0.5, 60: 1.0}),
-                              ('last', {10: 0.5, 30: 1.0, 60: 1.0})):
-        path = tmp_path / 'turn.hdf5'
-        write_predictions(path, zip(NAMES, (turn, one_hot('A', frames=10))), CLASSES, 'x', 1,
-                          readout)
-        got = report.read_run('turn', path, read_lists(tmp_path), 1)
-        assert {k: got.curve[k][0] for k in expected} == expected
-        assert max(got.curve) == 60  # no clip is longer
-        # Equal frames: their normalised geometric mean is the frame itself.
-        assert got.curve[10][1] == pytest.approx(0.8)
-        assert got.lengths == {NAMES[0]: 60, NAMES[1]: 10}
-
-
-def test_one_row_a_clip_has_no_position(tmp_path):
-    write_lists(tmp_path, names=NAMES[:1])
-    write_predictions(tmp_path / 'joined.hdf5', [(NAMES[0], one_hot('A', frames=1))], CLASSES,
-                      'x', 1)
-    got = report.read_run('joined', tmp_path / 'joined.hdf5', read_lists(tmp_path), 1)
-    assert got.curve == {} and report.position_section([got]) == ''
 
 
 def test_position_is_not_drawn_where_steps_are_not_the_first_frames(root, run):
@@ -254,8 +179,8 @@ def test_run_asked_for_but_missing_or_broken_ends_with_3(root, run):
     (root / 'RNN.training' / 'log').write_text('{"not": "a list"}')
     code, shown, missing = run(root, '--runs', 'RNN', 'bad', 'absent')
     assert code == 3
-    for words in ('absent_testPredictions.hdf5: not there; made by: python rnn.py --name absent --root '
-                  f'{root}',
+    for words in ('absent_testPredictions.hdf5: not there; made by: python rnn.py --name absent '
+                  f'--root {root}',
                   'bad_testPredictions.hdf5: not a readable HDF5', 'RNN.training/log: not the'):
         assert words in missing and words in shown.text
     assert '70.0 %' in shown.text  # the rest is still told
@@ -285,23 +210,6 @@ def test_frames_of_another_variant_are_a_run_of_their_own(root, run):
     assert 'flow late fusion frames (n 10' in shown.text
     code, _, missing = run(root, '--runs', 'frames_late')
     assert code == 3 and f'made by: python save_hdf5.py --fusion late --root {root}' in missing
-
-
-# ---- pieces ----------------------------------------------------------------------
-
-@pytest.mark.parametrize('largest, expected', [
-    (1, [0, 0.25, 0.5, 0.75, 1]), (100, [0, 25, 50, 75, 100]), (2.6, [0, 1, 2, 3]),
-    (0.03, [0, 0.01, 0.02, 0.03]), (0, [0, 0.25, 0.5, 0.75, 1])])
-def test_ticks_are_round_and_reach(largest, expected):
-    assert page.ticks(largest) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize('xs, ys', [([1], [2.0]), ([1, 2], [None, 0.0]), ([1, 2, 3], [1, 5, 2])])
-def test_chart_of_few_or_missing_points(xs, ys):
-    chart = page.line_chart('loss', 'a chart', [('train', 0, xs, ys)], 'epoch', mark=1)
-    Page(chart)
-    places = [float(n) for n in re.findall(r'(?:cx|cy)="([-\d.]+)"', chart)]
-    assert places and all(0 <= n <= page.WIDTH for n in places) and 'nan' not in chart
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason='no chromium or chrome on this machine')

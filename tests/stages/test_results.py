@@ -13,7 +13,9 @@ import pytest
 
 import results
 from engine.errors import UserError
+from engine.reporting import means
 from engine.reporting.predictionfile import write_predictions
+from engine.reporting.resultsfile import read_results
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CLASSES = ['Archery', 'Bowling']
@@ -91,12 +93,12 @@ def test_mean_over_splits(tmp_path, run):
     assert rows[1].split()[6:8] == ['±', '7.5'] and rows[1].split()[-1] == '0,1'
     assert rows[2].split()[1:8] == ['frames', 'video', '1,2', '7566', '50.0', '±', '0.0']
     assert 'a line of fewer does not compare' in out
-    one, = results.mean_over_splits([line('x', 0.3, split=2)])
+    one, = means.mean_over_splits([line('x', 0.3, split=2)])
     assert one['top1'] == (0.3, None) and one['split'] == '2'
     # other settings, units and methods stay apart
     for other in ({'settings': {'layers': 2}}, {'unit': 'frame'}, {'method': 'y'},
                   {'test_only': True}):
-        assert len(results.mean_over_splits([line('x', 0.1), {**line('x', 0.3, split=2), **other}])
+        assert len(means.mean_over_splits([line('x', 0.1), {**line('x', 0.3, split=2), **other}])
                    ) == 2
 
 
@@ -105,16 +107,7 @@ def test_make_splits(tmp_path):
     """Every stage runs on each split, in a root of its own; a stand-in for Python notes how."""
     python = tmp_path / 'venv' / 'bin' / 'python'
     python.parent.mkdir(parents=True)
-    python.write_text(f'''#!/bin/sh
-echo "$@" >>{tmp_path}/log
-case $1 in
-    frameBasedTrain.py) made=VGG_1024.model ;;
-    save_hdf5.py) made=train1024.hdf5 ;;
-    rnn.py) made=RNN.model ;;
-    *) exit ;;
-esac
-echo "$1" >"$3/$made"
-''')
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/log\n')
     python.chmod(0o755)
     (tmp_path / 'venv' / 'ready').touch()
     command = ['make', 'splits', f'VENV={tmp_path}/venv', f'ROOT={tmp_path}/root',
@@ -162,13 +155,13 @@ def test_mean_over_seeds(root, run):
 
 
 def test_a_seed_run_twice_counts_once_with_its_last_line():
-    joined = results.mean_over_seeds([line('x', 0.1), line('x', 0.3), line('x', 0.5, seed=1)])
+    joined = means.mean_over_seeds([line('x', 0.1), line('x', 0.3), line('x', 0.5, seed=1)])
     assert len(joined) == 1
     assert joined[0]['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
 
 
 def test_equal_seeds_of_two_roots_are_two_runs():
-    joined, = results.mean_over_seeds([line('x', top1, root=Path(root)) for root, top1 in
+    joined, = means.mean_over_seeds([line('x', top1, root=Path(root)) for root, top1 in
                                        (('a', 0.1), ('a', 0.3), ('b', 0.5))])
     assert joined['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
     assert (joined['seed'], joined['runs']) == ('0,0', 2)
@@ -178,7 +171,7 @@ def test_equal_seeds_of_two_roots_are_two_runs():
                                    dict(test_only=True),
                                    dict(settings={'layers': 2}), dict(method='y')])
 def test_what_differs_beyond_the_seed_is_not_averaged(other):
-    assert len(results.mean_over_seeds([line('x', 0.1), line('x', 0.3, seed=1, **other)
+    assert len(means.mean_over_seeds([line('x', 0.1), line('x', 0.3, seed=1, **other)
                                         if 'method' not in other
                                         else line('y', 0.3, seed=1)])) == 2
 
@@ -231,29 +224,6 @@ def test_markdown_and_csv(root, run):
 
 # ---- what the clips say ------------------------------------------------------
 
-@pytest.mark.parametrize('only_a,only_b,p', [
-    (0, 5, 2 / 32), (1, 9, 2 * (1 + 10) / 1024), (9, 1, 22 / 1024), (3, 3, 1), (0, 0, 1)])
-def test_mcnemar_by_hand(only_a, only_b, p):
-    assert results.mcnemar(only_a, only_b) == pytest.approx(p)
-
-
-def test_bootstrap_over_clips_is_the_binomial():
-    # Drawing n clips again, each right with share p, is Binomial(n, p) / n.
-    from scipy.stats import binom
-    right = [True] * 300 + [False] * 100
-    low, high = results.bootstrap_interval(right, range(400), draws=4000)
-    assert low == pytest.approx(binom.ppf(0.025, 400, 0.75) / 400, abs=0.006)
-    assert high == pytest.approx(binom.ppf(0.975, 400, 0.75) / 400, abs=0.006)
-
-
-def test_bootstrap_over_groups_is_wider_where_a_group_stands_or_falls_together():
-    right = np.repeat([True, True, True, False] * 10, 10)
-    clips = results.bootstrap_interval(right, range(400))
-    groups = results.bootstrap_interval(right, np.repeat(range(40), 10))
-    # ten times fewer independent draws: about sqrt(10) as wide
-    assert 2.4 < (groups[1] - groups[0]) / (clips[1] - clips[0]) < 4.0
-    assert results.bootstrap_interval([True] * 5, range(5)) == (1, 1)
-
 
 @pytest.fixture
 def compared(tmp_path):
@@ -303,6 +273,6 @@ def test_compare_refuses_in_one_line(compared, names, why, run):
 
 def test_prediction_of_no_number_is_refused(compared):
     write_predictions(compared / 'a.hdf5', [(NAMES[0], np.full((2, 2), np.nan))], CLASSES, 'a', 1)
-    one, _ = results.read_results(compared / 'results.jsonl')
+    one, _ = read_results(compared / 'results.jsonl')
     with pytest.raises(UserError, match='no probability'):
         results.right_clips(one[0])

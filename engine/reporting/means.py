@@ -1,0 +1,66 @@
+"""Runs that differ in their seed or their split alone, joined: mean and deviation."""
+import json
+import statistics
+
+from engine.reporting.resultsfile import REQUIRED, is_number
+from engine.reporting.scoring import TOP_K
+
+AVERAGED = ([f'top{k}' for k in TOP_K]
+            + ['loss', 'seconds', 'epochs', 'train_loss', 'train_accuracy', 'validation_loss',
+               'validation_accuracy'])
+
+
+def settings_key(result):
+    """Equal for two runs of one method with the same settings on the same data.
+
+    A model only tested again (rnn.py --test-only) is no run of its own to average over.
+    """
+    return json.dumps([*(result[key] for key in REQUIRED), bool(result.get('test_only'))],
+                      sort_keys=True)
+
+
+def mean_over_seeds(results):
+    """Joins runs that differ in their seed alone.
+
+    A seed run twice in one root counts once, with its last line. Figures of a joined run are
+    (mean, deviation); the deviation has n-1 beneath and is None for one run.
+    """
+    groups = {}
+    for result in results:
+        groups.setdefault(settings_key(result), {})[
+            result.get('root'), result.get('seed')] = result
+    joined = []
+    for group in groups.values():
+        runs = list(group.values())
+        one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs)}
+        for key in AVERAGED:
+            values = [run[key] for run in runs if is_number(run.get(key))]
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            one[key] = (statistics.fmean(values), deviation) if values else None
+        joined.append(one)
+    return joined
+
+
+def mean_over_splits(results):
+    """Joins runs that differ in their split (and seed): what papers on UCF-101 report.
+
+    Seeds are averaged within their split first, so that each split counts the same; the
+    deviation is that of the splits' means.
+    """
+    groups = {}
+    for one in mean_over_seeds(results):
+        key = settings_key({**one, 'split': 0, 'n': 0})
+        groups.setdefault(key, {})[one['split']] = one
+    joined = []
+    for group in groups.values():
+        runs = [group[split] for split in sorted(group)]
+        one = {**runs[-1], 'split': ','.join(map(str, sorted(group))),
+               'n': sum(run['n'] for run in runs), 'runs': sum(run['runs'] for run in runs),
+               'seed': ','.join(dict.fromkeys(seed for run in runs
+                                              for seed in run['seed'].split(',')))}
+        for key in AVERAGED:
+            values = [run[key][0] for run in runs if run.get(key)]
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            one[key] = (statistics.fmean(values), deviation) if values else None
+        joined.append(one)
+    return joined

@@ -1,0 +1,128 @@
+"""The runs that a root holds, as report.py shows them: predictions and logs, read."""
+import math
+from typing import NamedTuple
+
+import numpy
+
+from engine.errors import UserError
+from engine.files import read_json
+from engine.hdf5 import open_hdf5
+from engine.reporting.methods import Method, decide, first_few, read_clips
+from engine.reporting.resultsfile import is_number
+from engine.reporting.scoring import video_log_probability
+from engine.variants import TEST_SUFFIX, VARIANTS
+
+FRAMES = 'frames'                  # the run that frameBasedTrain.py makes
+POSITIONS = (10, 30, 60, 120)      # frames; in the table
+CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 60, 80, 120, 180, 250, 350, 500, 700, 1000)
+MOST_RUNS = 5                      # without --runs: six lines can be told apart in a chart
+
+
+class Run(NamedTuple):
+    """One method's predictions of the test clips (n of them)."""
+
+    name: str                  # 'frames', or the NAME of rnn.py --name NAME
+    method: Method   # its label a clip; method.name is what the page calls it
+    probability: dict          # clip name -> (C,) of the whole clip, as the file reads it out
+    lengths: dict              # clip name -> frames or steps
+    curve: dict                # k -> (share right, mean probability of the class named)
+    readout: str
+
+    @property
+    def title(self):
+        return self.method.name
+
+
+def read_run(name, path, lists, split):
+    """Reads a prediction file and reads out its first k frames for every k of CURVE.
+
+    A clip of fewer than k frames is read out whole, so that every point counts the same
+    clips. Points that fewer than a tenth of the clips reach are left out.
+    """
+    clips, missing, found, attrs = read_clips(path, lists, split)
+    readout = attrs.get('readout', 'mean')
+    lengths = {clip.name: len(found[clip.name]) for clip in clips}
+    # Where there is one row a clip, segments have been joined: no position is left in it.
+    reached = [k for k in sorted({*CURVE, *POSITIONS}) if max(lengths.values()) > 1
+               and sum(n >= k for n in lengths.values()) >= 0.1 * len(clips)]
+    hits, sureness = dict.fromkeys(reached, 0), dict.fromkeys(reached, 0.0)
+    said, probability = {}, {}
+    for clip in clips:
+        frames = found.pop(clip.name)
+        whole = video_log_probability(frames, readout)
+        said[clip.name] = decide(whole, clip.label)
+        probability[clip.name] = numpy.exp(whole)
+        for k in reached:
+            logs = video_log_probability(frames[:k], readout) if k < len(frames) else whole
+            hits[k] += decide(logs, clip.label) == clip.label
+            sureness[k] += float(numpy.exp(logs.max()))
+    method = Method(str(attrs.get('method', name)), path, clips, missing, said)
+    return Run(name, method, probability, lengths,
+               {k: (hits[k] / len(clips), sureness[k] / len(clips)) for k in reached}, readout)
+
+
+def training_folder(root, name):
+    return root / (VARIANTS[name].of('frameTraining') if name in VARIANTS else f'{name}.training')
+
+
+def predictions_path(root, name):
+    return root / (VARIANTS[name].test_predictions if name in VARIANTS else name + TEST_SUFFIX)
+
+
+def read_log(root, name):
+    """One dict an epoch of a run's training, with numbers only; [] where there is none.
+
+    Raises:
+        UserError: the log is not one that a training writes.
+    """
+    path = training_folder(root, name) / 'log'
+    epochs = read_json(path) or []
+    if not (isinstance(epochs, list) and all(isinstance(e, dict) for e in epochs)):
+        raise UserError(f'{path}: not the log of a training; train again with --restart')
+    return [{key: value for key, value in epoch.items()
+             if is_number(value) and math.isfinite(value)} for epoch in epochs]
+
+
+def line_of(results, path, split):
+    """The last line of results.jsonl that tells of a prediction file by video; {} if none."""
+    return next((result for result in reversed(results) if result['unit'] == 'video'
+                 and (result.get('predictions'), result['split']) == (path.name, split)), {})
+
+
+def sees_first_frames(settings):
+    """Whether step k of a prediction file is frame k of the clip, seen after those before."""
+    return (settings.get('inference', 'full') in ('full', 'first')
+            and not settings.get('reverse_too'))
+
+
+def find_runs(root, results, split, notes):
+    """Names of the runs in ROOT but the frames, lowest validation loss first."""
+    names = {path.name.removesuffix(TEST_SUFFIX) for path in root.glob('*' + TEST_SUFFIX)}
+    names |= {name for name, variant in VARIANTS.items()
+              if name != FRAMES and (root / variant.test_predictions).exists()}
+    names |= {path.parent.name.removesuffix('.training') for path in root.glob('*.training/log')}
+
+    def loss(name):
+        told = line_of(results, predictions_path(root, name), split).get('validation_loss')
+        if is_number(told) and math.isfinite(told):
+            return told
+        try:
+            return min((epoch['validation/main/loss'] for epoch in read_log(root, name)
+                        if 'validation/main/loss' in epoch), default=math.inf)
+        except UserError:
+            return math.inf  # named where the curves are drawn
+    order = sorted(names, key=lambda name: (loss(name), name))
+    if len(order) > MOST_RUNS:
+        notes.append(f'{len(order)} runs are here; shown in curves and matrices: the '
+                     f'{MOST_RUNS} of lowest validation loss. Others: --runs NAME ...; not '
+                     f'shown: {first_few(order[MOST_RUNS:], 20)}')
+    return order[:MOST_RUNS]
+
+
+def count_clips(path):
+    """Number of clips in a prediction file; None where it is not there."""
+    try:
+        with open_hdf5(path, '') as f:
+            return sum(not key.startswith('_') for key in f)
+    except UserError:
+        return None

@@ -1,0 +1,22 @@
+"""Line charts: round ticks, few or missing points."""
+import re
+
+import pytest
+
+from engine.reporting import charts
+from pageReader import Page
+
+
+@pytest.mark.parametrize('largest, expected', [
+    (1, [0, 0.25, 0.5, 0.75, 1]), (100, [0, 25, 50, 75, 100]), (2.6, [0, 1, 2, 3]),
+    (0.03, [0, 0.01, 0.02, 0.03]), (0, [0, 0.25, 0.5, 0.75, 1])])
+def test_ticks_are_round_and_reach(largest, expected):
+    assert charts.ticks(largest) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize('xs, ys', [([1], [2.0]), ([1, 2], [None, 0.0]), ([1, 2, 3], [1, 5, 2])])
+def test_chart_of_few_or_missing_points(xs, ys):
+    chart = charts.line_chart('loss', 'a chart', [('train', 0, xs, ys)], 'epoch', mark=1)
+    Page(chart)
+    places = [float(n) for n in re.findall(r'(?:cx|cy)="([-\d.]+)"', chart)]
+    assert places and all(0 <= n <= charts.WIDTH for n in places) and 'nan' not in chart
