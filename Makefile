@@ -44,6 +44,8 @@ STAGE = $(WHERE) --seed $(SEED)
 OUTDATED = @[ ! -e $@ ] || rm -rf $@
 # Stages end with 3 when all is done but for some clips, which they name.
 OR_NAMED = || [ $$? = 3 ]
+# Ends a recipe: settles the date of a file that a stage found already right, and never makes one.
+WRITTEN = @[ -s $@ ] || { echo "error: $@ was not written" >&2; exit 1; }; touch -c $@
 
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
@@ -63,23 +65,22 @@ $(DEMOS): export RNN_FLAGS ?= --no-reverse --steps 48 --window 48 --test-steps 0
 demo: stages
 
 # ---- the stages --------------------------------------------------------------
-# A stage also depends on its own script and networks, so an edited stage runs
-# again. `touch` settles the date of a file that a stage found already right.
+# A stage also depends on its own script and networks, so an edited stage runs again.
 # Stages that write no file of their own leave a mark in ROOT/done.
 
 $(DEMO)/ucfTrainTestlist/testlist01.txt: demo.py | $(READY)
 	$(RUN) demo.py clips --root $(DEMO) --seed $(SEED)
-	@touch $@
+	$(WRITTEN)
 
 $(DEMO)/VGG.model: $(DEMO)/ucfTrainTestlist/testlist01.txt demo.py VGGNet.py | $(READY)
 	$(RUN) demo.py pretrain --root $(DEMO) --seed $(SEED)
-	@touch $@
+	$(WRITTEN)
 
 $(ROOT)/VGG_1024.model: $(ROOT)/VGG.model $(ROOT)/ucfTrainTestlist/testlist01.txt \
 		frameBasedTrain.py VGGNet.py VGGNet_1024.py FusionNet.py | $(READY)
 	$(OUTDATED) $(ROOT)/frameTraining
 	$(RUN) frameBasedTrain.py $(STAGE) $(FRAME_FLAGS) $(OR_NAMED)
-	@touch $@
+	$(WRITTEN)
 
 $(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatures.sh \
 		generate_pbs.py VGGNet_1024.py | $(READY)
@@ -91,7 +92,7 @@ $(ROOT)/done/saveFeatures: $(ROOT)/VGG_1024.model saveFeatures_1024.py saveFeatu
 # Also writes test1024.hdf5, testPredictions1024.hdf5, validationPredictions1024.hdf5.
 $(ROOT)/train1024.hdf5: $(ROOT)/done/saveFeatures save_hdf5.py | $(READY)
 	$(RUN) save_hdf5.py $(WHERE) $(PACK_FLAGS) $(OR_NAMED)
-	@touch $@
+	$(WRITTEN)
 
 # Writes into train1024.hdf5, so its mark is what later stages depend on.
 $(ROOT)/done/normalizeData: $(ROOT)/train1024.hdf5 normalizeData.py | $(READY)
@@ -106,7 +107,7 @@ $(ROOT)/done/singleFrameAccuracy: $(ROOT)/done/normalizeData singleFrameAccuracy
 $(ROOT)/RNN.model: $(ROOT)/done/normalizeData rnn.py RNNNet.py PoolingNet.py | $(READY)
 	$(OUTDATED) $(ROOT)/RNN.training
 	$(RUN) rnn.py $(STAGE) $(RNN_FLAGS)
-	@touch $@
+	$(WRITTEN)
 
 $(ROOT)/done/confusion: $(ROOT)/RNN.model confusion.py | $(READY)
 	$(RUN) confusion.py $(WHERE)
@@ -153,12 +154,12 @@ ifneq ($(DATA),)
 # Cuts the official lists down to the classes that are there.
 $(TRIAL)/ucfTrainTestlist/testlist01.txt: makeSplit.py | $(READY)
 	$(RUN) makeSplit.py --root $(TRIAL) --clips $(DATA)/UCF-101 --lists $(DATA)/ucfTrainTestlist
-	@touch $@
+	$(WRITTEN)
 
 ifneq ($(suffix $(VGG)),.model)
 $(TRIAL)/VGG.model: $(VGG) convertWeights.py | $(READY)
 	$(RUN) convertWeights.py $(VGG) --root $(TRIAL) --seed $(SEED) $(VGG_FLAGS)
-	@touch $@
+	$(WRITTEN)
 else
 $(TRIAL)/VGG.model: $(VGG) | $(TRIAL)/ucfTrainTestlist/testlist01.txt
 	ln -sfn "$$(cd $(<D) && pwd)/$(<F)" $@

@@ -21,7 +21,6 @@ comes in, all made smaller by one factor (trained features through random ones a
 less). Narrower blocks after those in the source make a quick network for trials:
 --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +30,13 @@ import chainer.functions as F
 import numpy
 
 from engine import stage, variants
-from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet
+from VGGNet import CHANNELS, VGGNet
+from VGGNet_1024 import CONVOLUTIONS
 from engine.weights.download import download
 from engine.errors import UserError
 from engine.files import sha256
+from engine.weights.filling import adapt_input, fill
+from engine.weights.layernames import LINEARS, collect
 from engine.weights.modelfile import save_model
 from engine.video.preprocessing import MEAN, preprocessing
 from engine.weights.weightfiles import read_weights
@@ -74,15 +76,6 @@ INPUTS = {'torch': ('RGB', TORCHVISION_MEAN, TORCHVISION_DEVIATION),
           'bgr': ('BGR', BGR_MEAN, (1 / 255,) * 3),
           'rgb': ('RGB', BGR_MEAN[::-1], (1 / 255,) * 3)}
 
-CONVS = [f'conv{block}_{layer}' for block, depth in enumerate(LAYERS_IN_BLOCK, 1)
-         for layer in range(1, depth + 1)]
-LINEARS = ['fc6', 'fc7', 'fc8']
-OTHER_NAMES = {'fc1': 'fc6', 'fc2': 'fc7', 'predictions': 'fc8', 'classifier.0': 'fc6',
-               'classifier.3': 'fc7', 'classifier.6': 'fc8', 'pre_logits.fc1': 'fc6',
-               'pre_logits.fc2': 'fc7', 'head.fc': 'fc8'}
-# PyTorch's BatchNorm2d has it, and a state dict does not say it.
-EPSILON = 1e-5
-
 
 def get_parser():
     parser = stage.new_parser(__doc__)
@@ -117,7 +110,7 @@ def main():
         args.source = fetch(args)
     channels = numbers(args.channels)
     form, arrays = read_weights(args.source)
-    layers = collect(args.source, form, arrays)
+    layers = collect(args.source, arrays, CONVOLUTIONS)
     shape = {'channels': channels, 'hidden': args.hidden, 'input_size': args.input_size}
     if 'weight' in layers.get('fc8', {}):
         # a network for other classes than ImageNet's 1000 is as good
@@ -129,16 +122,17 @@ def main():
         raise UserError(f'--channels, --hidden, --input-size: {error}') from None
     missing = fill(model, args.source, form, layers, args.random_rest or args.pass_rest)
     source = args.input or ('torch' if form == 'torch' else 'bgr')
-    if CONVS[0] not in missing:
+    if CONVOLUTIONS[0] not in missing:
         adapt_input(model, *INPUTS[source])
     passing = pass_on(model, missing) if args.pass_rest else []
     missing = [name for name in missing if name not in passing]
     if missing or passing:
         pictures = smooth_pictures(model)
-        scale_random(model, [name for name in missing if name in CONVS], pictures)
+        scale_random(model, [name for name in missing if name in CONVOLUTIONS], pictures)
         scale_passing(model, passing, pictures)
         scale_random(model, [name for name in missing if name in LINEARS], pictures)
-    origin = f'{args.source.name}: {", ".join(name for name in CONVS + LINEARS if name in layers)}'
+    taken = [name for name in [*CONVOLUTIONS, *LINEARS] if name in layers]
+    origin = f'{args.source.name}: {", ".join(taken)}'
     if passing:
         origin += f'; handing on their input: {", ".join(passing)}'
     if missing:
@@ -164,7 +158,7 @@ def smooth_pictures(model):
 def pass_on(model, names):
     """Makes the square convolutions among `names` hand on what comes in; returns their names."""
     square = [name for name in names
-              if name in CONVS and model[name].W.shape[0] == model[name].W.shape[1]]
+              if name in CONVOLUTIONS and model[name].W.shape[0] == model[name].W.shape[1]]
     for name in square:
         weight = model[name].W.array
         weight[...] = 0
@@ -194,14 +188,14 @@ def scale_random(model, names, pictures):
     """
     with chainer.no_backprop_mode(), chainer.using_config('train', False):
         h = pictures
-        for name in CONVS + LINEARS:
+        for name in [*CONVOLUTIONS, *LINEARS]:
             out = model[name](h)
             if name in names:
                 scale = float(out.array.std()) or 1.0
                 model[name].W.array /= scale
                 out /= scale  # the bias is still 0
             h = F.relu(out)
-            if name in CONVS and VGGNet.pooled_after(name):
+            if name in CONVOLUTIONS and VGGNet.pooled_after(name):
                 h = F.max_pooling_2d(h, 2, stride=2)
 
 
@@ -224,161 +218,6 @@ def fetch(args):
     path = args.root / url.rsplit('/', 1)[1]
     print(f'{path} from {url}', flush=True)
     return download(url, path, digest)
-
-
-# ------------------------------------------------------------------------- names
-
-def layer_of(name, normalised):
-    """The layer that an array's name speaks of, and whether of its batch normalisation.
-
-    Args:
-        normalised (bool): whether the source has batch normalisation, which moves the
-            numbers in torchvision's names.
-
-    Returns:
-        ('conv3_2', False), or None.
-    """
-    if found := re.match(r'features\.(\d+)\.', name):
-        place, apart = int(found[1]), 3 if normalised else 2
-        at = 0
-        for conv in CONVS:
-            if place in (at, at + 1) and (normalised or place == at):
-                return conv, place > at
-            at += apart + VGGNet.pooled_after(conv)
-        return None
-    if found := re.match(r'(conv|norm|linear)\.(\d+)\.', name):
-        return nth(LINEARS if found[1] == 'linear' else CONVS, found[2], found[1] == 'norm')
-    # Keras puts a layer's group into another; the innermost name that says something counts
-    for part in reversed(re.sub(r'\.(weight|bias)$', '', name).split('/')):
-        part = re.sub(r'(__kernel|__bias|_[Wb](_\d+:0)?)$', '', part)
-        if found := re.fullmatch(r'(?:conv|block)(\d)_(?:conv)?(\d)', part):
-            conv = f'conv{found[1]}_{found[2]}'
-            return (conv, False) if conv in CONVS else None
-        if found := re.fullmatch(r'(conv2d|dense)(?:_(\d+))?', part):
-            return nth(CONVS if found[1] == 'conv2d' else LINEARS, found[2] or 0, False)
-        if part in LINEARS or part in OTHER_NAMES:
-            return OTHER_NAMES.get(part, part), False
-    return None
-
-
-def nth(names, number, normalisation):
-    return (names[int(number)], normalisation) if int(number) < len(names) else None
-
-
-def collect(path, form, arrays):
-    """Sorts a file's arrays by layer.
-
-    Returns:
-        dict: layer -> {'weight', 'bias', and of batch normalisation 'norm_weight',
-        'norm_bias', 'norm_running_mean', 'norm_running_var', 'norm_epsilon'}.
-
-    Raises:
-        UserError: an array belongs to no layer of VGG-16.
-    """
-    layers, unknown = {}, []
-    normalised = any(name.endswith('running_mean') for name in arrays)
-    for name, array in arrays.items():
-        if not array.ndim and not name.endswith('epsilon'):
-            continue  # counters of batches and steps
-        found = layer_of(name, normalised)
-        if found is None:
-            unknown.append(name)
-            continue
-        layer, of_normalisation = found
-        kind = 'weight' if array.ndim > 1 else 'bias'
-        if of_normalisation:
-            kind = 'norm_' + name.rsplit('.', 1)[1]
-        if kind in layers.setdefault(layer, {}):
-            raise UserError(f'{path}: has two arrays for the {kind} of {layer}, one is {name}')
-        layers[layer][kind] = array
-    if not layers:
-        raise UserError(f'{path}: holds no layer of VGG-16; its arrays are '
-                        f'{listed(sorted(arrays), 6) or "none"}')
-    if unknown:
-        raise UserError(f'{path}: not VGG-16: {listed(unknown, 4)} have no place in it '
-                        '(VGG-19, or another top?)')
-    return layers
-
-
-def listed(names, most):
-    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
-
-
-# ----------------------------------------------------------------------- weights
-
-def fill(model, path, form, layers, random_rest):
-    """Puts the weights of every layer into the model; returns the layers left random.
-
-    Raises:
-        UserError: naming the layers that are missing, or the one of another shape.
-    """
-    missing = [name for name in CONVS + LINEARS if name not in layers]
-    if missing and not random_rest:
-        raise UserError(f'{path}: lacks {", ".join(missing)}; --random-rest starts them at random')
-    for name, parts in layers.items():
-        link = model[name]
-        if 'weight' not in parts or not {'bias', 'norm_bias'} & set(parts):
-            raise UserError(f'{path}: {name} has no {"bias" if "weight" in parts else "weight"}; '
-                            'fetch it again')
-        weight = parts['weight']
-        if form == 'keras':
-            weight = weight.transpose(3, 2, 0, 1) if weight.ndim == 4 else weight.T
-        if name in LINEARS:
-            # some write a fully connected layer as a convolution over all of its input
-            weight = weight.reshape(len(weight), -1)
-        bias = parts.get('bias', numpy.zeros(len(weight)))
-        check(path, name, 'weight', weight, link.W.shape)
-        check(path, name, 'bias', bias, link.b.shape)
-        if name == 'fc6' and form == 'keras' and parts['weight'].ndim == 2:
-            # Keras runs through pool5 by row, column, channel; Chainer by channel first.
-            channels, side = model.shape['channels'][-1], model.shape['input_size'] // 32
-            weight = weight.reshape(-1, side, side, channels).transpose(0, 3, 1, 2)
-            weight = weight.reshape(link.W.shape)
-        if any(kind.startswith('norm_') for kind in parts):
-            weight, bias = without_normalisation(path, name, weight, bias, parts)
-        link.W.array[...], link.b.array[...] = weight, bias
-        if not (numpy.isfinite(link.W.array).all() and numpy.isfinite(link.b.array).all()):
-            raise UserError(f'{path}: {name} holds numbers that are not finite')
-    return missing
-
-
-def check(path, layer, kind, array, expected):
-    if array.shape != expected:
-        raise UserError(f'{path}: the {kind} of {layer} is {array.shape}, expected {expected}; '
-                        'other --channels, --hidden or --input-size?')
-
-
-def without_normalisation(path, name, weight, bias, parts):
-    """Weight and bias of a convolution that does its batch normalisation too (at test time).
-
-    It comes behind the convolution, so the padded border is the same.
-    """
-    kinds = ('norm_weight', 'norm_bias', 'norm_running_mean', 'norm_running_var')
-    lacking = [kind for kind in kinds if kind not in parts]
-    if lacking:
-        raise UserError(f'{path}: {name} lacks {", ".join(lacking)}')
-    gamma, beta, mean, variance = (parts[kind].astype('f8') for kind in kinds)
-    for kind in kinds:
-        check(path, name, kind, parts[kind], bias.shape)
-    if (variance < 0).any():
-        raise UserError(f'{path}: {name} has a variance below zero')
-    scale = gamma / numpy.sqrt(variance + float(parts.get('norm_epsilon', EPSILON)))
-    return weight * scale[:, None, None, None], (bias - mean) * scale + beta
-
-
-def adapt_input(model, order, mean, deviation):
-    """Makes conv1_1 take BGR, 0-255, less a mean, in place of what the source takes.
-
-    (x / 255 - m) / s = (x - 255 m) / (255 s): the factor goes into the weights. The mean
-    goes to model.mean, as a zero beyond the border must stay the mean colour.
-
-    Args:
-        order: 'RGB' or 'BGR'; mean and deviation are in this order, for x from 0 to 1.
-    """
-    weight = model.conv1_1.W.array / (255 * numpy.array(deviation)[:, None, None])
-    step = -1 if order == 'RGB' else 1
-    model.conv1_1.W.array[...] = weight[:, ::step]
-    model.mean = tuple(255 * value for value in mean[::step])
 
 
 if __name__ == '__main__':

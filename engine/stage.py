@@ -1,5 +1,7 @@
 """Running a stage: its flags, its device, its exit code, and what it says of itself."""
 import argparse
+import contextlib
+import io
 import os
 import platform
 import shlex
@@ -100,27 +102,93 @@ def get_device(name):
 
 
 def run(main):
-    """Runs a stage: a UserError becomes one line and exit code 1, Ctrl-C exit code 130.
+    """Runs a stage and ends the program with its exit code.
 
-    `main` returns the exit code: None or 0 done, 3 done but for the failures it named.
-    SIGTERM ends it with code 143, after temporary files are removed, unless `main`
-    handles that signal in its own way.
+    `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError becomes
+    one line and 1, Ctrl-C 130. SIGTERM ends it with 143, after temporary files are removed,
+    unless `main` handles that signal in its own way. Where standard output fails, what the
+    stage had to say is lost, so it never ends with 0: with 141, as by SIGPIPE, if its reader
+    (head, less) has gone, else with 1.
     """
+    _open_output()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    sys.exit(_code_of(main))
+
+
+class _Output(io.FileIO):
+    """Standard output that remembers why it took no more, whichever thread wrote into it."""
+
+    failure = None
+
+    def write(self, data):
+        try:
+            return super().write(data)
+        except OSError as error:
+            _Output.failure = error
+            raise
+
+
+def _open_output():
+    """Lets standard output and errors take every character; the former is an _Output then."""
+    for number, name in enumerate(('stdin', 'stdout', 'stderr')):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file opened would get its number, and what is printed
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, open(number, 'w' if number else 'r', closefd=False))
+    if sys.stderr is sys.__stderr__:
+        sys.stderr.reconfigure(errors='backslashreplace')
+    if sys.stdout is sys.__stdout__:
+        old, output = sys.stdout, _Output(1, 'w', closefd=False)
+        old.flush()
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(output) if isinstance(old.buffer, io.BufferedWriter) else output,
+            old.encoding, 'backslashreplace', line_buffering=old.line_buffering,
+            write_through=old.write_through)
+
+
+def _code_of(main):
+    """Calls main(); returns its exit code, after a last word where it did not do all."""
+    code = said = None
     try:
-        sys.exit(main())
-    except UserError as error:
-        if 'engine.learning.workers' in sys.modules:
-            sys.modules['engine.learning.workers'].abort(f'error: {error}')
-        sys.exit(f'error: {error}')
+        code = main()
+    except SystemExit as leaving:  # --help, wrong flags, SIGTERM
+        code = leaving.code
     except KeyboardInterrupt:
-        print('stopped by hand; what is finished is kept, and the same command'
-              + ' without --restart' * ('--restart' in sys.argv) + ' goes on from there',
-              file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (head, less) has gone; nothing is wrong.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code, said = 130, ('stopped by hand; what is finished is kept, and the same command'
+                           + ' without --restart' * ('--restart' in sys.argv)
+                           + ' goes on from there')
+    except (OSError, UserError) as error:
+        # What writes files may have taken a print's failure in between for its own.
+        lost = _Output.failure is not None and _Output.failure in (error, error.__cause__)
+        if lost:
+            code, said = _loss()
+        elif isinstance(error, UserError):
+            code, said = 1, f'error: {error}'
+        else:
+            raise
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    if _Output.failure:
+        if code in (None, 0, 3):
+            code, said = _loss()
+        # Python's own flush at the end must not meet it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if said:
+        if code != 130 and 'engine.learning.workers' in sys.modules:
+            sys.modules['engine.learning.workers'].abort(said)
+        with contextlib.suppress(OSError):
+            print(said, file=sys.stderr, flush=True)
+    return code
+
+
+def _loss():
+    """(exit code, last word) of a stage whose standard output failed."""
+    if isinstance(_Output.failure, BrokenPipeError):
+        return 128 + signal.SIGPIPE, ('stopped, as nobody reads the output any more; the same '
+                                      'command goes on')
+    return 1, (f'error: standard output cannot be written: {_Output.failure.strerror}; the same '
+               'command goes on')
 
 
 def check_root(root):

@@ -3,6 +3,7 @@
 A stage that works in parts (saveFeatures_1024.py, opticalFlow.py) tells generate_pbs.py what
 there is to do by `work_of(args)`, which gives a Work.
 """
+import contextlib
 import os
 import signal
 import threading
@@ -250,5 +251,6 @@ class Stop:
         Work that still goes on is not waited for, nor is anything asked of a file
         system that may hang.
         """
-        print(f'stopped ({self._why[0]}); the same command goes on', flush=True)
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            print(f'stopped ({self._why[0]}); the same command goes on', flush=True)
         os._exit(4)

@@ -20,7 +20,8 @@ from chainer.training import extensions
 from engine.drawing import plots
 from engine.errors import UserError
 from engine.files import replacing, write_text
-from engine.weights.modelfile import DAMAGE, save_model
+from engine.weights.limits import DAMAGE
+from engine.weights.modelfile import save_model
 from engine.learning.workers import Workers
 
 SNAPSHOT = 'snapshot.npz'

@@ -1,5 +1,5 @@
-"""What a file says of its making (a model's card, the attributes of an HDF5 file), held against what
-is asked for: classes, split, variant.
+"""What a file says of its making (a model's card, the attributes of an HDF5 file), held against
+what is asked for: classes, split, variant.
 """
 import json
 from pathlib import Path

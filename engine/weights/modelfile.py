@@ -5,10 +5,6 @@ text. chainer.serializers.load_npz reads the weights as from any other file.
 """
 import hashlib
 import json
-import struct
-import tokenize
-import zipfile
-import zlib
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -17,11 +13,9 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import replacing
+from engine.weights.limits import DAMAGE, reason_of
 
 CARD = 'card'
-# What h5py, zipfile and NumPy raise on a file that is cut off or has bytes changed.
-DAMAGE = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, MemoryError,
-          SyntaxError, tokenize.TokenError, struct.error, zlib.error, zipfile.BadZipFile)
 
 
 def save_model(path, chain, card, form=None):
@@ -147,8 +141,7 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
 
 
 def _damaged(path, error, made_by):
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
-    return UserError(f'{path}: damaged model file ({reason}); make it again: {made_by}')
+    return UserError(f'{path}: damaged model file ({reason_of(error)}); make it again: {made_by}')
 
 
 def load_network(network, path, made_by='the stage that writes it'):

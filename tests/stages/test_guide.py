@@ -63,7 +63,7 @@ def workplace(tmp_path_factory):
 def execute(line, folder):
     words = shlex.split(line)
     if words[:2] == ['python', 'convertWeights.py']:
-        # The download itself: tests/test_convertWeights.py, from a server of its own.
+        # The download itself: tests/stages/test_convertWeights.py, from a server of its own.
         numpy.random.seed(0)
         vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
         save_model(folder / words[words.index('--root') + 1] / variants.VGG_MODEL, vgg,

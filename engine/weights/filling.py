@@ -1,0 +1,83 @@
+"""Puts the layers of another framework's file into a network."""
+import numpy
+
+from engine.errors import UserError
+from engine.weights.layernames import LINEARS
+
+# PyTorch's BatchNorm2d has it, and a state dict does not say it.
+EPSILON = 1e-5
+
+
+def fill(model, path, form, layers, random_rest):
+    """Puts the weights of every layer into the model; returns the layers left random.
+
+    Raises:
+        UserError: naming the layers that are missing, or the one of another shape.
+    """
+    missing = [name for name in [*model.conv_names, *LINEARS] if name not in layers]
+    if missing and not random_rest:
+        raise UserError(f'{path}: lacks {", ".join(missing)}; --random-rest starts them at random')
+    for name, parts in layers.items():
+        link = model[name]
+        if 'weight' not in parts or not {'bias', 'norm_bias'} & set(parts):
+            raise UserError(f'{path}: {name} has no {"bias" if "weight" in parts else "weight"}; '
+                            'fetch it again')
+        weight = parts['weight']
+        if form == 'keras':
+            weight = weight.transpose(3, 2, 0, 1) if weight.ndim == 4 else weight.T
+        if name in LINEARS:
+            # some write a fully connected layer as a convolution over all of its input
+            weight = weight.reshape(len(weight), -1)
+        bias = parts.get('bias', numpy.zeros(len(weight)))
+        check(path, name, 'weight', weight, link.W.shape)
+        check(path, name, 'bias', bias, link.b.shape)
+        if name == 'fc6' and form == 'keras' and parts['weight'].ndim == 2:
+            # Keras runs through pool5 by row, column, channel; Chainer by channel first.
+            channels, side = model.shape['channels'][-1], model.shape['input_size'] // 32
+            weight = weight.reshape(-1, side, side, channels).transpose(0, 3, 1, 2)
+            weight = weight.reshape(link.W.shape)
+        if any(kind.startswith('norm_') for kind in parts):
+            weight, bias = without_normalisation(path, name, weight, bias, parts)
+        link.W.array[...], link.b.array[...] = weight, bias
+        if not (numpy.isfinite(link.W.array).all() and numpy.isfinite(link.b.array).all()):
+            raise UserError(f'{path}: {name} holds numbers that are not finite')
+    return missing
+
+
+def check(path, layer, kind, array, expected):
+    if array.shape != expected:
+        raise UserError(f'{path}: the {kind} of {layer} is {array.shape}, expected {expected}; '
+                        'other --channels, --hidden or --input-size?')
+
+
+def without_normalisation(path, name, weight, bias, parts):
+    """Weight and bias of a convolution that does its batch normalisation too (at test time).
+
+    It comes behind the convolution, so the padded border is the same.
+    """
+    kinds = ('norm_weight', 'norm_bias', 'norm_running_mean', 'norm_running_var')
+    lacking = [kind for kind in kinds if kind not in parts]
+    if lacking:
+        raise UserError(f'{path}: {name} lacks {", ".join(lacking)}')
+    gamma, beta, mean, variance = (parts[kind].astype('f8') for kind in kinds)
+    for kind in kinds:
+        check(path, name, kind, parts[kind], bias.shape)
+    if (variance < 0).any():
+        raise UserError(f'{path}: {name} has a variance below zero')
+    scale = gamma / numpy.sqrt(variance + float(parts.get('norm_epsilon', EPSILON)))
+    return weight * scale[:, None, None, None], (bias - mean) * scale + beta
+
+
+def adapt_input(model, order, mean, deviation):
+    """Makes conv1_1 take BGR, 0-255, less a mean, in place of what the source takes.
+
+    (x / 255 - m) / s = (x - 255 m) / (255 s): the factor goes into the weights. The mean
+    goes to model.mean, as a zero beyond the border must stay the mean colour.
+
+    Args:
+        order: 'RGB' or 'BGR'; mean and deviation are in this order, for x from 0 to 1.
+    """
+    weight = model.conv1_1.W.array / (255 * numpy.array(deviation)[:, None, None])
+    step = -1 if order == 'RGB' else 1
+    model.conv1_1.W.array[...] = weight[:, ::step]
+    model.mean = tuple(255 * value for value in mean[::step])

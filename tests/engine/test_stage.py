@@ -1,0 +1,116 @@
+"""engine.stage.run: what a stage ends with when its output, or what it prints, is odd."""
+import os
+import subprocess
+import sys
+
+import pytest
+
+from smallSet import REPOSITORY, run_stage
+
+# A stage that prints, then works; what it does is told by its flag.
+STAGE = '''
+import argparse, sys, threading
+from engine import stage
+from engine.errors import UserError
+from engine.files import replacing
+
+def main():
+    parser = argparse.ArgumentParser(description='words ' * 20000)
+    parser.add_argument('how')
+    how = parser.parse_args().how
+    if how == 'at the end':
+        print('result')
+    elif how == 'while it works':
+        for step in range(100000):
+            print('step', step, flush=True)
+    elif how == 'in a thread':
+        thread = threading.Thread(target=lambda: [print('x' * 100000) for _ in range(9)])
+        thread.start()
+        thread.join()
+    elif how == 'while a file is open':
+        with replacing(sys.argv[0] + 'made'):
+            for step in range(100000):
+                print('step', step, flush=True)
+    elif how == 'but for some clips':
+        print('1 clip failed', flush=True)
+        return 3
+    elif how == 'and an error':
+        raise UserError('clips: not there')
+stage.run(main)
+'''
+NOWHERE = {'closed': 141, '/dev/full': 1}
+
+
+def run_into(where, *command, **options):
+    """Runs a command with its output into a pipe that nobody reads, or into a file."""
+    if where == 'closed':
+        reading, output = os.pipe()
+        os.close(reading)
+    else:
+        output = os.open(where, os.O_WRONLY)
+    try:
+        return subprocess.run([sys.executable, *map(str, command)], cwd=REPOSITORY, stdout=output,
+                              stderr=subprocess.PIPE, text=True, timeout=60, **options)
+    finally:
+        os.close(output)
+
+
+@pytest.mark.parametrize('where', NOWHERE)
+@pytest.mark.parametrize('how', ['at the end', 'while it works', 'in a thread', '--help',
+                                 'while a file is open', 'but for some clips'])
+def test_output_that_fails_never_ends_a_stage_with_0(where, how):
+    done = run_into(where, '-c', STAGE, how)
+    assert done.returncode == NOWHERE[where]
+    if how != 'in a thread':  # Python's own words about it
+        assert done.stderr.count('\n') == 1 and 'the same command goes on' in done.stderr
+
+
+def test_a_stages_own_error_comes_before_that_of_its_output():
+    done = run_into('/dev/full', '-c', STAGE, 'and an error')
+    assert (done.returncode, done.stderr) == (1, 'error: clips: not there\n')
+
+
+@pytest.mark.parametrize('flags', [(), ('-u',)])
+def test_closed_streams_are_no_reason_to_fail(flags):
+    code = STAGE.replace("print('result')", "open('/dev/null').read(); print('result', "
+                         "sys.stdout.isatty()); print('said', file=sys.stderr)")
+    done = subprocess.run(['sh', '-c', '"$@" <&- >&- 2>&-', 'sh', sys.executable, *flags, '-c', code,
+                           'at the end'], cwd=REPOSITORY, timeout=60)
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize('environment', [
+    {'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'latin-1'}, {'PYTHONIOENCODING': 'utf-8'},
+    {'LC_ALL': 'POSIX', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}])
+def test_every_character_can_be_printed(environment):
+    code = STAGE.replace("'clips: not there'", r"'clips \u4e2d \xe9 \udce9'").replace(
+        "if how == 'at the end':", r"print('\u4e2d \xe9 \udce9')" '\n    if 0:')
+    done = subprocess.run([sys.executable, '-c', code, 'and an error'], cwd=REPOSITORY,
+                          env={**os.environ, **environment}, capture_output=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stdout.startswith(rb'\u4e2d') or done.stdout.startswith('\u4e2d'.encode())
+    assert done.stderr.startswith(b'error: clips ') and done.stderr.count(b'\n') == 1
+
+
+def test_a_training_whose_reader_has_gone_has_made_no_model(undisturbed, tmp_path):
+    for name in ('train1024.hdf5', 'test1024.hdf5', 'ucfTrainTestlist'):
+        (tmp_path / name).symlink_to(undisturbed / name)
+    done = run_into('closed', REPOSITORY / 'rnn.py', '--tiny', '--root', tmp_path)
+    assert done.returncode == 141 and 'the same command goes on' in done.stderr
+    assert not (tmp_path / 'RNN.model').exists()
+    assert run_stage('rnn.py', '--tiny', '--root', tmp_path).returncode == 0
+
+
+@pytest.mark.parametrize('writes', ['', ': >'])
+def test_make_marks_nothing_as_done_that_is_not_there(writes, tmp_path):
+    """A stage that claims success without its file, or with an empty one, ends make."""
+    python, root = tmp_path / 'venv/bin/python', tmp_path / 'demo'
+    python.parent.mkdir(parents=True)
+    made = f'{writes} {root}/ucfTrainTestlist/testlist01.txt' if writes else ':'
+    python.write_text(f'#!/bin/sh\nmkdir -p {root}/ucfTrainTestlist\n{made}\n')
+    python.chmod(0o755)
+    (tmp_path / 'venv/ready').write_text('')
+    done = subprocess.run(['make', 'demo', f'VENV={tmp_path}/venv', f'DEMO={root}'],
+                          cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
+    assert done.returncode and 'testlist01.txt was not written' in done.stderr
+    assert not (root / 'VGG.model').exists()
