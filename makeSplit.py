@@ -3,11 +3,14 @@
     python makeSplit.py --root own --clips VIDEOS                      # own videos
     python makeSplit.py --root own --clips VIDEOS --group '(person\\d+)'
     python makeSplit.py --root own --clips VIDEOS --groups people.csv --splits 3
+    python makeSplit.py --root own --clips VIDEOS --test-folder test   # VIDEOS/train/CLASS ...
+    python makeSplit.py --root own --clips FRAMES --pictures 25        # CLASS/clip/0001.jpg ...
     python makeSplit.py --root hmdb --clips hmdb51 --lists testTrainMulti_7030_splits
     python makeSplit.py --root trial --clips UCF-101 --lists ucfTrainTestlist
 
 Needs   a folder of class folders of videos, any container, codec and size that ffmpeg reads
-Writes  ROOT/UCF-101           links to the videos, which stay where they are
+Writes  ROOT/UCF-101           links to the videos, which stay where they are (copies where the
+                               file system has no links)
         ROOT/ucfTrainTestlist  classInd.txt, trainlist01.txt, testlist01.txt ..., groups.txt
 
 Own videos are divided by group: all that shows one person, or was cut out of one film, goes
@@ -21,18 +24,19 @@ anew from 1; who trains and who is tested stays as they say.
 import argparse
 import os
 import re
-import shutil
+import shlex
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import checkData
 import helperFunctions as hf
-from engine import stage, variants
+from engine import arguments, stage, variants
 from engine.errors import UserError
-from engine.files import files_under, write_text
-from engine.video.ownvideos import (choose_test_groups, films, find_videos, groups_of_names,
-                              groups_of_table)
+from engine.files import write_text
+from engine.video.groups import choose_test_groups, films, groups_of_names, groups_of_table
+from engine.video.ownvideos import find_videos, in_order, sides_above
+from engine.video.clipsfolder import check_unused, place_clips
 
 HMDB_LIST = r'(.+)_test_split([123])\.txt'
 
@@ -50,13 +54,22 @@ def get_parser():
                        help='table of two columns, clip and group, .csv or tabs; a clip is named '
                             'as it stands below --clips, or by its file name alone')
     group.add_argument('--group', type=pattern, metavar='REGEX',
-                       help="what is a clip's group in its path below --clips: a pattern with one "
-                            "pair of parentheses; '(.+)' makes each clip its own group")
+                       help="what is a clip's group in its path below the folder of its class: a "
+                            "pattern with one pair of parentheses; '(.+)' makes each clip its own "
+                            'group (docs/own-videos.md has more)')
     group.add_argument('--test-share', type=float, metavar='SHARE',
                        help='about how much of each class is tested (default: 0.3)')
     group.add_argument('--splits', type=int, choices=(1, 2, 3),
                        help='how many, tested on different groups as far as there are enough '
                             '(default: 1)')
+    group.add_argument('--test-folder', metavar='NAME',
+                       help='the class folders stand below the sides of a split, as in '
+                            'train/CLASS and test/CLASS: what is below this one is tested, the '
+                            'rest trains')
+    group = parser.add_argument_group('folders of pictures')
+    group.add_argument('--pictures', type=arguments.whole(1), metavar='RATE',
+                       help='take each folder of pictures in a class folder as a clip of so many '
+                            'pictures a second; it is written to ROOT as a video, without loss')
     parser.set_defaults(split=None)
     return parser
 
@@ -75,13 +88,25 @@ def pattern(text):
 # ---------------------------------------------------------------------- new lists
 
 def refuse_copies(videos, groups):
-    """UserError if the same bytes stand in two groups or classes."""
+    """UserError if the same bytes stand in two groups or classes; all of them are named."""
     place = {video.path: (video.class_name, group) for video, group in zip(videos, groups)}
-    for same in checkData.duplicates([video.path for video in videos], workers=2):
-        other = next((path for path in same if place[path] != place[same[0]]), None)
-        if other:
-            raise UserError(f'{same[0]} and {other} hold the same bytes, but are of two groups or '
-                            'classes; remove one, or give both one group')
+    files = [video.path for video in videos if not video.path.is_dir()]
+    apart = [same for same in checkData.duplicates(files, workers=2)
+             if len({place[path] for path in same}) > 1]
+    if not apart:
+        return
+    for same in apart:
+        print('same bytes: ' + '\n          = '.join(
+            f'{path} ({place[path][0]}, group {place[path][1]})' for path in same))
+    raise UserError(f'{len(apart)} videos stand in two groups or classes, named above; '
+                    f'{apart[0][0]} and {apart[0][1]} hold the same bytes: remove all but one of '
+                    'each, or give them one group')
+
+
+def groups_of(args, videos):
+    """The group of each video, by --groups, --group or what names tell."""
+    return (groups_of_table(args.groups, videos) if args.groups
+            else groups_of_names(videos, args.group))
 
 
 def new_lists(args, videos):
@@ -89,35 +114,58 @@ def new_lists(args, videos):
     share = 0.3 if args.test_share is None else args.test_share
     if not 0 < share < 1:
         raise UserError(f'--test-share {share}: expected a number between 0 and 1')
-    groups = (groups_of_table(args.groups, videos) if args.groups
-              else groups_of_names(videos, args.group))
+    groups = groups_of(args, videos)
     refuse_copies(videos, groups)
     members = defaultdict(Counter)
     for video, group in zip(videos, groups):
         members[group][video.class_name] += 1
     tested = choose_test_groups(members, share, args.splits or 1, args.seed)
-    print(f'{"class":<24} {"clips":>6} {"groups":>6}   tested in split '
-          + ', '.join(str(n) for n in range(1, len(tested) + 1)))
-    classes, n_groups = sorted({video.class_name for video in videos}), {}
-    for name in classes:
-        of_class = [group for video, group in zip(videos, groups) if video.class_name == name]
-        counts = [sum(group in test for group in of_class) for test in tested]
-        n_groups[name] = len(set(of_class))
-        print(f'{name[:24]:<24} {len(of_class):>6} {n_groups[name]:>6}   ' + ', '.join(
-            f'{count} ({count / len(of_class):.0%})' for count in counts))
+    show(videos, groups, [[group in test for group in groups] for test in tested])
     again = sum(len(test & set().union(*tested[:i])) for i, test in enumerate(tested))
     if again:
         print(f'{again} groups are tested in more than one split: there are too few')
-    few = [name for name in classes if n_groups[name] < 3]
-    if few:
-        print(f'{", ".join(few)}: of 2 groups one is tested, so none is left to validate on')
     return list_files(videos, groups, {
         split: [group in test for group in groups] for split, test in enumerate(tested, 1)})
 
 
+def show(videos, groups, tested):
+    """Prints clips and groups of each class; `tested`: for each split, whether a video is."""
+    print(f'{"class":<24} {"clips":>6} {"groups":>6}   tested in split '
+          + ', '.join(str(n) for n in range(1, len(tested) + 1)))
+    few = []
+    for name in in_order({video.class_name for video in videos}):
+        mine = [i for i, video in enumerate(videos) if video.class_name == name]
+        counts = [sum(test[i] for i in mine) for test in tested]
+        n_groups = len({groups[i] for i in mine})
+        few += [name] * (n_groups < 3)
+        print(f'{name[:24]:<24} {len(mine):>6} {n_groups:>6}   ' + ', '.join(
+            f'{count} ({count / len(mine):.0%})' for count in counts))
+    if few:
+        print(f'{", ".join(few)}: of 2 groups one is tested, so none is left to validate on')
+
+
+def lists_of_sides(args, videos):
+    """{file name: lines} of the split that the folders above the classes are."""
+    tested = [video.side() == args.test_folder for video in videos]
+    for name in in_order({video.class_name for video in videos}):
+        sides = {test for video, test in zip(videos, tested) if video.class_name == name}
+        if sides != {True, False}:
+            raise UserError(f'{args.clips}: class {name} has clips '
+                            f'{"only" if True in sides else "none"} below {args.test_folder}; it '
+                            'takes some to train and some to test')
+    groups = groups_of(args, videos)
+    show(videos, groups, [tested])
+    both = ({group for group, test in zip(groups, tested) if test}
+            & {group for group, test in zip(groups, tested) if not test})
+    if both:
+        print(f'WARNING: {len(both)} groups are on both sides, {min(both)} first;\ntaken as they '
+              'are, since the folders say so, but the accuracy will be too good to be true')
+    return list_files(videos, groups, {1: tested}, may_leak=bool(both))
+
+
 def list_files(videos, groups, tested, may_leak=False):
     """{file name: lines}; `tested` is {split: for each video True, False, or None: unused}."""
-    classes = sorted({video.class_name for video in videos})
+    classes = in_order({video.class_name for video in videos})
     files = {'classInd.txt': [f'{i} {name}' for i, name in enumerate(classes, 1)],
              variants.GROUPS: [variants.MAY_LEAK] * may_leak + [
                  f'{video.line()}\t{group}' for video, group in zip(videos, groups)]}
@@ -139,7 +187,7 @@ def read_hmdb(folder, videos):
         {split: {video: True to test, False to train}}; a clip marked 0 is in neither.
     """
     known = {(video.class_name, video.path.name): video for video in videos}
-    classes = sorted({video.class_name for video in videos})
+    classes = in_order({video.class_name for video in videos})
     sides, missing, listed = defaultdict(dict), [], defaultdict(set)
     for path in sorted(folder.glob('*.txt')):
         found = re.fullmatch(HMDB_LIST, path.name)
@@ -190,35 +238,23 @@ def hmdb_lists(folder, videos):
 
 # ------------------------------------------------------------------------ writing
 
-def write_root(root, videos, files):
-    """Writes the lists and the links to the videos; refuses a root of other clips or lists."""
-    lists, links = root / variants.LISTS, root / variants.CLIPS
+def write_root(args, videos, files):
+    """Writes the lists and places the videos; refuses a root whose models know other lists."""
+    lists = args.root / variants.LISTS
     texts = {name: ''.join(line + '\r\n' for line in lines) for name, lines in files.items()}
     there = {path.name: path.read_bytes().decode(errors='replace')
              for path in lists.glob('*.txt')} if lists.is_dir() else {}
-    if any(text != texts.get(name) for name, text in there.items()):
-        raise UserError(f'{lists}: holds other lists, and models made with them have seen what '
-                        'these would test; choose another --root, or remove that folder and what '
-                        'was made with it')
-    wanted = {video.line(): str(video.path.resolve()) for video in videos}
-    if os.path.lexists(links):
-        if links.is_symlink() or any(not p.is_symlink() for p in files_under(links)):
-            raise UserError(f'{links}: already there and not made of links to --clips; choose '
-                            'another --root')
-    if not os.path.lexists(links) or wanted != {
-            p.relative_to(links).as_posix(): os.readlink(p) for p in files_under(links)}:
-        part = root / f'.{variants.CLIPS}.part'
-        shutil.rmtree(part, ignore_errors=True)
-        for line, target in wanted.items():
-            (part / line).parent.mkdir(parents=True, exist_ok=True)
-            (part / line).symlink_to(target)
-        if os.path.lexists(links):
-            shutil.rmtree(links)
-        part.rename(links)
+    stale = [name for name, text in there.items() if text != texts.get(name)]
+    if stale:
+        check_unused(args.root, lists)
+        print(f'{lists}: replaces the lists that were there; nothing was trained on them')
+    place_clips(args.root, videos, args.pictures)
+    for name in stale:
+        (lists / name).unlink()
     for name, text in texts.items():
         write_text(lists / name, text)
     print(f'{len(files["classInd.txt"])} classes, {len(videos)} clips; wrote {lists}')
-    print(f'look at it: python checkData.py{variants.place(root)}')
+    print(f'look at it: python checkData.py{variants.place(args.root)}')
 
 
 def cut_lists(args):
@@ -250,36 +286,75 @@ def cut_lists(args):
                 for clip in kept))
             print(f'split {split}: {len(kept)} clips to {name}')
     if (args.lists / variants.GROUPS).exists():
-        write_text(out / variants.GROUPS, (args.lists / variants.GROUPS).read_text(encoding='utf-8'))
+        write_text(out / variants.GROUPS,
+                   (args.lists / variants.GROUPS).read_text(encoding='utf-8'))
     hf.write_list(out / 'classInd.txt', (f'{i} {name}' for i, name in enumerate(classes, 1)))
     print(f'{len(classes)} of {len(lists.classes)} classes; wrote {out}')
 
 
-def main():
-    args = stage.parse(get_parser())
-    # Files may have names that are no text, and are named all the same.
-    sys.stdout.reconfigure(errors='backslashreplace')
+def check_flags(args):
+    """Refuses flags that do not go together."""
     given = [flag for flag, value in (('--groups', args.groups), ('--group', args.group),
                                       ('--test-share', args.test_share),
-                                      ('--splits', args.splits)) if value is not None]
+                                      ('--splits', args.splits), ('--pictures', args.pictures),
+                                      ('--test-folder', args.test_folder)) if value is not None]
     if args.lists and given:
         raise UserError(f'{given[0]} is for new lists; those of --lists stay as they are')
     if args.split:
         raise UserError(f'--split {args.split} is for the stages; --splits says how many to make')
     if args.groups and args.group:
         raise UserError('--group and --groups: one of them, please')
+    if args.test_folder and (args.test_share or args.splits):
+        raise UserError('--test-folder says what is tested: no --test-share, no --splits')
+    root, clips = args.root.resolve(), args.clips.resolve()
+    if root == clips or clips in root.parents or root / variants.CLIPS == clips:
+        raise UserError(f'{args.root}: stands in the folder of the clips, which is only read, and '
+                        'would be taken for a class; choose a --root beside it')
+
+
+def check_sides(args):
+    """Refuses class folders whose names are those of sides, unless told which one tests."""
+    sides, sure = sides_above(args.clips)
+    if args.test_folder:
+        if args.test_folder not in sides:
+            raise UserError(f'--test-folder {args.test_folder}: '
+                            + (f'is none of {", ".join(sides)}' if sides else
+                               f'below {args.clips} the same class folders do not stand twice'))
+    elif sides:
+        offered = next((name for name in sides if 'test' in name.lower()), sides[-1])
+        text = (f'below {", ".join(sides)} in {args.clips} stand the same folders: '
+                + 'sides of a split' * sure)
+        command = f'--test-folder {shlex.quote(offered)}'
+        if sure:
+            raise UserError(f'{text}, not classes; add {command}')
+        print(f'{text}taken as groups of the classes {", ".join(sides)}; if these are sides of a '
+              f'split and not classes,\nadd {command}')
+
+
+def main():
+    args = stage.parse(get_parser())
+    # Files may have names that are no text, and are named all the same.
+    sys.stdout.reconfigure(errors='backslashreplace')
+    check_flags(args)
     if args.lists and not any(re.fullmatch(HMDB_LIST, path.name)
                               for path in args.lists.glob('*.txt')):
         return cut_lists(args)
-    if (args.root / variants.CLIPS).resolve() == args.clips.resolve():
-        raise UserError(f'{args.clips}: links to the clips shall stand there; choose another '
-                        '--root')
-    videos = find_videos(args.clips)
+    if not args.lists:
+        check_sides(args)
+    videos, wrong = find_videos(args.clips, bool(args.test_folder), bool(args.pictures))
+    for line in wrong:
+        print(f'left out: {line}')
     if args.lists:
         videos, files = hmdb_lists(args.lists, videos)
+    elif args.test_folder:
+        files = lists_of_sides(args, videos)
     else:
         files = new_lists(args, videos)
-    write_root(args.root, videos, files)
+    write_root(args, videos, files)
+    if wrong:
+        print(f'{len(wrong)} videos were left out, named above; put them right, then run this '
+              'again')
+        return 3
 
 
 if __name__ == '__main__':

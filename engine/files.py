@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 import time
 import zipfile
@@ -79,19 +80,62 @@ def remove_leftovers(paths, older_than=900.0):
                     os.unlink(entry.path)
 
 
-def files_under(folder):
+def files_under(folder, unreadable=None):
     """Paths of all files below a folder but hidden ones, sorted.
 
+    Linked folders are followed, each folder once however often it is linked; a link to a folder
+    that `folder` is in is passed over.
+
+    Args:
+        unreadable: function of (folder, reason), called for a folder that cannot be read.
+
     Raises:
-        UserError: a folder there cannot be read.
+        UserError: that, where no such function is given.
     """
-    def refuse(error):
-        raise UserError(f'{error.filename}: {error.strerror}') from None
-    found = []
-    for place, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith('.')]
-        found += [Path(place, name) for name in names if not name.startswith('.')]
+    def refuse(folder, reason):
+        raise UserError(f'{folder}: {reason}') from None
+    found, links = [], [folder]
+    seen = {_identity(above) for above in Path(folder).resolve().parents}
+    while links:
+        # Links last, so that what is there by itself keeps its own path.
+        waiting = [links.pop(0)]
+        while waiting:
+            place = waiting.pop(0)
+            try:
+                if (identity := _identity(place)) in seen:
+                    continue
+                seen.add(identity)
+                entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+            except OSError as error:
+                (unreadable or refuse)(place, error.strerror)
+                continue
+            for entry in entries:
+                if entry.name.startswith('.'):
+                    continue
+                if not entry.is_dir():
+                    found.append(Path(entry.path))
+                else:
+                    (links if entry.is_symlink() else waiting).append(entry.path)
     return sorted(found)
+
+
+def _identity(path):
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def why_no_file(path):
+    """Why a path is no file with something in it that can be read; '' where it is."""
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        dangling = os.path.islink(path) and f', a link to {os.readlink(path)}'
+        return f'{error.strerror}{dangling or ""}'
+    if not stat.S_ISREG(status.st_mode):
+        return 'no file but a pipe, a socket or a device'
+    if not os.access(path, os.R_OK):
+        return os.strerror(errno.EACCES)
+    return '' if status.st_size else 'an empty file'
 
 
 def sha256(path):

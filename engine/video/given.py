@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import UserError
-from engine.files import files_under
-from engine.video.ownvideos import is_video
+from engine.files import files_under, why_no_file
+from engine.video.ownvideos import MOST_BYTES, is_video
 
 
 class Given(NamedTuple):
@@ -33,13 +33,18 @@ def videos_given(paths, out=None, mark=''):
     found = []
     for path in map(Path, paths):
         if not path.is_dir():
-            wrong = '' if os.access(path, os.R_OK) else f'{path}: not there, or not readable'
-            found.append((path, Path(path.name), wrong))
+            reason = why_no_file(path)
+            found.append((path, Path(path.name), f'{path}: {reason}' if reason else ''))
             continue
-        inside = [video for video in files_under(path)
+        closed = []
+        inside = [video for video in files_under(path, lambda *why: closed.append(why))
                   if is_video(video) and not (mark and video.stem.endswith(mark))]
-        found += [(video, video.relative_to(path), '') for video in inside]
-        if not inside:
+        for video in inside:
+            reason = why_no_file(video)
+            found.append((video, video.relative_to(path), f'{video}: {reason}' if reason else ''))
+        found += [(Path(folder), Path(folder).relative_to(path), f'{folder}: {reason}')
+                  for folder, reason in closed]
+        if not inside and not closed:
             found.append((path, Path(path.name), f'{path}: holds no video'))
     if out is None:
         return [Given(path, None, wrong) for path, _, wrong in found]
@@ -49,6 +54,15 @@ def videos_given(paths, out=None, mark=''):
              for _, name, _ in found]
     for stem, times in Counter(stems).items():
         if times > 1:
-            raise UserError(f'{stem}: {times} videos would have this name there; name them one at a '
-                            'time, each with an --out of its own')
-    return [Given(path, stem, wrong) for (path, _, wrong), stem in zip(found, stems)]
+            raise UserError(f'{stem}: {times} videos would have this name there; name them one '
+                            'at a time, each with an --out of its own')
+    return [Given(path, stem, wrong or _too_long(path, stem))
+            for (path, _, wrong), stem in zip(found, stems)]
+
+
+def _too_long(path, stem):
+    """What is wrong with a video whose outputs' names no file system would take."""
+    if len(os.fsencode(stem.name)) <= MOST_BYTES:
+        return ''
+    return (f'{path}: its name is too long for what is written of it, NAME{stem.name[-10:]}.json; '
+            'give it a shorter one, or a link of a shorter one')

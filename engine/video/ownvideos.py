@@ -1,36 +1,50 @@
-"""A folder of class folders of videos: which there are, what they are called, their groups,
-and which groups are tested."""
-import csv
+"""A folder of class folders of videos: which there are and what they are called.
+
+Layouts: CLASS/clip.mp4, with folders between or not; SIDE/CLASS/clip.mp4, where the sides of a
+split (train, test ...) stand above the classes; CLASS/clip/0001.jpg, a folder of pictures a clip.
+"""
+import hashlib
 import os
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy
-
 from engine.errors import UserError
-from engine.files import files_under
+from engine.files import files_under, why_no_file
 
 # Files whose names end otherwise are no clips: ffmpeg reads pictures and even texts as videos.
-VIDEO = set('3g2 3gp amv asf avi divx dv f4v flv gif m2ts m2v m4v mjpg mjpeg mkv mov mp4 mpe mpeg '
-            'mpg mts mxf nut ogg ogv qt rm rmvb ts vob webm wmv y4m'.split())
-UCF_GROUP = r'_(g\d+)(?:_c\d+)?\.\w+$'
-# Film_CLASS_body_camera_people_direction_quality_number: what HMDB-51 calls its clips
-HMDB_CLIP = r'(.+)_{}_[a-z]_[a-z]+_np\d+_[a-z]+_[a-z]+_\d+\.\w+$'
-# Random orders of the groups that are tried; the best division is taken.
-TRIES = 20
+VIDEO = set('264 265 360 3g2 3gp 3gp2 3gpp amv asf av1 avc avi avs2 dav divx dv dvr-ms f4p f4v flv '
+            'gif h261 h263 h264 h265 hevc insv ismv ivf lrv m1v m2p m2t m2ts m2v m4v mjpeg mjpg '
+            'mk3d mkv mod mov mp2v mp4 mp4v mpe mpeg mpg mpv mts mxf nut obu ogg ogm ogv ogx qt rm '
+            'rmvb tod tp trp ts vob webm wmv wtv xvid y4m'.split())
+PICTURE = set('bmp jpeg jpg png ppm tif tiff webp'.split())
+# What is written of a clip adds about 20 bytes to its name, of the 255 that file systems take.
+MOST_BYTES = 220
+# Names of folders that are sides of a split, not classes.
+SIDE = (r'(?i)(train|val|valid|validation|test|dev|eval)(ing)?'
+        r'([ _.-]?(set|data|split|clips|videos))?')
 
 
 class Video(NamedTuple):
-    """A file: its place below the folder of clips, and what it is called under the root."""
+    """A file, or a folder of pictures: its place below the folder of clips and below its class
+    folder, and what it is called under the root."""
     path: Path
     relative: str
+    inner: str
     class_name: str
     name: str
 
+    @property
+    def of_pictures(self):
+        return self.path.suffix[1:].lower() not in VIDEO
+
     def line(self):
-        return f'{self.class_name}/{self.name}{self.path.suffix}'
+        return f'{self.class_name}/{self.name}{".mkv" if self.of_pictures else self.path.suffix}'
+
+    def side(self):
+        """The folder above its class folder; '' where there is none."""
+        return self.relative.removesuffix(self.inner).rstrip('/').rpartition('/')[0]
 
 
 # --------------------------------------------------------------------- what is there
@@ -45,196 +59,143 @@ def is_video(path):
     return path.suffix[1:].lower() in VIDEO
 
 
-def find_videos(folder):
-    """The videos below each class folder, sorted; prints which other files are passed over."""
+def in_order(classes):
+    """Sorts the names of classes: by number where all begin with one, 2 before 10."""
+    if all(re.match('[0-9]', name) for name in classes):
+        return sorted(classes, key=lambda name: (int(re.match('[0-9]+', name)[0]), name))
+    return sorted(classes)
+
+
+def _folders(folder):
     try:
-        folders = sorted(path for path in folder.iterdir()
-                         if path.is_dir() and not path.name.startswith('.'))
+        return sorted(path for path in folder.iterdir()
+                      if path.is_dir() and not path.name.startswith('.'))
     except OSError as error:
         raise UserError(f'{folder}: no folder of clips ({error.strerror})') from None
-    spelled, found, others = {}, [], []
-    for class_folder in folders:
+
+
+def sides_above(folder):
+    """(names of the folders that have the same class folders below them, whether their names say
+    that they are sides of a split); no names where the folders are not like that."""
+    tops = _folders(folder)
+    below = [{path.name.lower() for path in _folders(top)} for top in tops]
+    repeated = set.intersection(*below) if len(tops) in (2, 3, 4) else set()
+    if not repeated or any(2 * len(repeated) < len(names) for names in below) or any(
+            path.is_file() and is_video(path) for top in tops for path in top.iterdir()):
+        return [], False
+    return ([top.name for top in tops],
+            all(re.fullmatch(SIDE, top.name) for top in tops))
+
+
+def find_videos(folder, sided=False, pictures=False):
+    """The videos below each class folder, sorted; prints which other files are passed over.
+
+    Args:
+        sided: the class folders stand one folder deeper, below the sides of a split.
+        pictures: a folder of pictures counts as a video.
+
+    Returns:
+        (list of Video, lines that name each video that cannot be taken).
+    """
+    tops = _folders(folder) if sided else [folder]
+    class_folders = [path for top in tops for path in _folders(top)]
+    outside = [path for top in {folder, *tops} for path in sorted(top.iterdir())
+               if path.is_file()]
+    spelled, found, others, wrong, holds = {}, [], [], [], Counter()
+    for class_folder in class_folders:
         class_name = clean(class_folder.name)
-        if class_name.lower() in spelled:
-            raise UserError(f'{class_folder}: taken for the same class as '
-                            f'{spelled[class_name.lower()]}; rename one, or join them')
-        spelled[class_name.lower()] = class_folder
+        first = spelled.setdefault(class_name.lower(), class_folder)
+        if first != class_folder and (not sided or first.name != class_folder.name):
+            raise UserError(f'{class_folder}: taken for the same class as {first}; rename one, or '
+                            'join them')
         files = files_under(class_folder)
-        videos = [path for path in files if is_video(path)]
-        others += [path for path in files if not is_video(path)]
-        if not videos:
-            raise UserError(f'{class_folder}: a class without a video; remove the folder '
-                            f'({len(files)} other files)')
+        videos, rest = _videos_of(class_folder, files, pictures)
+        others += rest
+        holds[class_name] += len(videos)
         for path in videos:
-            try:
-                if not path.stat().st_size:
-                    raise UserError(f'{path}: an empty file; remove it')
-            except OSError as error:
-                raise UserError(f'{path}: {error.strerror}; remove it') from None
-        found += [(path, class_name) for path in videos]
-    others += sorted(path for path in folder.iterdir() if path.is_file())
-    if others:
-        print(f'passed over {len(others)} files that are no videos by their names, '
-              f'{others[0]} first')
-    if len(folders) < 2:
-        raise UserError(f'{folder}: holds {len(folders)} class folders, but two at least are '
+            reason = '' if path.is_dir() else why_no_file(path)
+            if reason:
+                wrong.append(f'{path}: {reason}')
+            else:
+                found.append((path, class_folder, class_name))
+    _say_passed_over(folder, others, outside)
+    if len(holds) < 2:
+        raise UserError(f'{folder}: holds {len(holds)} class folders, but two at least are '
                         'needed: DIR/Class/clip.mp4')
-    return named(folder, found)
+    left = {class_name for _, _, class_name in found}
+    for class_folder in class_folders:
+        if clean(class_folder.name) not in left:
+            raise UserError(f'{class_folder}: a class without a video'
+                            + (f' that can be read, {wrong[0]}' if wrong else '')
+                            + '; remove the folder, or name its kind of file')
+    return named(folder, found), wrong
+
+
+def _videos_of(class_folder, files, pictures):
+    """(videos, other files) of a class folder; folders of pictures among the videos if asked."""
+    videos = [path for path in files if is_video(path)]
+    others = [path for path in files if not is_video(path)]
+    if not pictures:
+        return videos, others
+    holding = {path.parent for path in others if path.suffix[1:].lower() in PICTURE}
+    clips = holding - {class_folder} - {path.parent for path in videos}
+    return (sorted(videos + list(clips)),
+            [path for path in others if path.parent not in clips])
+
+
+def _say_passed_over(folder, others, outside):
+    """Says which files are no clips, by their kinds."""
+    stray = [path for path in outside if is_video(path)]
+    if stray:
+        print(f'{len(stray)} videos stand outside the class folders and are passed over, '
+              f'{stray[0]} first')
+    others = others + [path for path in outside if not is_video(path)]
+    if others:
+        kinds = Counter(path.suffix.lower() or 'without an ending' for path in others)
+        print(f'passed over {len(others)} files that are no videos by their names: '
+              + ', '.join(f'{n} {kind}' for kind, n in kinds.most_common(8))
+              + f'; {others[0]} first')
+    clips = {path.parent for path in others if path.suffix[1:].lower() in PICTURE}
+    if clips - {folder}:
+        print(f'{len(clips)} folders of pictures, {min(clips)} first: --pictures 25 takes each as '
+              'a clip of 25 pictures a second')
 
 
 def named(folder, found):
-    """Gives each (path, class name) its name: the file's, with its folders' where that is not
-    enough to tell two apart."""
-    relative = [path.relative_to(folder).as_posix() for path, _ in found]
-    names = [clean(path.stem) for path, _ in found]
-    times = Counter(names)
-    for i, text in enumerate(relative):
-        if times[names[i]] > 1:
-            names[i] = clean(os.path.splitext(text)[0].replace('/', '_'))
-    longer = sum(times[clean(path.stem)] > 1 for path, _ in found)
+    """Gives each (path, class folder, class name) its name: the file's; where others have it too
+    its folders' before it, and its ending behind it where that is not enough."""
+    relative = [path.relative_to(folder).as_posix() for path, _, _ in found]
+    stems = [clean(path.name if path.is_dir() else path.stem) for path, _, _ in found]
+    times = Counter(stems)
+    names = [stem if times[stem] == 1 else
+             clean((text if path.is_dir() else os.path.splitext(text)[0]).replace('/', '_'))
+             for stem, text, (path, _, _) in zip(stems, relative, found)]
+    longer = sum(times[stem] > 1 for stem in stems)
     if longer:
         print(f'{longer} clips have a name that others have too and get their folders\' before it')
+    times = Counter(names)
+    names = [name if times[name] == 1 else clean(text.replace('/', '_').replace('.', '_'))
+             for name, text in zip(names, relative)]
+    names = [_short(name) for name in names]
     first = {}
     for text, name in zip(relative, names):
         if name in first:
             raise UserError(f'{folder}: {first[name]} and {text} would have one name, {name}; '
                             'if they show the same, remove one, else rename it')
         first[name] = text
-    return [Video(path, text, class_name, name)
-            for (path, class_name), text, name in zip(found, relative, names)]
+    cut = [text for text, name in zip(relative, names) if len(os.fsencode(name)) == MOST_BYTES]
+    if cut:
+        print(f'{len(cut)} names are too long for what is made of them and are cut, '
+              f'{cut[0][:60]}... first')
+    return [Video(path, text, path.relative_to(class_folder).as_posix(), class_name, name)
+            for (path, class_folder, class_name), text, name in zip(found, relative, names)]
 
 
-# ------------------------------------------------------------------------- groups
-
-def groups_of_table(path, videos):
-    """The group that a table gives each video."""
-    by_name = defaultdict(set)
-    for i, video in enumerate(videos):
-        # with and without its extension, by file name or whole
-        for text in (video.relative, video.path.name):
-            by_name[text].add(i)
-            by_name[os.path.splitext(text)[0]].add(i)
-    try:
-        text = path.read_text(encoding='utf-8-sig')
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f'{path}: {getattr(error, "strerror", None) or "not a text"}') from None
-    tab = next((mark for mark in '\t;' if mark in text.partition('\n')[0]), ',')
-    groups, unknown = {}, []
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=tab), 1):
-        row = [cell.strip() for cell in row]
-        if not any(row):
-            continue
-        if len(row) < 2 or not row[0] or not row[1]:
-            raise UserError(f'{path}:{number}: expected a clip and its group, found '
-                            f'"{tab.join(row)}"')
-        meant = by_name.get(row[0].removeprefix('./'), set())
-        if len(meant) > 1:
-            raise UserError(f'{path}:{number}: {row[0]} is the name of {len(meant)} clips; write '
-                            f'{videos[min(meant)].relative}')
-        if not meant and number > 1:  # the first may be a heading
-            unknown.append(f'{path}:{number}: {row[0]}')
-        for i in meant:
-            if groups.setdefault(i, clean(row[1])) != clean(row[1]):
-                raise UserError(f'{path}:{number}: {row[0]} is in group {groups[i]} and in group '
-                                f'{clean(row[1])}')
-    if unknown:
-        print(f'{len(unknown)} lines name no clip that is there, {unknown[0]} first')
-    without = [video.relative for i, video in enumerate(videos) if i not in groups]
-    if without:
-        raise UserError(f'{path}: no group for {len(without)} of {len(videos)} clips, '
-                        f'{without[0]} first')
-    return [groups[i] for i in range(len(videos))]
-
-
-def groups_of_names(videos, asked=None):
-    """The group that a pattern, or else the usual habits, find in each video's path."""
-    def search(expression):
-        found = [re.search(expression, video.relative) for video in videos]
-        return [clean(match[1]) if match and match[1] else None for match in found]
-
-    def all_or_none(groups, what):
-        missing = [v.relative for v, group in zip(videos, groups) if group is None]
-        if missing:
-            raise UserError(f'{what} tells no group of {len(missing)} of {len(videos)} clips, '
-                            f'{missing[0]} first; say what a group is: --group or --groups')
-        return groups
-    if asked:
-        return all_or_none(search(asked), f'--group {asked.pattern}')
-    groups = search(UCF_GROUP)
-    if any(groups):
-        print('groups: _gNN in the name, as in UCF-101')
-        return all_or_none(groups, '_gNN in the name')
-    groups = ['/'.join(video.relative.split('/')[1:-1]) or None for video in videos]
-    if any(groups):
-        print('groups: the sub-folders of the class folders')
-        return [clean(group) for group in all_or_none(groups, 'its sub-folder')]
-    groups = films(videos)
-    if all(groups):
-        print('groups: the film before the class in the name, as in HMDB-51')
-        return groups
-    print('WARNING: nothing tells which clips belong together, so each is its own group. Clips '
-          'of one\nperson, place or film may then be trained on and tested: near-duplicates leak, '
-          'and the\naccuracy will be too good to be true. Say what a group is: --group or --groups.')
-    return [video.name for video in videos]
-
-
-def films(videos):
-    """The film each HMDB-51 clip was cut from, None where its name is of another kind."""
-    found = [re.match(HMDB_CLIP.format(re.escape(video.class_name)), video.path.name)
-             for video in videos]
-    return [clean(match[1]) if match else None for match in found]
-
-
-# ------------------------------------------------------------------------- splits
-
-def choose_test_groups(members, share, splits, seed):
-    """Chooses whole groups so that each class is tested with about its share of clips.
-
-    Args:
-        members: {group: {class: clips}}; a group may have clips of several classes.
-        share: of each class's clips, between 0 and 1.
-        splits: how many sets; a later one takes a group of an earlier one only where most of
-            it is needed.
-
-    Returns:
-        A list of sets of groups.
-
-    Raises:
-        UserError: a class cannot have clips on both sides.
-    """
-    totals = sum((Counter(classes) for classes in members.values()), Counter())
-    for name in sorted(totals):
-        having = [group for group, classes in members.items() if name in classes]
-        if len(having) < 2:
-            raise UserError(f'class {name}: all of its {totals[name]} clips are of one group, '
-                            f'{having[0]}; it takes two at least, one to train and one to test')
-
-    def cost(name, clips):
-        # A class without a test clip, or with nothing else, is worse than any uneven share.
-        return abs(clips / totals[name] - share) + (clips in (0, totals[name]))
-    random = numpy.random.RandomState(seed)
-    names, used, chosen = sorted(members), set(), []
-    for _ in range(splits):
-        best = None
-        for _ in range(TRIES):
-            order = [names[i] for i in random.permutation(len(names))]
-            have, taken, total = Counter(), set(), 0.0
-            for group in sorted(order, key=used.__contains__):  # stable: still in random order
-                change = sum(cost(c, have[c] + n) - cost(c, have[c]) for c, n in
-                             members[group].items())
-                if group in used:
-                    change += sum(n / totals[c] for c, n in members[group].items()) / 2
-                if change < -1e-9:
-                    taken.add(group)
-                    have.update(members[group])
-                    total += change
-            if best is None or total < best[0] - 1e-9:
-                best = total, taken, have
-        _, taken, have = best
-        for name in sorted(totals):
-            if have[name] in (0, totals[name]):
-                raise UserError(f'class {name}: found no division by groups with clips of it on '
-                                'both sides; its groups have clips of too many other classes')
-        used |= taken
-        chosen.append(taken)
-    return chosen
+def _short(name):
+    """A name of at most MOST_BYTES; what is cut gives way to a digest of all of it."""
+    data = name.encode()
+    if len(data) <= MOST_BYTES:
+        return name
+    digest = '_' + hashlib.sha256(data).hexdigest()[:8]
+    kept = data[:MOST_BYTES - len(digest)].decode(errors='ignore')
+    return kept + '_' * (MOST_BYTES - len(digest) - len(kept.encode())) + digest

@@ -14,43 +14,9 @@ from engine import variants
 import makeSplit
 from engine.errors import UserError
 from engine.files import files_under
-from engine.video.ownvideos import choose_test_groups
+from engine.video.groups import choose_test_groups
 from smallSet import run, run_stage
-
-
-@pytest.fixture
-def split(tmp_path, monkeypatch, capsys):
-    """Runs the script in this process on tmp_path/clips; returns (root, what it printed)."""
-    def split(*flags, root='root'):
-        monkeypatch.setattr('sys.argv', ['makeSplit.py', '--root', str(tmp_path / root), '--clips',
-                                         str(tmp_path / 'clips'), *map(str, flags)])
-        makeSplit.main()
-        return tmp_path / root, capsys.readouterr().out
-    return split
-
-
-@pytest.fixture
-def put(tmp_path):
-    """Writes files below tmp_path/clips, no two with the same bytes unless told."""
-    def put(*names, data=None):
-        for name in names:
-            path = tmp_path / 'clips' / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(os.fsencode(name) if data is None else data)
-        return tmp_path / 'clips'
-    return put
-
-
-def sides(root, split=1):
-    """{clip name: 'train' or 'test'} as the stages read it."""
-    lists = hf.read_lists(root, split)
-    return {clip.name: side for side in ('train', 'test') for clip in getattr(lists, side)}
-
-
-def groups(root, split=1):
-    """({groups that train}, {groups that are tested})."""
-    lists = hf.read_lists(root, split)
-    return [{clip.group for clip in part} for part in (lists.train, lists.test)]
+from splitSides import groups, sides
 
 
 # ------------------------------------------------------------- what a group is
@@ -70,7 +36,8 @@ def test_pattern_over_all_classes(split, put):
 
 @pytest.mark.parametrize('text', [
     'clip,group\nA/a.mp4,x\nA/b.mp4,y\nB/c.mp4,x\nB/d.mp4,y\n',
-    'a\tx\nb.mp4\ty\r\n./B/c\tx\n\nd\ty', 'a;x\nb;y\nc;x\nd;y\n', '\ufeff"a","x"\nb,y\nc,x\nd, y\n'])
+    'a\tx\nb.mp4\ty\r\n./B/c\tx\n\nd\ty', 'a;x\nb;y\nc;x\nd;y\n',
+    '\ufeff"a","x"\nb,y\nc,x\nd, y\n'])
 def test_table(split, put, tmp_path, text):
     put('A/a.mp4', 'A/b.mp4', 'B/c.mp4', 'B/d.mp4')
     (tmp_path / 'table').write_text(text, encoding='utf-8')
@@ -190,11 +157,11 @@ def test_copies_in_two_groups(split, put):
     put('A/v_A_g01_c02.mp4', 'A/v_A_g01_c03.mp4', data=b'the same')  # in one group: harmless
     split()
     put('A/v_A_g02_c02.mp4', data=b'the same')
-    with pytest.raises(UserError, match='v_A_g0._c0..mp4 and .*same bytes.*two groups'):
+    with pytest.raises(UserError, match='two groups or classes.*v_A_g0._c0..mp4 and .*same bytes'):
         split(root='other')
     os.unlink(put() / 'A/v_A_g02_c02.mp4')
     put('B/v_B_g01_c02.mp4', data=b'the same')
-    with pytest.raises(UserError, match='same bytes.*groups or classes'):
+    with pytest.raises(UserError, match='1 videos stand in two groups or classes'):
         split(root='other')
 
 
@@ -203,8 +170,11 @@ def test_names_are_keys(split, put):
     root, said = split('--group', '(.+)')
     assert set(sides(root)) == {'A_a', 'b', 'B_a', 'c'} and '2 clips have a name' in said
     put('A/b.mkv')
-    with pytest.raises(UserError, match='A/b.mkv and A/b.mp4 would have one name, A_b'):
-        split('--group', '(.+)', root='other')
+    root, said = split('--group', '(.+)', root='other')
+    assert set(sides(root)) == {'A_a', 'A_b_mp4', 'A_b_mkv', 'B_a', 'c'}
+    put('A/b .mkv', 'A/b_.mkv')
+    with pytest.raises(UserError, match='A/b .mkv and A/b_.mkv would have one name, A_b__mkv'):
+        split('--group', '(.+)', root='third')
 
 
 @pytest.mark.parametrize('names, says', [
@@ -218,17 +188,24 @@ def test_folders_that_are_refused(split, put, names, says):
         split('--group', '(.+)')
 
 
-def test_empty_broken_and_missing(split, put, tmp_path):
+def test_empty_broken_and_missing(split, put, tmp_path, capsys):
+    """Each is named and left out, the rest goes on, and the exit code tells."""
     with pytest.raises(UserError, match='no folder of clips'):
         split()
-    put('A/a.mp4', 'B/b.mp4')
+    put('A/a.mp4', 'A/d.mp4', 'B/b.mp4', 'B/e.mp4')
     put('B/c.mp4', data=b'')
-    with pytest.raises(UserError, match='c.mp4: an empty file'):
-        split()
-    os.unlink(tmp_path / 'clips/B/c.mp4')
-    (tmp_path / 'clips/B/c.mp4').symlink_to('nowhere')
-    with pytest.raises(UserError, match='c.mp4: No such file'):
-        split()
+    (tmp_path / 'clips/B/f.mp4').symlink_to('nowhere')
+    os.mkfifo(tmp_path / 'clips/B/g.mp4')
+    split.code = 3
+    root, said = split('--group', '(.+)')
+    assert set(sides(root)) == set('adbe')
+    for line in ('c.mp4: an empty file', 'f.mp4: No such file or directory, a link to nowhere',
+                 'g.mp4: no file but a pipe', '3 videos were left out'):
+        assert line in said
+    for name in 'be':
+        os.unlink(tmp_path / f'clips/B/{name}.mp4')
+    with pytest.raises(UserError, match='B: a class without a video that can be read, .*c.mp4'):
+        split('--group', '(.+)')
 
 
 def test_a_folder_that_cannot_be_read(split, put, monkeypatch):
@@ -251,9 +228,17 @@ def test_a_root_with_other_lists_is_left_alone(split, put):
     before = {path: path.read_bytes() for path in (root / variants.LISTS).iterdir()}
     split('--group', '(.+)')  # the same again
     split('--group', '(.+)', '--splits', 2)  # one more, the first as it was
-    with pytest.raises(UserError, match='other lists.*another --root'):
+    (root / 'VGG_1024.model').touch()
+    with pytest.raises(UserError, match='other lists.*another --root.*rm -r .*VGG_1024.model'):
         split('--group', '(.+)', '--splits', 2, '--seed', 1)
     assert before == {path: path.read_bytes() for path in before}
+    os.unlink(root / 'VGG_1024.model')
+    (root / 'VGG.model').touch()  # knows nothing of the lists
+    _, said = split('--group', '(.+)', '--seed', 1)
+    assert 'replaces the lists' in said and not (root / variants.LISTS / 'testlist02.txt').exists()
+    os.unlink(put() / 'A/A3_.mkv')  # one that was damaged, say
+    assert 'A3_' not in sides(split('--group', '(.+)')[0])
+    assert len(files_under(root / variants.CLIPS)) == 19
 
 
 def test_odd_names(split, put):

@@ -1,0 +1,30 @@
+"""What the tests of makeSplit.py share."""
+import os
+
+import pytest
+
+import makeSplit
+
+
+@pytest.fixture
+def split(tmp_path, monkeypatch, capsys):
+    """Runs the script in this process on tmp_path/clips; returns (root, what it printed)."""
+    def split(*flags, root='root'):
+        monkeypatch.setattr('sys.argv', ['makeSplit.py', '--root', str(tmp_path / root), '--clips',
+                                         str(tmp_path / 'clips'), *map(str, flags)])
+        assert makeSplit.main() == split.code
+        return tmp_path / root, capsys.readouterr().out
+    split.code = None
+    return split
+
+
+@pytest.fixture
+def put(tmp_path):
+    """Writes files below tmp_path/clips, no two with the same bytes unless told."""
+    def put(*names, data=None):
+        for name in names:
+            path = tmp_path / 'clips' / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.fsencode(name) if data is None else data)
+        return tmp_path / 'clips'
+    return put
