@@ -1,7 +1,6 @@
 """makeSplit.py: folders, names and tables as people and programs leave them."""
 import errno
 import os
-import subprocess
 from pathlib import Path
 
 import imageio.v3 as imageio
@@ -9,7 +8,6 @@ import numpy
 import pytest
 
 import helperFunctions as hf
-import makeSplit
 from engine import variants
 from engine.errors import UserError
 from engine.files import files_under

@@ -11,7 +11,6 @@ import pytest
 import checkData
 import helperFunctions as hf
 from engine import variants
-import makeSplit
 from engine.errors import UserError
 from engine.files import files_under
 from engine.video.groups import choose_test_groups
