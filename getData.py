@@ -26,7 +26,7 @@ import checkData
 from engine import stage, variants
 from engine.weights.download import MEGABYTE, download
 from engine.errors import UserError
-from engine.files import files_under, sha256
+from engine.files import files_under, put, sha256
 from engine.progress import Progress
 
 URL = 'https://www.crcv.ucf.edu/data/UCF101/'
@@ -90,7 +90,7 @@ def folder_that_becomes(path):
     part = Path(tempfile.mkdtemp(prefix=f'.{path.name}.', suffix='.part', dir=path.parent))
     try:
         yield part
-        os.rename(part / path.name, path)
+        put(part / path.name, path)
     except OSError as error:
         raise UserError(f'{path}: cannot be written: {error.strerror or error}; check space and '
                         'rights there, then run this again') from error

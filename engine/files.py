@@ -24,7 +24,8 @@ os.umask(UMASK)
 def replacing(path):
     """Gives a temporary path in the folder of `path`; renames it when the block ends well.
 
-    A reader sees the old file or the whole new one, whatever kills the writer.
+    A reader sees the old file or the whole new one, whatever kills the writer, and a machine
+    that loses its power too.
 
     Raises:
         UserError: the file cannot be written (disk full, read-only, folder gone).
@@ -32,10 +33,9 @@ def replacing(path):
     path = os.fspath(path)
     folder, name = os.path.split(path)
     try:
-        os.makedirs(folder or '.', exist_ok=True)
-        # The name starts with a dot and ends in .part, so that nothing takes it
-        # for a result; two writers never share one.
-        handle, temporary = tempfile.mkstemp(prefix=f'.{name}.', suffix='.part',
+        make_folder(folder)
+        # Two writers never share one.
+        handle, temporary = tempfile.mkstemp(prefix=_prefix(name), suffix='.part',
                                              dir=folder or '.')
         os.close(handle)
         os.chmod(temporary, 0o666 & ~UMASK)
@@ -43,7 +43,7 @@ def replacing(path):
         raise cannot_be_written(path, error) from error
     try:
         yield temporary
-        os.replace(temporary, path)
+        put(temporary, path)
     except OSError as error:
         if error.filename not in (None, path, temporary):
             raise
@@ -51,6 +51,58 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+
+
+def _prefix(name):
+    """How the temporary names for a file begin: a dot, so that nothing takes one for a result."""
+    while len(os.fsencode(name)) > 230:  # with what follows it may have 255 bytes
+        name = name[:-1]
+    return f'.{name}.'
+
+
+def put(temporary, path):
+    """Gives a finished file or folder its name, on the disk as well.
+
+    Without the syncs a machine that loses its power may keep the name and lose the bytes.
+    """
+    if os.path.isdir(temporary):
+        os.sync()
+    else:
+        with open(temporary, 'rb+') as f:
+            sync(f.fileno())
+    os.replace(temporary, path)
+    sync_folder(os.path.dirname(path))
+
+
+def sync(descriptor):
+    """Waits until an open file or folder is on the disk; not where a file system knows no such."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
+
+
+def sync_folder(folder):
+    """Waits until the names in a folder are on the disk."""
+    try:
+        descriptor = os.open(folder or '.', os.O_RDONLY)
+    except OSError:
+        return  # may be written into but not read, or no such thing can be opened at all
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder):
+    """Makes a folder and those above it, where they are not there, on the disk as well."""
+    folder = folder or '.'
+    if not os.path.isdir(folder):
+        make_folder(os.path.dirname(folder))
+        with contextlib.suppress(FileExistsError):  # by another process, a moment ago
+            os.mkdir(folder)
+            sync_folder(os.path.dirname(folder))
 
 
 def cannot_be_written(path, error):
@@ -70,7 +122,7 @@ def remove_leftovers(paths, older_than=900.0):
     names = {}
     for path in paths:
         folder, name = os.path.split(os.fspath(path))
-        names.setdefault(folder or '.', set()).add(name)
+        names.setdefault(folder or '.', set()).add(_prefix(name)[1:-1])
     for folder in names:
         with contextlib.suppress(OSError):
             for entry in os.scandir(folder):
@@ -190,8 +242,11 @@ def append_line(path, line):
                 data = b'\n' + data
             if os.write(descriptor, data) < len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            sync(descriptor)
         finally:
             os.close(descriptor)
+        if not size:
+            sync_folder(os.path.dirname(path))
     except OSError as error:
         raise UserError(f'{path}: cannot be written: {error.strerror}') from error
 

@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import tempfile
 
+from engine.files import put
+
 CACHE = 'ucf101-chainer'
 FLAGS = ['-std=gnu11', '-O3', '-ffp-contract=fast', '-fPIC', '-shared']
 # Clang on some machines knows only the second; the last always builds, for the plainest CPU.
@@ -54,7 +56,7 @@ def _build(command, source, target):
             done = subprocess.run(command + FLAGS + cpu_flags + ['-o', temporary, str(source)],
                                   capture_output=True, text=True, timeout=600)
             if done.returncode == 0:
-                os.replace(temporary, target)
+                put(temporary, target)
                 return
         complaint = (done.stderr.strip().splitlines() or ['no message'])[0]
         raise subprocess.SubprocessError(f'{command[0]} failed: {complaint}')

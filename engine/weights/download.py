@@ -18,6 +18,7 @@ import urllib.request
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.files import put
 from engine.progress import Progress
 
 BLOCK = 1 << 18
@@ -61,7 +62,7 @@ def download(url, path, digest=None, tries=5, timeout=30.0, patience=1.0):
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(part, 'ab') as f, _only_one(f, part):
             _complete(url, f, part, digest, tries, timeout, patience)
-            os.replace(part, path)
+            put(part, path)
     except UserError:
         if part.exists() and not part.stat().st_size:
             part.unlink()
