@@ -88,6 +88,18 @@ def headers(clips, workers):
     return found
 
 
+def listed_in_any_split(root, split, clips):
+    """Paths of the clips of this split and of the others whose lists are there: what another
+    split's lists name is no stray file."""
+    listed = {clip.path for clip in clips}
+    for other in {1, 2, 3} - {split}:
+        if all((root / variants.LISTS / f'{side}list{other:02d}.txt').exists()
+               for side in ('train', 'test')):
+            theirs = hf.read_lists(root, other, leaks=True)
+            listed.update(clip.path for clip in theirs.train + theirs.test)
+    return listed
+
+
 def inventory(root, split, workers, quick=False):
     """Compares the clips under `root` with the lists of `split`.
 
@@ -101,10 +113,10 @@ def inventory(root, split, workers, quick=False):
     lists = hf.read_lists(root, split, leaks=True)
     folder = root / variants.CLIPS
     if not folder.is_dir():
-        raise UserError(f'{folder}: not there; python getData.py{variants.place(root)} fetches '
-                        f'UCF-101, python makeSplit.py{variants.place(root)} --clips VIDEOS lays out own '
-                        'videos, and small clips are drawn by python demo.py clips --root '
-                        + shlex.quote(str(root)))
+        place = variants.place(root)
+        raise UserError(f'{folder}: not there; python getData.py{place} fetches UCF-101, python '
+                        f'makeSplit.py{place} --clips VIDEOS lays out own videos, and small clips '
+                        f'are drawn by python demo.py clips --root {shlex.quote(str(root))}')
     clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
     files = [path for path in files_under(folder) if path.is_file()]
     there = set(files)
@@ -119,30 +131,25 @@ def inventory(root, split, workers, quick=False):
     unreadable = dict(failures)
     short = {name: f'{count} of {promised[name][0]} frames' for name, count in counts.items()
              if is_short(count, promised[name][0])}
+    missing = {clip.name for clip in clips if clip.path not in there}
     figures = {name: Counter() for name in lists.classes}
     for clip in clips:
         row = figures[clip.class_name]
         row['listed'] += 1
-        row['missing'] += clip.path not in there
+        row['missing'] += clip.name in missing
         row['unread.'] += clip.name in unreadable
         row['short'] += clip.name in short
         row['frames'] += counts.get(clip.name, 0)
         rate = promised.get(clip.name, (0, 0.0))[1]
         row['seconds'] += counts.get(clip.name, 0) / rate if rate else 0
     names, groups = leaks(lists)
-    # What another split's lists name is no stray file.
-    listed = {clip.path for clip in clips}
-    for other in {1, 2, 3} - {split}:
-        if all((root / variants.LISTS / f'{side}list{other:02d}.txt').exists()
-               for side in ('train', 'test')):
-            theirs = hf.read_lists(root, other, leaks=True)
-            listed.update(clip.path for clip in theirs.train + theirs.test)
+    listed = listed_in_any_split(root, split, clips)
     return {
         'root': str(root), 'split': split, 'quick': quick,
         'listed': len(clips), 'found': len(found),
         'classes': {name: {column: round(row[column], 1) for column in COLUMNS}
                     for name, row in figures.items()},
-        'missing': [str(clip.path) for clip in clips if clip.path not in there],
+        'missing': [str(clip.path) for clip in clips if clip.name in missing],
         'unreadable': [unreadable[clip.name] for clip in clips if clip.name in unreadable],
         'short': [f'{clip.path}: {short[clip.name]}' for clip in clips if clip.name in short],
         'extra': [str(path) for path in files if path not in listed],

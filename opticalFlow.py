@@ -37,7 +37,7 @@ from engine.video import flowfiles
 from engine.errors import UserError
 from engine.files import write_text
 from engine.video.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
-                         stored_frames, wheel)
+                               stored_frames, wheel)
 from engine.progress import Progress
 from engine.video.decode import VideoError, read_frames
 
@@ -119,8 +119,8 @@ def run_part(args, todo, report, stop):
     """Computes the flow of the clips; returns whether it came to the end before `stop`."""
     def compute(clip):
         try:
-            return save_flow(clip.path, variants.flow_path(args.root, clip), args.method, args.bound,
-                             args.size, args.step, stop.is_set)
+            return save_flow(clip.path, variants.flow_path(args.root, clip), args.method,
+                             args.bound, args.size, args.step, stop.is_set)
         except VideoError as error:
             return error
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress, \

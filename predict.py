@@ -41,9 +41,10 @@ from engine.errors import UserError
 from engine.files import write_text
 from engine.video.given import videos_given
 from engine.weights.modelfile import read_card, weights_digest
-from engine.video.overlay import draw_strip, label_video, panel, shown_size
+from engine.video.overlay import label_video, panel, shown_size
 from engine.progress import Progress
 from engine.video.sliding import OneClip, Pictures, edges_of, moment, slide
+from engine.video.strip import draw_strip
 from engine.video.decode import Frames, VideoError, read_header
 
 OURS = '.predicted'  # in the names of the outputs, which are not looked at again
@@ -108,8 +109,8 @@ class Networks:
         card = read_card(self.path, made_by)
         for field, usual in zip(('stream', 'fusion'), variants.Names()):
             if card.get(field, usual) != usual:
-                raise UserError(f'{self.path}: a network of {field} {card[field]}; predict.py takes '
-                                f'one of {field} {usual}: {made_by}')
+                raise UserError(f'{self.path}: a network of {field} {card[field]}; predict.py '
+                                f'takes one of {field} {usual}: {made_by}')
         self.frames, _ = load_frame_network(self.path, made_by)
         self.classes = card.get('classes')
         if not self.classes:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import flowSet
 import smallSet
 from engine.errors import UserError
 from engine.learning.training import Updater
@@ -27,6 +28,12 @@ def undisturbed(small_set, tmp_path_factory):
         done = smallSet.run_stage(script, *flags, '--root', root)
         assert done.returncode == 0, done.stdout + done.stderr
     return root
+
+
+@pytest.fixture(scope='session')
+def flow_set(small_set, tmp_path_factory):
+    """The small set with VGG.model and its flow; only to be read."""
+    return flowSet.make_flow_set(small_set, tmp_path_factory.mktemp('flow') / 'root')
 
 
 @pytest.fixture(scope='session')

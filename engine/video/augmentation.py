@@ -23,8 +23,8 @@ class Augmentation:
         rotate (float): turns by up to so many degrees either way.
         rescale (float): makes things larger or smaller by up to this share.
         brightness (float): multiplies all values by 1 - brightness to 1 + brightness.
-        stream (str): 'flow' where frames hold flow (engine/video/flow.py), whose numbers change with
-            a mirror and with scale; it can be neither turned nor brightened.
+        stream (str): 'flow' where frames hold flow (engine/video/flow.py), whose numbers change
+            with a mirror and with scale; it can be neither turned nor brightened.
     """
 
     def __init__(self, flip=False, crop=1.0, rotate=0.0, rescale=0.0, brightness=0.0,

@@ -65,7 +65,8 @@ class Frames:
         DecoderKilled: a signal has ended ffmpeg.
     """
 
-    # Whether ffmpeg is in a process group of its own, where the terminal's Ctrl-C does not reach it.
+    # Whether ffmpeg is in a process group of its own, where the terminal's Ctrl-C does not
+    # reach it.
     apart = False
 
     def __init__(self, path, size=224, batch=32, step=1, only=None, timed=False):

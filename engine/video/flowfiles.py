@@ -41,6 +41,6 @@ def check_flow(root, clips, split, given_up, finished=lambda clip: False):
     """
     missing = [clip for clip in waiting_for_flow(root, clips, given_up) if not finished(clip)]
     if missing:
-        raise UserError(f'{Path(root) / clips_folder("flow")}: {len(missing)} of {len(clips)} clips have no flow, '
-                        f'{missing[0].name} first; made by: {flow_maker(root, split)} (or without '
-                        '--local, as batch jobs)')
+        raise UserError(f'{Path(root) / clips_folder("flow")}: {len(missing)} of {len(clips)} '
+                        f'clips have no flow, {missing[0].name} first; made by: '
+                        f'{flow_maker(root, split)} (or without --local, as batch jobs)')

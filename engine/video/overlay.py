@@ -1,4 +1,4 @@
-"""Predictions drawn: as labels on a copy of a video, and as a strip of classes over time.
+"""Predictions drawn as labels on a copy of a video.
 
 The copy is made by one ffmpeg that lays a few still panels over the video's own frames, so
 that no frame passes through Python and each keeps its moment, also where the rate varies.
@@ -10,19 +10,15 @@ import tempfile
 from pathlib import Path
 
 import imageio_ffmpeg
-import numpy
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
-from engine.drawing import plots
-from engine.drawing.plots import FAINT, FONT, INK, MUTED
+from engine.drawing.plots import FONT
 from engine.files import replacing
 from engine.video.decode import VideoError, check_alive_to_the_end, complaint_of
 
 # What players find in an .mp4; other sound becomes AAC.
 COPIED_SOUND = ('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus')
 
-
-# ------------------------------------------------------------------- labels on the video
 
 def shown_size(path):
     """(width, height) in pixels of a video as it is shown, after any rotation mark.
@@ -144,83 +140,3 @@ def _sound_of(path):
                            '-i', f'file:{path}'], stdin=subprocess.DEVNULL, capture_output=True)
     return re.findall(r'^ *Stream #0:.*: Audio: (\w+)', done.stderr.decode(errors='replace'),
                       re.MULTILINE)
-
-
-# --------------------------------------------------------------------------- the strip
-
-def draw_strip(path, *arguments):
-    """Writes what strip_figure draws as PNG."""
-    plots.save(path, strip_figure, *arguments, dpi=150)
-
-
-def strip_figure(title, classes, methods, edges, frames, aspect, rows=8):
-    """Draws the top classes over time, with frames of the video above, as a Figure.
-
-    Args:
-        classes: names of all classes.
-        methods: {name: ((n, C) log probability of each window, (C,) of the whole video)}.
-        edges: (n + 1,) seconds between which each window stands.
-        frames: [(seconds, (S, S, 3) uint8 BGR)] to be shown above.
-        aspect: width of the video over its height.
-        rows: classes at most: those with the highest mean probability.
-    """
-    from matplotlib.figure import Figure
-    share = numpy.mean([numpy.exp(logs).mean(axis=0) for logs, _ in methods.values()], axis=0)
-    best = numpy.argsort(-share, kind='stable')[:rows]
-    names = max(len(classes[c]) for c in best)
-    left, side, right, cell, gap = 0.35 + 0.085 * names, 8.0, 0.95, 0.3, 0.42
-    start, end = float(edges[0]), float(max(edges[-1], edges[0] + 1e-3))
-    count = max(1, min(len(frames), round(side / (0.9 * aspect))))
-    film = side / count / aspect if frames else 0.0
-    film = min(film, 1.4)
-    top, bottom = 0.62, 0.62
-    block = cell * len(best) + gap
-    width, height = left + side + right, top + film + block * len(methods) + bottom
-    figure = Figure(figsize=(width, height), facecolor='white')
-
-    def add_axes(y, tall):
-        return figure.add_axes((left / width, 1 - (y + tall) / height, side / width,
-                                tall / height))
-    figure.text(0.2 / width, 1 - 0.27 / height, title, fontsize=13, color=INK, weight='bold',
-                va='center')
-    if frames:
-        axes = add_axes(top, film)
-        wanted = (numpy.arange(count) + 0.5) / count * (end - start) + start
-        moments = numpy.array([moment for moment, _ in frames])
-        for place, moment in enumerate(wanted):
-            picture = frames[int(abs(moments - moment).argmin())][1][..., ::-1]
-            wide = min(1.0, film * aspect * count / side)
-            axes.imshow(picture, extent=(place + 0.5 - wide / 2, place + 0.5 + wide / 2, 0, 1),
-                        aspect='auto', interpolation='bilinear')
-        axes.set(xlim=(0, count), ylim=(0, 1))
-        axes.axis('off')
-    for number, (name, (logs, whole)) in enumerate(methods.items()):
-        y = top + film + gap + number * block
-        axes = add_axes(y, block - gap)
-        image = axes.pcolormesh(numpy.array([*edges[:-1], end]), numpy.arange(len(best) + 1),
-                                numpy.exp(logs[:, best]).T, cmap=plots.shares_map(), vmin=0, vmax=1)
-        axes.set(xlim=(start, end), ylim=(len(best), 0))
-        axes.set_yticks(numpy.arange(len(best)) + 0.5, [classes[c] for c in best], fontsize=9.5)
-        for row, label in enumerate(best):
-            chosen = label == whole.argmax()
-            axes.text(1 + 0.12 / side, row + 0.5, f'{100 * numpy.exp(whole[label]):.1f} %',
-                      transform=axes.get_yaxis_transform(), va='center', fontsize=9.5,
-                      color=INK if chosen else MUTED, weight='bold' if chosen else 'normal')
-        axes.set_yticks(numpy.arange(1, len(best)), minor=True)
-        axes.grid(which='minor', axis='y', color=FAINT, linewidth=0.6)
-        axes.tick_params(which='both', length=0, pad=5, colors=INK)
-        last = number == len(methods) - 1
-        axes.tick_params(axis='x', length=3 if last else 0, labelbottom=last, colors=MUTED)
-        for spine in axes.spines.values():
-            spine.set(color=MUTED, linewidth=0.8)
-        figure.text(left / width, 1 - (y - 0.15) / height, name, fontsize=10, color=MUTED,
-                    va='center')
-        figure.text((left + side + 0.12) / width, 1 - (y - 0.15) / height, 'whole', fontsize=10,
-                    color=MUTED, va='center')
-    axes.set_xlabel('seconds', fontsize=10, color=MUTED)
-    bar = figure.add_axes(((left + side - 1.6) / width, 1 - 0.31 / height, 1.6 / width,
-                           0.1 / height))
-    figure.colorbar(image, cax=bar, orientation='horizontal').outline.set_visible(False)
-    bar.set_xticks([0, 0.5, 1], ['0', '50', '100 %'], fontsize=8, color=MUTED)
-    bar.tick_params(length=0, pad=2)
-    return figure

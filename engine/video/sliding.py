@@ -29,7 +29,7 @@ def slide(batches, window, stride):
 
 
 class OneClip:
-    """Features (T, D) of one clip in memory, as engine.learning.inference.predict wants a FeatureStore."""
+    """Features (T, D) of one clip in memory, in the place of a FeatureStore."""
 
     def __init__(self, clip, features):
         self.clips, self.lengths = [clip], [len(features)]

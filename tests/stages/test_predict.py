@@ -1,4 +1,4 @@
-"""predict.py against the features of stage 2, hand-made averages and a second look at its videos."""
+"""predict.py against stage 2's features, hand-made averages and a second look at its videos."""
 import contextlib
 import io
 import json
@@ -120,7 +120,8 @@ def test_clips_are_predicted_as_by_the_stages(root, tmp_path, test_steps, window
                  *(clip.path for clip in clips))
     assert done.returncode == 0, done.stderr
     for clip, found in zip(clips, objects(done), strict=True):
-        frames = load_npy(variants.output_path(root, variants.FRAME_PREDICTIONS, clip)).astype(float)
+        frames = load_npy(variants.output_path(root, variants.FRAME_PREDICTIONS, clip))
+        frames = frames.astype(float)
         features = load_npy(variants.output_path(root, variants.FEATURES, clip))
         assert found['video'] == str(clip.path) and found['frames_seen'] == len(frames)
         numpy.testing.assert_allclose(
@@ -242,7 +243,8 @@ def test_the_copy_keeps_frames_moments_size_rate_and_sound(root, tmp_path):
         their_log, their_times, theirs = about(out / f'{name}.predicted.mp4')
         assert theirs.shape == frames.shape and len(times) == len(frames)
         numpy.testing.assert_allclose(their_times, times, atol=0.0011)
-        sound = [re.findall(r'Audio: (\w+)', text.split('Output #0')[0]) for text in (log, their_log)]
+        sound = [re.findall(r'Audio: (\w+)', text.split('Output #0')[0])
+                 for text in (log, their_log)]
         assert sound[1] == ['aac' for _ in sound[0]]
         # the labels stand below on the left, the rest is the same picture
         difference = abs(theirs.astype(int) - frames).mean(axis=(0, 3))

@@ -111,7 +111,8 @@ def test_arrays(corpus, tmp_path):
 def test_prediction_files(corpus):
     def outcome(path):
         def read():
-            predictionfile.read_predictions(path, [PUSH_UPS], list(badClips.CLASSES), 'python save_hdf5.py')
+            predictionfile.read_predictions(path, [PUSH_UPS], list(badClips.CLASSES),
+                                            'python save_hdf5.py')
         return REFUSED if refused(read, str(path)) else WHOLE
     check([(case, outcome(case.path)) for case in corpus if case.kind == 'hdf5'])
 
