@@ -185,12 +185,26 @@ def average(predictions):
     return numpy.exp([scoring.video_log_probability(frame) for frame in frames]).astype(numpy.float32)
 
 
+def save(root, names, clip, features, predictions):
+    """Writes both files of a clip, which counts as finished only when both are there."""
+    save_npy(variants.output_path(root, names.frame_predictions, clip), predictions)
+    save_npy(variants.output_path(root, names.features, clip), features)
+
+
 def run_part(args, todo, report, model, device, stop):
     """Extracts the clips; returns whether it came to the end before `stop` was set."""
     names = variants.names_of(args)
     ahead = DecodedAhead(todo, model.shape['input_size'], args.batch,
                          args.step if args.fusion == 'single' else 1, args.workers)
-    with Progress(len(todo), f'part {args.part} of {args.parts}') as progress:
+
+    def finish(saving, clip, frames):
+        saving.result()
+        progress.update(frames=frames.count)
+        report.finished(clip, frames)
+
+    with Progress(len(todo), f'part {args.part} of {args.parts}') as progress, \
+            ThreadPoolExecutor(1) as disk:
+        last = None  # being written while the next one is computed: a disk's sync takes time
         for clip, frames, batches in ahead:
             try:
                 result = extract(clip, batches, model, device, stop, names, args.step,
@@ -199,13 +213,13 @@ def run_part(args, todo, report, model, device, stop):
                 report.failed(clip, error, args.root / variants.clips_folder(args.stream))
                 progress.update()
                 continue
+            if last:
+                finish(*last)
             if result is None:
                 return False
-            # Both or neither: a clip counts as finished only when both are there.
-            save_npy(variants.output_path(args.root, names.frame_predictions, clip), result[1])
-            save_npy(variants.output_path(args.root, names.features, clip), result[0])
-            progress.update(frames=frames.count)
-            report.finished(clip, frames)
+            last = disk.submit(save, args.root, names, clip, *result), clip, frames
+        if last:
+            finish(*last)
     return True
 
 
