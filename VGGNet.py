@@ -147,6 +147,10 @@ class VGGNet(chainer.Chain):
             self._stacks[names[0]] = *state(), made
         return made
 
+    def forget_copies(self):
+        """Has them made anew: for another kernel than they were made for."""
+        self._stacks = {}
+
     def _at_hand(self, name):
         """A layer, back on the network's device if only its copies were there."""
         if self[name].device != self.device:

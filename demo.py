@@ -20,7 +20,6 @@ missing.
 """
 import argparse
 import multiprocessing
-import os
 import signal
 import sys
 from pathlib import Path

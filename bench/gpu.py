@@ -59,7 +59,7 @@ def check_network(check, device, frames):
     for way in ways:
         os.environ['ENGINE_CONV_GPU'] = way
         try:
-            model._stacks.clear()
+            model.forget_copies()
             model.to_device(device)
             ours = model.feature_and_prediction(device.send(frames))
             for name, a, b in zip(('features', 'softmax'), ours, expected):

@@ -1,176 +1,35 @@
 """Fast inference through a stack of 3x3 convolutions, ReLU and 2x2 max-pooling.
 
 :class:`ConvStack` computes what Chainer's ``convolution_2d(h, W, b, pad=1)``, ``relu`` and
-``max_pooling_2d(h, 2, stride=2)`` compute, without gradients, on the CPU, in float32. It uses
-Winograd's F(4x4,3x3) (Lavin and Gray 2016, arXiv:1509.09308): 36 products for 16 outputs in
-place of 144. Errors stay near 1e-5 of the largest output of a VGG-16.
+``max_pooling_2d(h, 2, stride=2)`` compute, without gradients, on the CPU, in float32, by
+Winograd's F(4x4,3x3) (engine/fast/winograd.py). Errors stay near 1e-5 of the largest output of a
+VGG-16.
 
 Two kernels give numbers that agree to rounding:
 
-- ``compiled``: winograd.c, built by the machine's C compiler on first use (engine/fast/compiled.py);
+- ``compiled``: winograd.c, built by the machine's C compiler on first use (compiled.py);
 - ``numpy``: the same in NumPy, where there is no C compiler or ``ENGINE_CONV=numpy`` is set.
 
-Within a kernel a frame's numbers do not depend, bit for bit, on the other frames of its batch
-or on the number of threads.
+What is not a number, or infinite, spoils at least the outputs that it spoils in Chainer's layers,
+and others of its tile. Within a kernel a frame's numbers do not depend, bit for bit, on the
+other frames of its batch or on the number of threads.
 """
 import concurrent.futures
-import ctypes
 import functools
-import os
-import threading
 
 import numpy
 
 from engine import usable_cores
 from engine.fast.buffers import empty
-from engine.fast.compiled import load
+from engine.fast.winograd import (
+    INPUT_TRANSFORM, OUTPUT_TRANSFORM, Kernel, channels_first, chosen, kernel_name, out_size,
+    transformed_weights)
 
-MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
-LARGE_WEIGHTS = 16 << 20  # bytes, from where twice as many tiles save more in reading these
 CACHED_BYTES = 24 << 20   # of a layer's input and output that several frames may fill together
-
-
-def out_size(size, pool):
-    return -(-size // 2) if pool else size
+BLOCK_FLOATS = 1 << 20    # NumPy: of a block's transformed tiles, so that it stays in the cache
 
 
 # ---- the compiled kernel --------------------------------------------------------------------
-
-class _Layer(ctypes.Structure):
-    # struct layer of winograd.c
-    _fields_ = ([(name, ctypes.c_void_p) for name in (
-        'input', 'out', 'whole', 'mean', 'u', 'bias')]
-                + [(name, ctypes.c_int64) for name in (
-                    'n', 'height', 'width', 'channels', 'stride_in', 'stride_out',
-                    'first', 'bytes', 'relu', 'pool', 'tiles')])
-
-
-@functools.lru_cache(maxsize=None)
-def _library():
-    """-> (the loaded kernel, its name), or (None, why there is none)."""
-    library, version = load('winograd')
-    if library is None:
-        return None, version
-    library.work_size.restype = ctypes.c_int64
-    library.instructions.restype = ctypes.c_char_p
-    library.prepare.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
-    library.prepare.restype = None
-    for name, arrays in (('convolve', 1), ('spread_input', 2), ('spread_gradient', 1),
-                         ('add_products', 3), ('through_output', 2)):
-        call = getattr(library, name)
-        call.argtypes = [ctypes.POINTER(_Layer), ctypes.POINTER(ctypes.c_int64),
-                         *[ctypes.c_void_p] * arrays]
-        call.restype = None
-    return library, f'{version}, {library.instructions().decode()}'
-
-
-def chosen(compiled=None):
-    """The library to use, or None for NumPy: see :class:`ConvStack`."""
-    wish = os.environ.get('ENGINE_CONV', '')
-    if wish not in ('', 'compiled', 'numpy'):
-        raise ValueError(f'ENGINE_CONV is {wish!r}: give compiled or numpy')
-    if compiled is None:
-        compiled = {'': None, 'compiled': True, 'numpy': False}[wish]
-    if compiled is False:
-        return None
-    library, name = _library()
-    if library is None and compiled:
-        raise RuntimeError(f'the compiled convolution is not to be had: {name}')
-    return library
-
-
-def kernel_name(compiled=None):
-    """What a ConvStack made now would run on, for logs: ``'compiled (gcc ..., avx512)'``,
-    ``'numpy'``, or ``'numpy (why there is no compiled kernel)'``."""
-    if chosen(compiled) is not None:
-        return f'compiled ({_library()[1]})'
-    wanted = compiled is None and not os.environ.get('ENGINE_CONV')
-    return f'numpy ({_library()[1]})' if wanted else 'numpy'
-
-
-def channels_first(a):
-    """(N, H, W, C) -> (N, C, H, W), always a copy: 1x1 maps in a buffer are contiguous either way,
-    and a buffer serves again."""
-    return numpy.array(a.transpose(0, 3, 1, 2), order='C')
-
-
-class Kernel:
-    """winograd.c, a layer at a time, the work shared out among threads.
-
-    Frames are (n, height, width, channels) float32, channels padded to `lanes` but for the
-    input of a first layer. Use it as a context manager: it serves one caller at a time.
-    """
-
-    def __init__(self, library, threads):
-        self.library, self.threads, self.lanes = library, threads, library.lanes()
-        self.work, self.scratch = [empty(0)] * threads, empty(0)
-        self.lock = threading.Lock()
-
-    def __enter__(self):
-        self.lock.acquire()
-        self.pool = concurrent.futures.ThreadPoolExecutor(self.threads)
-        return self
-
-    def __exit__(self, *_):
-        self.pool.shutdown()
-        self.lock.release()
-
-    def padded(self, channels):
-        return -(-channels // self.lanes) * self.lanes
-
-    def prepare(self, w, b):
-        """(outputs, inputs, 3, 3) and (outputs,) -> what `convolve` wants of a layer's weights."""
-        outs = self.padded(len(w))
-        u = empty(36 * outs * w.shape[1])
-        self.library.prepare(w.ctypes.data, *w.shape[:2], u.ctypes.data)
-        return u, numpy.pad(b, (0, outs - len(b)))
-
-    def convolve(self, x, weights, channels, out, mean=None, relu=True, pool=False, whole=None):
-        """Fills out, and with pooling `whole` with what is pooled.
-
-        `mean` is given for a first layer; `channels` are those of x that are no padding.
-        """
-        tiles = self.tiles(x)
-        # As many blocks for every thread, and none longer than the cache likes.
-        most = MOST_TILES * (2 if weights[0].nbytes > LARGE_WEIGHTS else 1)
-        blocks = max(1, -(-tiles // (most * self.threads)) * self.threads)
-        layer = self.layer(x, channels, -(-tiles // blocks), out, weights, whole, mean, relu, pool)
-        self.run('convolve', layer, work=self.library.work_size(ctypes.byref(layer)))
-
-    @staticmethod
-    def tiles(x):
-        return len(x) * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
-
-    @staticmethod
-    def layer(x, channels, tiles, out=None, weights=(None, None), whole=None, mean=None,
-              relu=False, pool=False):
-        """struct layer, for `run`; the arrays must outlive it."""
-        where = [None if a is None else a.ctypes.data for a in (x, out, whole, mean, *weights)]
-        return _Layer(*where, *x.shape[:3], channels, x.shape[3],
-                      0 if out is None else out.shape[3], mean is not None,
-                      x.dtype == numpy.uint8, relu, pool, tiles)
-
-    def space(self, *sizes):
-        """Flat arrays of so many floats, of any content; the next call hands them out again."""
-        if len(self.scratch) < sum(sizes):
-            self.scratch = empty(sum(sizes))
-        return numpy.split(self.scratch[:sum(sizes)], numpy.cumsum(sizes)[:-1])
-
-    def run(self, name, layer, *arrays, work=0):
-        """Calls a function of the library in all threads, with `work` floats of each one's."""
-        counter, function = ctypes.c_int64(0), getattr(self.library, name)
-        arrays = [a.ctypes.data for a in arrays]
-
-        def call(number):
-            if len(self.work[number]) < work:
-                self.work[number] = empty(work)
-            function(layer, counter, *arrays, *[self.work[number].ctypes.data] * (work > 0))
-
-        others = [self.pool.submit(call, number) for number in range(1, self.threads)]
-        call(0)
-        for other in others:
-            other.result()
-
 
 class _Compiled:
     """The stack on winograd.c. All threads share a layer, block by block; several frames go
@@ -224,28 +83,6 @@ class _Compiled:
 
 # ---- the same in NumPy ----------------------------------------------------------------------
 
-# F(4x4,3x3) at the points 0, 1, -1, 2, -2 and infinity.
-_G = numpy.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-_B = numpy.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-                  [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
-_A = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0],
-                  [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
-_B2, _A2 = (numpy.kron(a, a).astype(numpy.float32) for a in (_B, _A))
-BLOCK_FLOATS = 1 << 20  # of the transformed tiles of one block, so that it stays in the cache
-
-
-def transformed_weights(w):
-    """(outputs, inputs, 3, 3) -> (36, inputs, outputs) float32, as the tiles' products want them."""
-    u = numpy.kron(_G, _G) @ w.transpose(2, 3, 1, 0).reshape(9, -1).astype(numpy.float64)
-    return u.astype(numpy.float32).reshape(36, w.shape[1], len(w))
-
-
-def weights_gradient(gu):
-    """(36, inputs, outputs), the gradient of transformed_weights(w) -> that of w, float32."""
-    gw = numpy.kron(_G, _G).T.astype(numpy.float32) @ gu.reshape(36, -1)
-    return numpy.ascontiguousarray(gw.reshape(3, 3, *gu.shape[1:]).transpose(3, 2, 0, 1))
-
-
 class _Numpy:
     """The stack in NumPy: both transforms are matrix products over whole blocks of tiles. Each
     thread takes a frame; BLAS keeps to one thread, so that sums never depend on its choice."""
@@ -279,8 +116,8 @@ class _Numpy:
             patches = numpy.lib.stride_tricks.sliding_window_view(
                 padded[4 * top:4 * (top + rows) + 2], (6, 6), (0, 1))[::4, ::4]
             d = numpy.ascontiguousarray(patches.transpose(3, 4, 0, 1, 2)).reshape(36, -1)
-            v = (_B2 @ d).reshape(36, rows * across, ins)
-            y = _A2 @ (v @ u).reshape(36, -1)
+            v = (INPUT_TRANSFORM @ d).reshape(36, rows * across, ins)
+            y = OUTPUT_TRANSFORM @ (v @ u).reshape(36, -1)
             out[top:top + rows] = y.reshape(4, 4, rows, across, outs).transpose(2, 0, 3, 1, 4)
         out = out.reshape(4 * down, 4 * across, outs)[:height, :width]
         if pool:  # the bias comes after: adding it keeps the order

@@ -4,7 +4,8 @@ Two ways, the first that the machine has:
 
 - ``cudnn``: float16, channels last. Convolution, bias and ReLU are one kernel of cuDNN, which
   the packages nvidia-cudnn-cu13 (or -cu12) and nvidia-cudnn-frontend bring; CuPy itself has none.
-- ``products``: Winograd's F(4x4,3x3) as in engine/fast/conv.py, in float32, by CuPy's matrix products.
+- ``products``: Winograd's F(4x4,3x3) as in engine/fast/conv.py, in float32, by CuPy's matrix
+  products.
 
 ENGINE_CONV_GPU=cudnn or products asks for one. Halves reach to 65504 only, and ImageNet's VGG-16,
 fed with 0-255, gives 12800 after its third block: all numbers are carried at a sixteenth, which
@@ -22,7 +23,8 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 from chainer.backends import cuda
 
-from engine.fast.conv import _A2, _B2, check_layers, transformed_weights
+from engine.fast.conv import check_layers
+from engine.fast.winograd import INPUT_TRANSFORM, OUTPUT_TRANSFORM, transformed_weights
 
 SCALE = 1 / 16
 CHANNELS = 8              # of halves, that tensor cores take at once
@@ -92,7 +94,8 @@ class GPUStack:
             if self._instead is None:
                 raise
             warnings.warn(f'cuDNN fails ({error}): convolutions by products in float32')
-            self.kernel, self._way = 'GPU, products, float32 (cuDNN fails)', _Products(*self._instead)
+            self.kernel = 'GPU, products, float32 (cuDNN fails)'
+            self._way = _Products(*self._instead)
             y = self._way(x, mean)
         self._instead = None
         return self.xp.ascontiguousarray(y.transpose(0, 3, 1, 2))
@@ -255,8 +258,10 @@ def pooled(xp, x, out):
         out[...] = numpy.maximum.reduce(corners)
     else:
         cuda.elementwise('T a, T b, T c, T d', 'T y',
-                         '''const T e = a > b ? a : b, f = c > d ? c : d;
-                            y = e > f ? e : f;''', 'pool_2x2')(*corners, out)
+                         '''// What is not a number wins, as in NumPy.
+                            const T e = a > b || a != a ? a : b;
+                            const T f = c > d || c != c ? c : d;
+                            y = e > f || e != e ? e : f;''', 'pool_2x2')(*corners, out)
 
 
 # ---- Winograd by products, in float32 -------------------------------------------------------
@@ -268,7 +273,7 @@ class _Products:
         self.xp, self.pools, self.relu = xp, pools, relu
         self.u = [xp.asarray(transformed_weights(w)) for w in weights]
         self.biases = [xp.asarray(b) for b in biases]
-        self.b2, self.a2 = xp.asarray(_B2), xp.asarray(_A2)
+        self.b2, self.a2 = xp.asarray(INPUT_TRANSFORM), xp.asarray(OUTPUT_TRANSFORM)
 
     def __call__(self, x, mean):
         h = x.astype(numpy.float32) - mean

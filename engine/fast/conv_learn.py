@@ -2,7 +2,7 @@
 
 :func:`conv_stack` computes what Chainer's ``convolution_2d(h, W, b, pad=1)``, ``relu`` and
 ``max_pooling_2d(h, 2, stride=2)`` compute, and their gradients, with the kernel of
-engine/fast/conv.py, all of it by Winograd's F(4x4,3x3):
+engine/fast/winograd.py, all of it by Winograd's F(4x4,3x3):
 
 - the gradient of a layer's input is a convolution, with its weights turned half round;
 - that of its weights comes from 36 matrix products over all tiles of the input and of the
@@ -16,15 +16,15 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
 from engine import usable_cores
-from engine.fast import conv
 from engine.fast.buffers import borrow, give_back
+from engine.fast.winograd import Kernel, channels_first, chosen, out_size, weights_gradient
 
 MOST_BYTES = 16 << 20  # of a layer's transformed input and gradient, so that the cache holds them
 
 
 def available():
     """Whether winograd.c can be used; without it there are Chainer's own layers."""
-    return conv.chosen() is not None
+    return chosen() is not None
 
 
 def conv_stack(x, layers):
@@ -47,7 +47,7 @@ class _ConvStack(chainer.FunctionNode):
     def __init__(self, pools):
         super().__init__()
         self.pools = pools
-        self.kernel = _kernel()
+        self.kernel = shared_kernel()
 
     def check_type_forward(self, in_types):
         expect = chainer.utils.type_check.expect
@@ -72,13 +72,12 @@ class _ConvStack(chainer.FunctionNode):
                 n, height, width, _ = h.shape
                 outs = kernel.padded(len(W))
                 whole = borrow(numpy, (n, height, width, outs)) if pool else None
-                out = borrow(numpy, (n, conv.out_size(height, pool), conv.out_size(width, pool),
-                                     outs))
+                out = borrow(numpy, (n, out_size(height, pool), out_size(width, pool), outs))
                 kernel.convolve(h, kernel.prepare(W, b), W.shape[1], out,
                                 None if level else self.no_mean, pool=pool, whole=whole)
                 self.held.append((h, out, whole))
                 h = out
-        return conv.channels_first(h[..., :len(W)]),
+        return channels_first(h[..., :len(W)]),
 
     def backward(self, indexes, grad_outputs):
         if chainer.config.enable_backprop:
@@ -114,7 +113,7 @@ class _ConvStack(chainer.FunctionNode):
                 give_back(out, whole)
             self.held = []
             if 0 in indexes:
-                gradients[0] = conv.channels_first(g[..., :weights[0].shape[1]])
+                gradients[0] = channels_first(g[..., :weights[0].shape[1]])
                 give_back(g)
         return [chainer.Variable(gradients[i]) for i in indexes]
 
@@ -138,15 +137,15 @@ class _ConvStack(chainer.FunctionNode):
             kernel.run('spread_gradient', kernel.layer(g, g.shape[3], tiles), t)
             kernel.run('add_products', of_input, v, t, u)
             gb += g.sum(axis=(1, 2)).sum(axis=0)
-        gW = conv.weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
+        gW = weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
         return gW, gb[:outs].astype(numpy.float32)
 
 
-def _kernel():
+def shared_kernel():
     """The one that all stacks share, and so its memory."""
     global _shared
     if _shared is None:
-        _shared = conv.Kernel(conv.chosen(), usable_cores())
+        _shared = Kernel(chosen(), usable_cores())
     return _shared
 
 

@@ -5,36 +5,19 @@
  * BLAS, at every step; and the gates are computed while the sums are still in registers.
  *
  * All arrays are feature-major, (features, batch), but for those that meet the outside (hs,
- * gy). Every thread calls with the same window and its own rank: a thread owns some of the
- * units, computes these for every step, and meets the others after each step. Every number
- * is the same sequence of operations whatever the number of threads.
- *
- * No intrinsics: the vector extensions of GCC and Clang serve every instruction set.
+ * gy). A thread owns some of the units, computes these for every step, and meets the others
+ * after each step. Every number is the same sequence of operations whatever the number of
+ * threads. What is not a number, or infinite, goes on as in NumPy.
  */
-#include <sched.h>
-#include <stdatomic.h>
-#include <stdint.h>
+#include "kernel.h"
 
-#if defined(__AVX512F__)
-enum { LANES = 16, WIDE = 2 };
-#elif defined(__AVX__)
-enum { LANES = 8, WIDE = 1 };    /* 8 of 16 registers hold sums */
-#elif defined(__aarch64__)
-enum { LANES = 4, WIDE = 2 };
+#if defined(__AVX512F__) || defined(__aarch64__)
+enum { WIDE = 2 };
 #else
-enum { LANES = 4, WIDE = 1 };
+enum { WIDE = 1 };               /* 8 of 16 registers hold sums */
 #endif
 enum { ROWS = 8, PAIR = 2 };     /* rows of a tile; forward: the four gates of two units */
 enum { CACHED = 1 << 17 };       /* floats: half a megabyte */
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t bits __attribute__((vector_size(4 * LANES)));
-/* A vec in memory, at any address of a float array. */
-typedef float mem __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define LOAD(p) (*(const mem *)(p))
-#define STORE(p, v) (*(mem *)(p) = (v))
-#define INLINE static inline __attribute__((always_inline))
 
 struct window {
     int64_t steps, batch, units;  /* T, B, H: B a multiple of LANES, H of ROWS */
@@ -55,8 +38,6 @@ struct window {
     atomic_long met;              /* threads that arrived so far */
 };
 
-int lanes(void) { return LANES; }
-
 static void meet(struct window *p, long ranks, long *turn)
 {
     *turn += ranks;
@@ -70,10 +51,8 @@ static void meet(struct window *p, long ranks, long *turn)
 INLINE vec tanh_of(vec x)
 {
     const vec top = (vec){0} + 9;
-    bits within = x < top;
-    x = (vec)((within & (bits)x) | (~within & (bits)top));
-    within = x > -top;
-    x = (vec)((within & (bits)x) | (~within & (bits)-top));
+    x = choose(x > top, top, x);    /* so that what is not a number stays as it is */
+    x = choose(x < -top, -top, x);
     const vec s = x * x;
     const vec n = (((s * 1.3354546801735978e-8f + 2.0608997147064656e-5f) * s
                     + 3.4955828450620174e-3f) * s + 0.13381020724773407f) * s + 1;
@@ -125,8 +104,8 @@ INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b
             vec h = gate[2] * tanh_c;
             if (p->mask) {
                 const bits on = LOAD(p->mask + t * B + column) != (vec){0};
-                c = (vec)((on & (bits)c) | (~on & (bits)c_last));
-                h = (vec)((on & (bits)h) | (~on & (bits)LOAD(p->h + at)));
+                c = choose(on, c, c_last);
+                h = choose(on, h, LOAD(p->h + at));
             }
             STORE(p->h + at, h);
             STORE(c_at + p->stride / 4, c);
@@ -164,8 +143,9 @@ INLINE int64_t group_of(const struct window *p, int64_t n)
             tile(p, t, u, b, 1);                                                        \
     } while (0)
 
-void forward(struct window *p, int64_t rank, int64_t ranks)
+static void forward_part(void *window, int64_t rank, int64_t ranks)
 {
+    struct window *p = window;
     const int64_t H = p->units, tiles = H / ROWS;
     const int64_t first = tiles * rank / ranks * ROWS, last = tiles * (rank + 1) / ranks * ROWS;
     long turn = 0;
@@ -218,12 +198,11 @@ INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t 
             vec gc = LOAD(p->gc + at), gc_past = {0};
             if (p->mask) {
                 /* The gradient is linear in gh and gc: at masked places both pass by. */
-                const vec on = LOAD(p->mask + t * B + column);
-                const vec gh_past = gh * (1 - on);
-                gc_past = gc * (1 - on);
-                gh *= on;
-                gc *= on;
-                STORE(p->h + at, gh_past);
+                const bits on = LOAD(p->mask + t * B + column) != (vec){0};
+                STORE(p->h + at, choose(on, (vec){0}, gh));
+                gc_past = choose(on, (vec){0}, gc);
+                gh = choose(on, gh, (vec){0});
+                gc = choose(on, gc, (vec){0});
             }
             const float *gates = p->gates + t * 4 * all + at;
             const vec i = LOAD(gates), f = LOAD(gates + all);
@@ -241,8 +220,9 @@ INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t 
     }
 }
 
-void backward(struct window *p, int64_t rank, int64_t ranks)
+static void backward_part(void *window, int64_t rank, int64_t ranks)
 {
+    struct window *p = window;
     const int64_t H = p->units, tiles = H / ROWS;
     const int64_t first = tiles * rank / ranks * ROWS, last = tiles * (rank + 1) / ranks * ROWS;
     long turn = 0;
@@ -260,3 +240,7 @@ void backward(struct window *p, int64_t rank, int64_t ranks)
         meet(p, ranks, &turn);
     }
 }
+
+void forward(struct window *p, int64_t threads) { in_threads(forward_part, p, threads); }
+
+void backward(struct window *p, int64_t threads) { in_threads(backward_part, p, threads); }

@@ -8,42 +8,27 @@
  *   2. for every panel of output channels the 36 matrix products v[point] u[point] go to m;
  *   3. every m of a tile is transformed back, A' m A, and stored with bias, ReLU and pooling.
  *
- * v of a block and the m of one panel stay in the cache. Several threads may call with the same
- * `next`: each call takes the next block until none is left. Every output number is the same
- * sequence of operations whichever block, batch or thread it falls to, so results do not depend
- * on these, bit for bit.
+ * v of a block and the m of one panel stay in the cache. Each thread takes the next block until
+ * none is left. Every output number is the same sequence of operations whichever block, batch or
+ * thread it falls to, so results do not depend on these, bit for bit.
  *
- * No intrinsics: the vector extensions of GCC and Clang serve every instruction set.
+ * What is not a number, or infinite, in the input spoils all outputs of its tiles, at least those
+ * that it spoils in a direct convolution.
  */
-#include <float.h>
+#include "kernel.h"
+
+#include <math.h>
 #include <stddef.h>
-#include <stdint.h>
-#include <stdatomic.h>
 
 /* ROWS x 2 sums of LANES floats are held in registers. */
 #if defined(__AVX512F__)
-enum { LANES = 16, ROWS = 14 };   /* 28 of 32 registers */
-#define INSTRUCTIONS "AVX-512"
-#elif defined(__AVX__)
-enum { LANES = 8, ROWS = 6 };     /* 12 of 16 */
-#define INSTRUCTIONS "AVX"
+enum { ROWS = 14 };   /* 28 of 32 registers */
 #elif defined(__aarch64__)
-enum { LANES = 4, ROWS = 12 };    /* 24 of 32 */
-#define INSTRUCTIONS "NEON"
+enum { ROWS = 12 };   /* 24 of 32 */
 #else
-enum { LANES = 4, ROWS = 6 };
-#define INSTRUCTIONS "4 lanes"
+enum { ROWS = 6 };    /* 12 of 16 */
 #endif
 enum { POINTS = 36, PANEL = 2 * LANES };
-
-typedef float vec __attribute__((vector_size(4 * LANES)));
-typedef int32_t bits __attribute__((vector_size(4 * LANES)));
-/* A vec in memory, at any address and over any float array. */
-typedef float mem __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
-
-#define LOAD(p) (*(const mem *)(p))
-#define STORE(p, v) (*(mem *)(p) = (v))
-#define INLINE static inline __attribute__((always_inline))
 
 struct layer {
     const void *in;      /* (n, height, width, stride_in): float, or uint8_t where `bytes` */
@@ -58,10 +43,6 @@ struct layer {
     int64_t first, bytes, relu, pool;
     int64_t tiles;       /* tiles in a block, at most; backward: in all */
 };
-
-int lanes(void) { return LANES; }
-
-const char *instructions(void) { return INSTRUCTIONS; }
 
 static int64_t padded(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
 
@@ -268,11 +249,10 @@ INLINE void back(const vec m[6], vec t[4])
     t[3] = b + 4 * d + m[5];
 }
 
-/* A first argument that is not a number stays one. */
+/* Of equal ones the first; what is not a number wins. */
 INLINE vec larger(vec a, vec b)
 {
-    bits choose = b > a;
-    return (vec)((choose & (bits)b) | (~choose & (bits)a));
+    return choose(~(b <= a) & (a == a), b, a);
 }
 
 /* LANES channels of a tile, from m to the 4x4 or, pooled, 2x2 numbers of the output. */
@@ -313,7 +293,7 @@ static void store_tile(const struct layer *l, int64_t tile, const float *m, int6
     for (int i = 0; i < 4; i++)
         for (int j = 0; j < 4; j++)
             if (i >= high || j >= wide)
-                t[i][j] = (vec){0} - FLT_MAX;
+                t[i][j] = (vec){0} - INFINITY;
     int64_t half_width = (l->width + 1) / 2, half_height = (l->height + 1) / 2;
     float *out = l->out
         + ((image * half_height + y / 2) * half_width + x / 2) * l->stride_out + channel;
@@ -325,10 +305,28 @@ static void store_tile(const struct layer *l, int64_t tile, const float *m, int6
 
 /* ---- all of it -------------------------------------------------------------------------- */
 
-/* Computes blocks of the layer until `next` has counted past the last. `work` holds
- * work_size(l) floats, of any content. */
-void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
+/* What the threads of a call share. */
+struct job {
+    void (*part)(struct job *, float *work);
+    const struct layer *l;
+    float *a, *b, *c;           /* arrays, as each part names them */
+    float *work;                /* `each` floats of every thread, of any content */
+    int64_t each;
+    _Atomic int64_t next;       /* piece of the work that nobody has taken */
+};
+
+static int64_t take(struct job *job) { return atomic_fetch_add(&job->next, 1); }
+
+static void work_on(void *p, int64_t rank, int64_t ranks)
 {
+    struct job *job = p;
+    (void)ranks;
+    job->part(job, job->work + rank * job->each);
+}
+
+static void convolve_part(struct job *job, float *work)
+{
+    const struct layer *l = job->l;
     int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
     int64_t all = l->n * across * down, wide = padded(l->channels), stride = point_stride(l);
     float *zeros = work, *patch = zeros + wide, *v = patch + POINTS * wide;
@@ -337,7 +335,7 @@ void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
     for (int64_t i = 0; i < (POINTS + 1) * wide; i++)
         work[i] = 0;
     for (;;) {
-        int64_t begin = atomic_fetch_add(next, 1) * l->tiles;
+        int64_t begin = take(job) * l->tiles;
         if (begin >= all)
             return;
         int64_t count = all - begin < l->tiles ? all - begin : l->tiles;
@@ -375,14 +373,14 @@ void convolve(const struct layer *l, _Atomic int64_t *next, float *work)
 enum { FEW = 32 };    /* tiles that a thread transforms at once */
 enum { LONG = 128 };  /* tiles whose part in a product of ROWS x PANEL stays in the L1 cache */
 
-/* All tiles of the input to v (POINTS, tiles, padded channels), points point_stride(l) apart,
- * with l->tiles the number of all. `work` as for convolve. */
-void spread_input(const struct layer *l, _Atomic int64_t *next, float *v, float *work)
+static void spread_input_part(struct job *job, float *work)
 {
+    const struct layer *l = job->l;
+    float *v = job->a;
     int64_t wide = padded(l->channels);
     for (int64_t i = 0; i < (POINTS + 1) * wide; i++)
         work[i] = 0;
-    for (int64_t tile; (tile = atomic_fetch_add(next, 1) * FEW) < l->tiles;)
+    for (int64_t tile; (tile = take(job) * FEW) < l->tiles;)
         for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++)
             load_tile(l, tile, v + tile * wide, 1, work, work + wide);
 }
@@ -398,13 +396,14 @@ INLINE void apart(const vec t[4], vec m[6])
     m[5] = t[3];
 }
 
-/* The same of the gradient of the output before ReLU, l->in (n, height, width, channels),
- * channels a multiple of LANES. */
-void spread_gradient(const struct layer *l, _Atomic int64_t *next, float *v)
+static void spread_gradient_part(struct job *job, float *work)
 {
+    const struct layer *l = job->l;
+    float *v = job->a;
+    (void)work;
     int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
     int64_t wide = l->channels, stride = point_stride(l);
-    for (int64_t tile; (tile = atomic_fetch_add(next, 1) * FEW) < l->tiles;)
+    for (int64_t tile; (tile = take(job) * FEW) < l->tiles;)
         for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++) {
             int64_t x = tile % across * 4, y = tile / across % down * 4;
             int64_t image = tile / across / down;
@@ -469,14 +468,15 @@ static void accumulate_any(int64_t rows, int64_t vecs, const float *v, const flo
     switch (rows) { CASES(accumulate, v, t, tiles, wide, stride, u) }
 }
 
-/* Adds the products of v, of spread_input(l), and t, of spread_gradient for as many tiles and
- * l->stride_out channels, to u (POINTS, l->channels, stride_out). */
-void add_products(const struct layer *l, _Atomic int64_t *next, const float *v, const float *t,
-                  float *u)
+static void add_products_part(struct job *job, float *work)
 {
+    const struct layer *l = job->l;
+    const float *v = job->a, *t = job->b;
+    float *u = job->c;
+    (void)work;
     int64_t wide = padded(l->channels), outs = l->stride_out;
     int64_t groups = (l->channels + ROWS - 1) / ROWS;   /* of nearly equal numbers of channels */
-    for (int64_t unit; (unit = atomic_fetch_add(next, 1)) < POINTS * groups;) {
+    for (int64_t unit; (unit = take(job)) < POINTS * groups;) {
         int64_t point = unit / groups, g = unit % groups;
         int64_t from = g * l->channels / groups, rows = (g + 1) * l->channels / groups - from;
         const float *left = v + point * point_stride(l) + from;
@@ -491,27 +491,75 @@ void add_products(const struct layer *l, _Atomic int64_t *next, const float *v, 
     }
 }
 
-/* From the gradient `g` of the layer's output to that before pooling and ReLU, `gz` (n, height,
- * width, stride_out). It goes to the first of the largest in a window, if that is above zero. */
-void through_output(const struct layer *l, _Atomic int64_t *next, const float *g, float *gz)
+static void through_output_part(struct job *job, float *work)
 {
+    const struct layer *l = job->l;
+    const float *g = job->a;
+    float *gz = job->b;
+    (void)work;
     int64_t side = l->pool ? 2 : 1, wide = l->stride_out;
     int64_t down = (l->height + side - 1) / side, across = (l->width + side - 1) / side;
     const float *whole = l->pool ? l->whole : l->out;
-    for (int64_t row; (row = atomic_fetch_add(next, 1)) < l->n * down;) {
+    for (int64_t row; (row = take(job)) < l->n * down;) {
         int64_t y = row % down * side, at = (row / down * l->height + y) * l->width * wide;
         for (int64_t x = 0; x < across; x++)
             for (int64_t k = 0; k < wide; k += LANES) {
                 int64_t one = (row * across + x) * wide + k;
-                vec largest = LOAD(l->out + one);
-                bits left = (bits)LOAD(g + one) & (largest > (vec){0});
+                vec largest = LOAD(l->out + one), zero = {0}, up = LOAD(g + one);
+                /* As Chainer's ReLU has it: what is no finite number times zero is none. */
+                up *= choose(largest > zero, zero + 1, zero);
+                bits left = (bits)zero - 1;
                 for (int64_t i = 0; i < side && y + i < l->height; i++)
                     for (int64_t j = 0; j < side && side * x + j < l->width; j++) {
                         int64_t to = at + (i * l->width + side * x + j) * wide + k;
-                        bits here = LOAD(whole + to) == largest;
-                        STORE(gz + to, (vec)(left & here));
+                        vec value = LOAD(whole + to);
+                        bits here = (value == largest) | (value != value);
+                        STORE(gz + to, choose(left & here, up, zero));
                         left &= ~here;
                     }
             }
     }
+}
+
+/* ---- what is called, with its number of threads ----------------------------------------- */
+
+/* The layer, block by block. `work` holds work_size(l) floats for each thread. */
+void convolve(const struct layer *l, float *work, int64_t threads)
+{
+    struct job job = {convolve_part, l, .work = work, .each = work_size(l)};
+    in_threads(work_on, &job, threads);
+}
+
+/* All tiles of the input to v (POINTS, tiles, padded channels), points point_stride(l) apart,
+ * with l->tiles the number of all. `work` holds (POINTS + 1) * padded(channels) floats for each
+ * thread. */
+void spread_input(const struct layer *l, float *v, float *work, int64_t threads)
+{
+    struct job job = {spread_input_part, l, .a = v, .work = work,
+                      .each = (POINTS + 1) * padded(l->channels)};
+    in_threads(work_on, &job, threads);
+}
+
+/* The same of the gradient of the output before ReLU, l->in (n, height, width, channels),
+ * channels a multiple of LANES. */
+void spread_gradient(const struct layer *l, float *v, int64_t threads)
+{
+    struct job job = {spread_gradient_part, l, .a = v};
+    in_threads(work_on, &job, threads);
+}
+
+/* Adds the products of v, of spread_input(l), and t, of spread_gradient for as many tiles and
+ * l->stride_out channels, to u (POINTS, l->channels, stride_out). */
+void add_products(const struct layer *l, float *v, float *t, float *u, int64_t threads)
+{
+    struct job job = {add_products_part, l, .a = v, .b = t, .c = u};
+    in_threads(work_on, &job, threads);
+}
+
+/* From the gradient `g` of the layer's output to that before pooling and ReLU, `gz` (n, height,
+ * width, stride_out). It goes to the first of the largest in a window, if that is above zero. */
+void through_output(const struct layer *l, float *g, float *gz, int64_t threads)
+{
+    struct job job = {through_output_part, l, .a = g, .b = gz};
+    in_threads(work_on, &job, threads);
 }

@@ -12,7 +12,7 @@ import chainer
 import chainer.functions as F
 
 from convStacks import error, float64_stack, make_layers
-from engine.fast import conv
+from engine.fast import conv, winograd
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HAS_COMPILED = 'compiled' in conv.kernel_name()
@@ -94,7 +94,7 @@ def test_blocks_and_groups_change_no_bit(monkeypatch):
     x = numpy.random.default_rng(6).normal(0, 50, (5, 33, 64, 3)).astype('f')
     expected = conv.ConvStack(layers, compiled=True)(x)
     for tiles, cached in ((1, 0), (5, 1 << 20), (29, 1 << 30)):
-        monkeypatch.setattr(conv, 'MOST_TILES', tiles)
+        monkeypatch.setattr(winograd, 'MOST_TILES', tiles)
         monkeypatch.setattr(conv, 'CACHED_BYTES', cached)
         assert numpy.array_equal(conv.ConvStack(layers, compiled=True)(x), expected)
 

@@ -11,10 +11,10 @@ import chainer.functions as F
 from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import from_vgg
-from engine.fast import buffers, conv, conv_learn
+from engine.fast import buffers, conv, conv_learn, winograd
 from convStacks import make_layers
 
-pytestmark = pytest.mark.skipif(not conv_learn.available(), reason=conv.kernel_name())
+pytestmark = pytest.mark.skipif(not conv_learn.available(), reason=winograd.kernel_name())
 
 
 def variables(layers, dtype):
@@ -139,7 +139,7 @@ def test_forward_is_what_inference_computes_bit_for_bit():
 
 def test_what_is_handed_out_is_nobodys_buffer():
     """Of 1x1 maps channels last and channels first are the same memory."""
-    lanes = conv_learn._kernel().lanes
+    lanes = conv_learn.shared_kernel().lanes
     layers = variables(make_layers([lanes, str(lanes)], channels=lanes), 'f')
     stack = conv.ConvStack([(w.array, b.array, pool) for w, b, pool in layers])
     x = noise((3, lanes, 2, 2))

@@ -10,7 +10,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer import gradient_check
 
-from engine.fast import compiled, lstm
+from engine.fast import cells, compiled, lstm_window as window_module, recurrent
 from engine.fast.lstm import GRU, LSTM, copy_gru, copy_lstm, lstm_window
 
 TOLERANCE = {numpy.float32: 1e-5, numpy.float64: 1e-10}
@@ -109,7 +109,7 @@ def test_compiled_as_numpy(steps, batch, n, masked, dropped, monkeypatch):
 
     def run(way, threads):
         monkeypatch.setenv('ENGINE_LSTM', way)
-        monkeypatch.setattr(lstm, 'usable_cores', lambda: threads)
+        monkeypatch.setattr(recurrent, 'usable_cores', lambda: threads)
         inputs = [chainer.Variable(a) for a in arguments]
         outputs = lstm_window(*inputs, mask, recurrent_mask)
         with chainer.no_backprop_mode():  # the buffers of one step only
@@ -381,9 +381,9 @@ def test_kernels_of_a_gpu_compute_the_same(masked, monkeypatch):
         return [y.array, variable.grad, *gradients(model).values()]
     expected = run()
     used = []
-    monkeypatch.setattr(lstm.cuda, 'elementwise', lambda *args: (
+    monkeypatch.setattr(cells.cuda, 'elementwise', lambda *args: (
         used.append(args[3]), fake_elementwise(*args))[1])
-    monkeypatch.setattr(lstm, 'backend', types.SimpleNamespace(
+    monkeypatch.setattr(window_module, 'backend', types.SimpleNamespace(
         get_array_module=lambda *_: gpu))
     for ours, theirs in zip(run(), expected):
         numpy.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)

@@ -1,0 +1,152 @@
+"""Winograd's F(4x4,3x3) for convolutions 3x3: its matrices, and winograd.c, which computes with it.
+
+Lavin and Gray 2016, arXiv:1509.09308: 36 products for 16 outputs in place of 144. What computes
+by it: engine/fast/conv.py, conv_learn.py and conv_gpu.py.
+"""
+import ctypes
+import functools
+import threading
+
+import numpy
+
+from engine.fast import compiled
+from engine.fast.buffers import empty
+
+MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
+LARGE_WEIGHTS = 16 << 20  # bytes, from where twice as many tiles save more in reading these
+
+# F(4x4,3x3) at the points 0, 1, -1, 2, -2 and infinity.
+_G = numpy.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_B = numpy.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+                  [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
+_A = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0],
+                  [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+# On a tile's numbers in a row: 36 of the input to 36, and 36 products to 16 of the output.
+INPUT_TRANSFORM, OUTPUT_TRANSFORM = (numpy.kron(a, a).astype(numpy.float32) for a in (_B, _A))
+
+
+def transformed_weights(w):
+    """(outputs, inputs, 3, 3) -> (36, inputs, outputs) float32, as the products want them."""
+    u = numpy.kron(_G, _G) @ w.transpose(2, 3, 1, 0).reshape(9, -1).astype(numpy.float64)
+    return u.astype(numpy.float32).reshape(36, w.shape[1], len(w))
+
+
+def weights_gradient(gu):
+    """(36, inputs, outputs), the gradient of transformed_weights(w) -> that of w, float32."""
+    gw = numpy.kron(_G, _G).T.astype(numpy.float32) @ gu.reshape(36, -1)
+    return numpy.ascontiguousarray(gw.reshape(3, 3, *gu.shape[1:]).transpose(3, 2, 0, 1))
+
+
+def out_size(size, pool):
+    """Rows or columns of a layer's output."""
+    return -(-size // 2) if pool else size
+
+
+def channels_first(a):
+    """(N, H, W, C) -> (N, C, H, W), always a copy: 1x1 maps in a buffer are contiguous either way,
+    and a buffer serves again."""
+    return numpy.array(a.transpose(0, 3, 1, 2), order='C')
+
+
+# ---- winograd.c -----------------------------------------------------------------------------
+
+class _Layer(ctypes.Structure):
+    # struct layer of winograd.c
+    _fields_ = ([(name, ctypes.c_void_p) for name in (
+        'input', 'out', 'whole', 'mean', 'u', 'bias')]
+                + [(name, ctypes.c_int64) for name in (
+                    'n', 'height', 'width', 'channels', 'stride_in', 'stride_out',
+                    'first', 'bytes', 'relu', 'pool', 'tiles')])
+
+
+@functools.lru_cache(maxsize=None)
+def _declared(library):
+    library.work_size.restype = ctypes.c_int64
+    library.prepare.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    library.prepare.restype = None
+    for name, arrays in (('convolve', 1), ('spread_input', 2), ('spread_gradient', 1),
+                         ('add_products', 3), ('through_output', 2)):
+        call = getattr(library, name)
+        call.argtypes = [ctypes.POINTER(_Layer), *[ctypes.c_void_p] * arrays, ctypes.c_int64]
+        call.restype = None
+    return library
+
+
+def chosen(wanted=None):
+    """The library of winograd.c, or None for NumPy: see compiled.chosen; by ENGINE_CONV."""
+    library = compiled.chosen('winograd', 'ENGINE_CONV', wanted)
+    return None if library is None else _declared(library)
+
+
+def kernel_name(wanted=None):
+    """What convolutions would run on now, for logs: see compiled.kernel_name."""
+    return compiled.kernel_name('winograd', 'ENGINE_CONV', wanted)
+
+
+class Kernel:
+    """winograd.c, a layer at a time, the work shared out among threads.
+
+    Frames are (n, height, width, channels) float32, channels padded to `lanes` but for the
+    input of a first layer. Use it as a context manager: it serves one caller at a time.
+    """
+
+    def __init__(self, library, threads):
+        self.library, self.threads, self.lanes = library, threads, library.lanes()
+        self.work, self.scratch = empty(0), empty(0)
+        self.lock = threading.Lock()
+
+    def __enter__(self):
+        self.lock.acquire()
+        return self
+
+    def __exit__(self, *_):
+        self.lock.release()
+
+    def padded(self, channels):
+        return -(-channels // self.lanes) * self.lanes
+
+    def prepare(self, w, b):
+        """(outputs, inputs, 3, 3) and (outputs,) -> what `convolve` wants of a layer's weights."""
+        outs = self.padded(len(w))
+        u, w = empty(36 * outs * w.shape[1]), numpy.ascontiguousarray(w)
+        self.library.prepare(compiled.address(w), *w.shape[:2], compiled.address(u))
+        return u, numpy.pad(b, (0, outs - len(b)))
+
+    def convolve(self, x, weights, channels, out, mean=None, relu=True, pool=False, whole=None):
+        """Fills out, and with pooling `whole` with what is pooled.
+
+        `mean` is given for a first layer; `channels` are those of x that are no padding.
+        """
+        tiles = self.tiles(x)
+        # As many blocks for every thread, and none longer than the cache likes.
+        most = MOST_TILES * (2 if weights[0].nbytes > LARGE_WEIGHTS else 1)
+        blocks = max(1, -(-tiles // (most * self.threads)) * self.threads)
+        layer = self.layer(x, channels, -(-tiles // blocks), out, weights, whole, mean, relu, pool)
+        self.run('convolve', layer, work=self.library.work_size(ctypes.byref(layer)))
+
+    @staticmethod
+    def tiles(x):
+        return len(x) * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
+
+    @staticmethod
+    def layer(x, channels, tiles, out=None, weights=(None, None), whole=None, mean=None,
+              relu=False, pool=False):
+        """struct layer, for `run`; the arrays must outlive it."""
+        where = [compiled.address(a) for a in (out, whole, mean, *weights)]
+        return _Layer(compiled.address(x, x.dtype), *where, *x.shape[:3], channels, x.shape[3],
+                      0 if out is None else out.shape[3], mean is not None,
+                      x.dtype == numpy.uint8, relu, pool, tiles)
+
+    def space(self, *sizes):
+        """Flat arrays of so many floats, of any content; the next call hands them out again."""
+        if len(self.scratch) < sum(sizes):
+            self.scratch = empty(sum(sizes))
+        return numpy.split(self.scratch[:sum(sizes)], numpy.cumsum(sizes)[:-1])
+
+    def run(self, name, layer, *arrays, work=0):
+        """Calls a function of the library, with `work` floats of each thread's own."""
+        if work:
+            if len(self.work) < work * self.threads:
+                self.work = empty(work * self.threads)
+            arrays += self.work,
+        getattr(self.library, name)(layer, *map(compiled.address, arrays), self.threads)
