@@ -31,7 +31,7 @@ import numpy
 
 import helperFunctions as hf
 from engine import arguments, files, stage, variants
-from engine.cluster import parts
+from engine.cluster import leaving, parts
 from engine.drawing import plots
 from engine.video import flowfiles
 from engine.errors import UserError
@@ -215,7 +215,7 @@ def main():
     if args.part > args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     stage.print_settings(args)
-    stop = parts.Stop(args.walltime, args.margin)
+    stop = leaving.Stop(args.walltime, args.margin)
     cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
     get_method(args.method)
     work = work_of(args)  # before a folder is made for it

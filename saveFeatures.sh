@@ -24,13 +24,12 @@ fi
 
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
-stage=saveFeatures_1024 where=batch at_once=1 parts=12 dry= flags=()
+stage=saveFeatures_1024 where=batch at_once=1 parts=12 flags=()
 while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit ;;
         --local) where=here ;;
-        --dry-run) dry=1; flags+=("$1") ;;
-        --status) where=status; flags+=("$1") ;;
+        --status) where=batch; flags+=("$1") ;;
         --at-once) at_once=${2:?--at-once wants a number}; shift ;;
         --stage) stage=${2:?--stage wants a name}; shift ;;
         --stage=*) stage=${1#*=} ;;
@@ -75,37 +74,4 @@ fi
 
 # ---- batch jobs: one file a part, submitted one by one -----------------------------
 
-if [ $where = status ]; then
-    exec "$PYTHON" "$here/generate_pbs.py" --stage "$stage" ${flags[@]+"${flags[@]}"}
-fi
-
-plan=$("$PYTHON" "$here/generate_pbs.py" --stage "$stage" ${flags[@]+"${flags[@]}"})
-{ IFS= read -r scheduler && IFS= read -r folder && IFS= read -r ids &&
-    IFS= read -r old_pack; } <<<"$plan"
-
-# Names without a folder before them: not every qsub quotes what it hands on.
-cd "$folder"
-cancel=qdel
-[ "$scheduler" != slurm ] || cancel=scancel
-for job in $(sed 1,4d <<<"$plan"); do
-    after=
-    if [ "$job" = pack ]; then
-        after=$ids
-        if [ -n "$old_pack" ] && [ -z "$dry" ]; then "$cancel" "$old_pack"; fi
-    fi
-    # -o and -j stand in the file too, but not every qsub reads them there.
-    case $scheduler in
-        slurm) submit=(sbatch --parsable ${after:+"--dependency=afterok:$after"}) ;;
-        *) submit=(qsub -j oe -o "$job.out" ${after:+-W "depend=afterok:$after"}) ;;
-    esac
-    if [ -n "$dry" ]; then
-        echo "${submit[@]}" "$job.pbs"
-        id=ID_OF_$job
-    else
-        id=$("${submit[@]}" "$job.pbs")
-        id=${id%%;*}
-        printf '%s\t%s\t%s\n' "$job" "$id" "$(date +%FT%T%z)" >>jobs.txt
-        echo "$job: job $id"
-    fi
-    ids=${ids:+$ids:}$id
-done
+exec "$PYTHON" "$here/generate_pbs.py" --submit --stage "$stage" ${flags[@]+"${flags[@]}"}

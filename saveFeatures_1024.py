@@ -28,7 +28,7 @@ from chainer.backends.cuda import to_cpu
 import helperFunctions as hf
 from engine import arguments, files, stage, variants
 from engine.weights import cards
-from engine.cluster import parts
+from engine.cluster import leaving, parts
 from engine.learning import featurefile
 from engine.reporting import scoring
 from engine.video import flowfiles
@@ -245,7 +245,7 @@ def main():
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     stage.print_settings(args)
     names = variants.names_of(args)
-    stop = parts.Stop(args.walltime, args.margin)
+    stop = leaving.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
     made_by = f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}'

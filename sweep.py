@@ -35,8 +35,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import generate_pbs
-from engine import arguments, stage, usable_cores, variants
 import rnn
+from engine import arguments, stage, usable_cores, variants
+from engine.cluster.dialects import DIALECTS
+from engine.cluster.flags import SETTINGS, settings_flags
+from engine.cluster.jobfile import job_text
 from engine.errors import UserError
 from engine.files import write_text
 
@@ -229,28 +232,25 @@ def write_jobs(runs, root, words):
     """Writes ROOT/sweep/NAME.pbs for each run and prints the commands that submit them."""
     root = root.resolve()
     folder = root / FOLDER
-    settings = root / generate_pbs.SETTINGS
-    flags = generate_pbs.settings_flags(settings) if settings.exists() else []
+    settings = root / SETTINGS
+    flags = settings_flags(settings) if settings.exists() else []
     parser = generate_pbs.get_parser()
     # The file may hold flags for the parts of stage 2, too; the command line may not.
-    args, _ = parser.parse_known_args([*flags, *words, '--name', 'rnn-'])
+    args, _ = parser.parse_known_args([*flags, *words])
     _, unknown = parser.parse_known_args(words)
     if unknown:
         raise UserError(f'{" ".join(unknown)}: neither a flag of sweep.py nor of generate_pbs.py')
-    submit = 'sbatch' if args.scheduler == 'slurm' else 'qsub'
+    dialect = DIALECTS[args.scheduler]
     folder.mkdir(parents=True, exist_ok=True)
     for run in runs:
         if run.after in {other.name for other in runs}:
             print(f'{run.name}: later; the same command once {run.after} has ended',
                   file=sys.stderr)
             continue
-        text = generate_pbs.job_text(args, run.name, folder,
-                                     [command(run, root, args.python)])
-        # Torque takes a name of 15 characters.
-        text = text.replace(f'#PBS -N rnn-{run.name}\n', f'#PBS -N {f"rnn-{run.name}"[:15]}\n')
-        path = folder / f'{run.name}.pbs'
-        write_text(path, text)
-        print(f'cd {shlex.quote(str(folder))} && {submit} {shlex.quote(path.name)}')
+        write_text(folder / f'{run.name}.pbs', job_text(
+            args, dialect.job_name('rnn', f'-{run.name}'), run.name, folder,
+            [command(run, root, args.python)]))
+        print(f'cd {shlex.quote(str(folder))} && {shlex.join(dialect.submit(run.name))}')
 
 
 def main():

@@ -1,6 +1,5 @@
 """Batch jobs of stage 2: the files, the flags, and whole runs on a real Slurm."""
 import json
-import os
 import re
 import shlex
 import shutil
@@ -14,8 +13,9 @@ import numpy
 import pytest
 
 import generate_pbs
-from engine import variants
 import oneNodeSlurm
+from engine import variants
+from engine.cluster.states import submitted_jobs
 from engine.errors import UserError
 from smallSet import REPOSITORY, copy_set, features, run
 
@@ -26,107 +26,6 @@ def submit(root, *flags, **options):
     return run(SCRIPT, '--root', root, *flags, **options)
 
 
-def text_of(monkeypatch, root, *flags):
-    """The lines of part02.pbs that generate_pbs.py writes with these flags."""
-    monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), '--dry-run',
-                                      *flags])
-    generate_pbs.main()
-    return (root / 'jobs' / 'part02.pbs').read_text().splitlines()
-
-
-# ------------------------------------------------------------------- the job files
-
-def test_header_for_torque(small_set, tmp_path, monkeypatch):
-    lines = text_of(monkeypatch, copy_set(small_set, tmp_path / 'r'), '--property', 'xk',
-                    '--account', 'abc', '--directive', '-l mem=32gb', '--module', 'cudatoolkit',
-                    '--launcher', 'aprun -n 1 -N 1', '--python', '/opt/python', '--device', '0')
-    assert lines[:10] == [
-        '#!/bin/bash -l', '#PBS -N features02', '#PBS -l nodes=1:ppn=16:xk',
-        '#PBS -l walltime=02:30:00', '#PBS -j oe', '#PBS -o part02.out', '#PBS -A abc',
-        '#PBS -l mem=32gb', 'module load cudatoolkit', f'cd {tmp_path}/r/jobs || exit 1']
-    assert lines[10].startswith(f'exec aprun -n 1 -N 1 /opt/python {REPOSITORY}/'
-                                'saveFeatures_1024.py 2 --device 0 ')
-    assert not any('mail' in line or '-m ' in line for line in lines)
-
-
-def test_header_for_openpbs_and_slurm(small_set, tmp_path, monkeypatch):
-    root = copy_set(small_set, tmp_path / 'r')
-    flags = ('--ppn', '8', '--gpus', '1', '--queue', 'gpu', '--mail', 'a@b.org')
-    lines = text_of(monkeypatch, root, '--scheduler', 'openpbs', *flags)
-    assert '#PBS -l select=1:ncpus=8:ngpus=1' in lines
-    assert '#PBS -q gpu' in lines and '#PBS -m ae -M a@b.org' in lines
-    lines = text_of(monkeypatch, root, '--scheduler', 'slurm', *flags)
-    assert {'#SBATCH --cpus-per-task=8', '#SBATCH --gres=gpu:1', '#SBATCH --partition=gpu',
-            '#SBATCH --time=02:30:00'} <= set(lines)
-    assert not any(line.startswith('#PBS') for line in lines)
-
-
-def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
-    root = copy_set(small_set, tmp_path / 'r')
-
-    def lines(*flags):
-        monkeypatch.setattr(sys, 'argv', [
-            'generate_pbs.py', '--root', str(root), '--python', '/opt/python', '--ppn', '8',
-            '--nodes', '3', '--processes', '2', *flags])
-        assert generate_pbs.main() == 0
-        job = capsys.readouterr().out.split()[-1]
-        return (root / 'jobs' / f'{job}.pbs').read_text().splitlines()
-    rnn = ('--stage', 'rnn', '--name', 'deep', '--communicator', 'naive', '--layers', '5')
-    assert '#PBS -l nodes=3:ppn=8' in lines(*rnn)
-    assert '#PBS -l select=3:ncpus=8:mpiprocs=2' in lines(*rnn, '--scheduler', 'openpbs')
-    text = lines(*rnn, '--scheduler', 'slurm')
-    assert {'#SBATCH --nodes=3', '#SBATCH --ntasks=6', '#SBATCH --cpus-per-task=4',
-            '#SBATCH --job-name=rnn-deep'} <= set(text)
-    assert text[-1] == (f'exec mpiexec -n 6 /opt/python {REPOSITORY}/rnn.py --communicator naive '
-                        f'--layers 5 --name deep --root {root} >>rnn-deep.log 2>&1')
-    with pytest.raises(UserError, match='add --communicator'):
-        lines('--stage', 'frameBasedTrain')
-    with pytest.raises(UserError, match='--resubmit is for stages in parts'):
-        lines(*rnn, '--resubmit')
-
-
-def test_trainings_of_two_variants_are_two_jobs(small_set, tmp_path, monkeypatch, capsys):
-    root = copy_set(small_set, tmp_path / 'r')
-    qstat = tmp_path / 'qstat'
-    qstat.write_text('#!/bin/sh\necho "7.bw frameBasedTrain someone 0 R normal"\n')
-    qstat.chmod(0o755)
-    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
-
-    def job(*flags):
-        monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), *flags])
-        generate_pbs.main()
-        return capsys.readouterr().out.split()[-1]
-    train = ('--stage', 'frameBasedTrain')
-    assert job(*train) == 'frameBasedTrain'
-    (root / 'jobs' / 'jobs.txt').write_text('frameBasedTrain\t7.bw\tnow\n')
-    with pytest.raises(UserError, match='frameBasedTrain: may still run'):
-        job(*train, '--stream', 'rgb')
-    assert job(*train, '--stream', 'flow') == 'frameBasedTrain_flow'
-    lines = (root / 'jobs' / 'frameBasedTrain_flow.pbs').read_text().splitlines()
-    # as many characters as Torque takes
-    assert '#PBS -N frameBased_flow' in lines and '#PBS -o frameBasedTrain_flow.out' in lines
-    assert lines[-1].endswith(f'--stream flow --root {root} >>frameBasedTrain_flow.log 2>&1')
-    assert job(*train, '--fusion=slow') == 'frameBasedTrain_slow'
-    assert job(*train, '--fusion', 'slow', '--name', 'b') == 'frameBasedTrain_slow-b'
-    assert job('--stage', 'rnn', '--stream', 'flow', '--layer', 'pool5') == 'rnn_flow_pool5'
-    # whose files have its name, whatever it sees
-    assert job('--stage', 'rnn', '--stream', 'flow', '--name', 'deep') == 'rnn-deep'
-    (root / 'cluster.toml').write_text('stream = "flow"\n')
-    assert job('--stage', 'rnn') == 'rnn_flow'
-
-
-def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
-    root = copy_set(small_set, tmp_path / 'r')
-    (root / 'cluster.toml').write_text('ppn = 4\nwalltime = "01:00:00"\nparts = 3\n'
-                                       'module = ["a", "b"]\nthen-pack = false\n')
-    lines = text_of(monkeypatch, root, '--ppn', '2')
-    assert '#PBS -l nodes=1:ppn=2' in lines and '#PBS -l walltime=01:00:00' in lines
-    assert 'module load a' in lines and 'module load b' in lines
-    assert '--parts=3' in lines[-1]
-    assert sorted(p.name for p in (root / 'jobs').iterdir()) == [
-        'pack.pbs', 'part01.pbs', 'part02.pbs', 'part03.pbs']
-
-
 @pytest.mark.parametrize('flags, words', [
     (('--walltime', 'soon'), 'expected HH:MM:SS'),
     (('--no-such-flag',), '--no-such-flag'),
@@ -135,8 +34,9 @@ def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
 def test_wrong_flags_are_named_before_anything_is_written(small_set, tmp_path, monkeypatch,
                                                           capsys, flags, words):
     root = copy_set(small_set, tmp_path / 'r')
+    monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), *flags])
     with pytest.raises((UserError, SystemExit)) as error:
-        text_of(monkeypatch, root, *flags)
+        generate_pbs.main()
     printed = capsys.readouterr()
     assert words in str(error.value) + printed.err
     assert not printed.out and not (root / 'jobs').exists()
@@ -165,34 +65,6 @@ def test_dry_run_submits_nothing_and_names_what_packing_waits_for(small_set, tmp
     done = submit(root, '--dry-run', '--parts', '2', '--then-pack', '--scheduler', 'slurm')
     assert done.stdout.splitlines()[2] == ('sbatch --parsable --dependency=afterok:'
                                            'ID_OF_part01:ID_OF_part02 pack.pbs')
-
-
-# What qstat prints, shortened and from memory of its columns.
-TORQUE = """
-Job ID                    Name             User            Time Use S Queue
-------------------------- ---------------- --------------- -------- - -----
-1234567.bw                features01       someone         01:02:03 R normal
-1234568.bw                features02       someone                0 Q normal
-1234569.bw                features03       someone         02:29:59 C normal
-"""
-OPENPBS = """Job id            Name             User              Time Use S Queue
-----------------  ---------------- ----------------  -------- - -----
-12.pbs01          features01       someone           00:00:01 H workq
-13.pbs01          features02       someone           00:00:01 E workq
-14[].pbs01        other            someone                  0 B workq
-"""
-
-
-@pytest.mark.parametrize('text, jobs', [
-    (TORQUE, {'1234567': 'running', '1234568': 'queued'}),
-    (OPENPBS, {'12': 'held', '13': 'ending', '14[]': 'running'}), ('', {})])
-def test_qstat_is_understood(text, jobs, tmp_path, monkeypatch):
-    (tmp_path / 'text').write_text(text)
-    qstat = tmp_path / 'qstat'
-    qstat.write_text(f'#!/bin/sh\ncat {tmp_path}/text\n')
-    qstat.chmod(0o755)
-    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
-    assert generate_pbs.alive_jobs('torque') == jobs
 
 
 def test_status_without_any_scheduler(undisturbed):
@@ -288,7 +160,7 @@ def test_killed_jobs_are_resubmitted_and_end_in_the_same_bytes(slurm, undisturbe
     done = submit(root, '--then-pack', '--ppn', '1', '--walltime', '00:10:00', '--margin', '1',
                   '--launcher', shlex.quote(str(launcher)), env=slurm.env)
     assert done.returncode == 0, done.stderr
-    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    jobs = submitted_jobs(root / 'jobs')
     assert sorted(jobs) == ['pack'] + [f'part{n:02d}' for n in range(1, 13)]
 
     # One is cancelled, one runs into its walltime; the others come to their end.
@@ -313,7 +185,7 @@ def test_killed_jobs_are_resubmitted_and_end_in_the_same_bytes(slurm, undisturbe
     assert done.returncode == 0, done.stderr
     assert [line.split(':')[0] for line in done.stdout.splitlines()] == ['part03', 'part05',
                                                                         'pack']
-    again = generate_pbs.submitted_jobs(root / 'jobs')
+    again = submitted_jobs(root / 'jobs')
     wait_for(lambda: job_state(slurm, again['pack']) not in ('PENDING', 'RUNNING'))
     assert job_state(slurm, again['pack']) == 'COMPLETED'
     assert job_state(slurm, jobs['pack']) == 'CANCELLED'
@@ -332,11 +204,11 @@ def test_nothing_is_packed_after_a_failure(slurm, small_set, tmp_path):
     bad.write_bytes(whole[:100])
     flags = ('--scheduler', 'slurm', '--ppn', '1', '--parts', '2', '--then-pack')
     done = submit(root, *flags, env=slurm.env)
-    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    jobs = submitted_jobs(root / 'jobs')
     assert sorted(jobs) == ['pack', 'part01', 'part02'], done.stderr
     # The same command again submits none of them a second time.
     assert 'part' not in submit(root, '--resubmit', env=slurm.env).stdout
-    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    jobs = submitted_jobs(root / 'jobs')
     wait_for(lambda: {job_state(slurm, jobs[p]) for p in ('part01', 'part02')}
              == {'COMPLETED', 'FAILED'})
     status = submit(root, '--status', env=slurm.env)
@@ -346,7 +218,7 @@ def test_nothing_is_packed_after_a_failure(slurm, small_set, tmp_path):
     assert 'not packed: 1 clips failed' in submit(root, '--resubmit', env=slurm.env).stderr
     bad.write_bytes(whole)
     done = submit(root, '--resubmit', env=slurm.env)
-    jobs = generate_pbs.submitted_jobs(root / 'jobs')
+    jobs = submitted_jobs(root / 'jobs')
     wait_for(lambda: job_state(slurm, jobs['pack']) == 'COMPLETED')
     assert (root / variants.TRAIN_HDF5).exists()
 
@@ -371,7 +243,7 @@ def test_the_commands_of_the_page_as_they_stand(slurm, undisturbed, small_set, t
         return done.stdout
     assert 'part02.pbs' in execute(lines[0]) and not (tmp_path / 'DIR/jobs/jobs.txt').exists()
     execute(lines[1])
-    jobs = generate_pbs.submitted_jobs(tmp_path / 'DIR' / 'jobs')
+    jobs = submitted_jobs(tmp_path / 'DIR' / 'jobs')
     assert sorted(jobs) == ['pack', 'part01', 'part02']
     wait_for(lambda: job_state(slurm, jobs['pack']) == 'COMPLETED')
     assert 'part02' in execute(lines[2])
@@ -384,7 +256,7 @@ def test_the_commands_of_the_page_as_they_stand(slurm, undisturbed, small_set, t
     (tmp_path / 'DIR' / 'cluster.toml').write_text('ppn = 2\n')
     execute('./saveFeatures.sh --root DIR --stage rnn --name deep --processes 2 --scheduler slurm '
             '--communicator naive --tiny')
-    job = generate_pbs.submitted_jobs(tmp_path / 'DIR' / 'jobs')['rnn-deep']
+    job = submitted_jobs(tmp_path / 'DIR' / 'jobs')['rnn-deep']
     wait_for(lambda: job_state(slurm, job) == 'COMPLETED')
     settings = json.loads((tmp_path / 'DIR/results.jsonl').read_text())['settings']
     assert settings['workers'] == 2

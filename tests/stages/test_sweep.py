@@ -132,12 +132,12 @@ def test_jobs(tmp_path, run):
     code, out = run(tmp_path, '--jobs', '--scheduler', 'slurm', '--account', 'ABC')
     assert code == 0
     folder = tmp_path / 'sweep'
-    assert out.splitlines() == [f'cd {folder} && sbatch cells4-optimizeradam.pbs']
+    assert out.splitlines() == [f'cd {folder} && sbatch --parsable cells4-optimizeradam.pbs']
     job = (folder / 'cells4-optimizeradam.pbs').read_text()
     assert '#SBATCH --account=ABC' in job and '--cpus-per-task=8' in job
     assert f'rnn.py --root {tmp_path} --cells 4 --optimizer adam --tiny' in job
     with pytest.raises(UserError, match='--accont'):
         run(tmp_path, '--jobs', '--accont', 'ABC')
-    # Torque's names have at most 15 characters.
+    # Torque's names have at most 15 characters; the last ones may tell the seed.
     run(tmp_path, '--jobs')
-    assert '#PBS -N rnn-cells4-opti\n' in (folder / 'cells4-optimizeradam.pbs').read_text()
+    assert '#PBS -N rnn-timizeradam\n' in (folder / 'cells4-optimizeradam.pbs').read_text()

@@ -1,0 +1,34 @@
+"""Flags in files: cluster.toml, which a person writes, and flags.json, those of the last time."""
+import json
+import tomllib
+
+from engine import files
+from engine.errors import UserError
+
+SETTINGS, REMEMBERED = 'cluster.toml', 'flags.json'
+
+
+def settings_flags(path):
+    """The flags in a TOML file: {'ppn': 8, 'module': ['a', 'b']} -> --ppn=8 --module=a ..."""
+    try:
+        settings = tomllib.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: {getattr(error, "strerror", None) or error}') from None
+    flags = []
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            raise UserError(f'{path}: [{key}]: expected lines such as ppn = 16, no sections')
+        for item in value if isinstance(value, list) else [value]:
+            if item is not False:
+                flags.append(f'--{key}' if item is True else f'--{key}={item}')
+    return flags
+
+
+def remembered(folder):
+    """The flags of the last submission from a folder of jobs, or None."""
+    return files.read_json(folder / REMEMBERED)
+
+
+def remember(folder, flags):
+    files.write_text(folder / REMEMBERED,
+                     json.dumps([flag for flag in flags if flag != '--resubmit']))

@@ -1,0 +1,108 @@
+"""The job files that generate_pbs.py writes: what each scheduler is told."""
+import os
+import sys
+
+import pytest
+
+import generate_pbs
+from engine.errors import UserError
+from smallSet import REPOSITORY, copy_set
+
+
+def text_of(monkeypatch, root, *flags):
+    """The lines of part02.pbs that generate_pbs.py writes with these flags."""
+    monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), '--dry-run',
+                                      *flags])
+    generate_pbs.main()
+    return (root / 'jobs' / 'part02.pbs').read_text().splitlines()
+
+
+def test_header_for_torque(small_set, tmp_path, monkeypatch):
+    lines = text_of(monkeypatch, copy_set(small_set, tmp_path / 'r'), '--property', 'xk',
+                    '--account', 'abc', '--directive', '-l mem=32gb', '--module', 'cudatoolkit',
+                    '--launcher', 'aprun -n 1 -N 1', '--python', '/opt/python', '--device', '0')
+    assert lines[:10] == [
+        '#!/bin/bash -l', '#PBS -N features02', '#PBS -l nodes=1:ppn=16:xk',
+        '#PBS -l walltime=02:30:00', '#PBS -j oe', '#PBS -o part02.out', '#PBS -A abc',
+        '#PBS -l mem=32gb', 'module load cudatoolkit', f'cd {tmp_path}/r/jobs || exit 1']
+    assert lines[10].startswith(f'exec aprun -n 1 -N 1 /opt/python {REPOSITORY}/'
+                                'saveFeatures_1024.py 2 --device 0 ')
+    assert not any('mail' in line or '-m ' in line for line in lines)
+
+
+def test_header_for_openpbs_and_slurm(small_set, tmp_path, monkeypatch):
+    root = copy_set(small_set, tmp_path / 'r')
+    flags = ('--ppn', '8', '--gpus', '1', '--queue', 'gpu', '--mail', 'a@b.org')
+    lines = text_of(monkeypatch, root, '--scheduler', 'openpbs', *flags)
+    assert '#PBS -l select=1:ncpus=8:ngpus=1' in lines
+    assert '#PBS -q gpu' in lines and '#PBS -m ae -M a@b.org' in lines
+    lines = text_of(monkeypatch, root, '--scheduler', 'slurm', *flags)
+    assert {'#SBATCH --cpus-per-task=8', '#SBATCH --gres=gpu:1', '#SBATCH --partition=gpu',
+            '#SBATCH --time=02:30:00'} <= set(lines)
+    assert not any(line.startswith('#PBS') for line in lines)
+
+
+def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
+    root = copy_set(small_set, tmp_path / 'r')
+
+    def lines(*flags):
+        monkeypatch.setattr(sys, 'argv', [
+            'generate_pbs.py', '--root', str(root), '--python', '/opt/python', '--ppn', '8',
+            '--nodes', '3', '--processes', '2', *flags])
+        assert generate_pbs.main() == 0
+        job = capsys.readouterr().out.split()[-1].removesuffix('.pbs')
+        return (root / 'jobs' / f'{job}.pbs').read_text().splitlines()
+    rnn = ('--stage', 'rnn', '--name', 'deep', '--communicator', 'naive', '--layers', '5')
+    assert '#PBS -l nodes=3:ppn=8' in lines(*rnn)
+    assert '#PBS -l select=3:ncpus=8:mpiprocs=2' in lines(*rnn, '--scheduler', 'openpbs')
+    text = lines(*rnn, '--scheduler', 'slurm')
+    assert {'#SBATCH --nodes=3', '#SBATCH --ntasks=6', '#SBATCH --cpus-per-task=4',
+            '#SBATCH --job-name=rnn-deep'} <= set(text)
+    assert text[-1] == (f'exec mpiexec -n 6 /opt/python {REPOSITORY}/rnn.py --communicator naive '
+                        f'--layers 5 --name deep --root {root} >>rnn-deep.log 2>&1')
+    with pytest.raises(UserError, match='add --communicator'):
+        lines('--stage', 'frameBasedTrain')
+    with pytest.raises(UserError, match='--resubmit is for stages in parts'):
+        lines(*rnn, '--resubmit')
+
+
+def test_trainings_of_two_variants_are_two_jobs(small_set, tmp_path, monkeypatch, capsys):
+    root = copy_set(small_set, tmp_path / 'r')
+    qstat = tmp_path / 'qstat'
+    qstat.write_text('#!/bin/sh\necho "7.bw frameBasedTrain someone 0 R normal"\n')
+    qstat.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+
+    def job(*flags):
+        monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), *flags])
+        generate_pbs.main()
+        return capsys.readouterr().out.split()[-1].removesuffix('.pbs')
+    train = ('--stage', 'frameBasedTrain')
+    assert job(*train) == 'frameBasedTrain'
+    (root / 'jobs' / 'jobs.txt').write_text('frameBasedTrain\t7.bw\tnow\n')
+    with pytest.raises(UserError, match='frameBasedTrain: may still run'):
+        job(*train, '--stream', 'rgb')
+    assert job(*train, '--stream', 'flow') == 'frameBasedTrain_flow'
+    lines = (root / 'jobs' / 'frameBasedTrain_flow.pbs').read_text().splitlines()
+    # as many characters as Torque takes
+    assert '#PBS -N frameBased_flow' in lines and '#PBS -o frameBasedTrain_flow.out' in lines
+    assert lines[-1].endswith(f'--stream flow --root {root} >>frameBasedTrain_flow.log 2>&1')
+    assert job(*train, '--fusion=slow') == 'frameBasedTrain_slow'
+    assert job(*train, '--fusion', 'slow', '--name', 'b') == 'frameBasedTrain_slow-b'
+    assert job('--stage', 'rnn', '--stream', 'flow', '--layer', 'pool5') == 'rnn_flow_pool5'
+    # whose files have its name, whatever it sees
+    assert job('--stage', 'rnn', '--stream', 'flow', '--name', 'deep') == 'rnn-deep'
+    (root / 'cluster.toml').write_text('stream = "flow"\n')
+    assert job('--stage', 'rnn') == 'rnn_flow'
+
+
+def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
+    root = copy_set(small_set, tmp_path / 'r')
+    (root / 'cluster.toml').write_text('ppn = 4\nwalltime = "01:00:00"\nparts = 3\n'
+                                       'module = ["a", "b"]\nthen-pack = false\n')
+    lines = text_of(monkeypatch, root, '--ppn', '2')
+    assert '#PBS -l nodes=1:ppn=2' in lines and '#PBS -l walltime=01:00:00' in lines
+    assert 'module load a' in lines and 'module load b' in lines
+    assert '--parts=3' in lines[-1]
+    assert sorted(p.name for p in (root / 'jobs').iterdir()) == [
+        'pack.pbs', 'part01.pbs', 'part02.pbs', 'part03.pbs']
