@@ -13,7 +13,8 @@ than six files) and takes those with the most validation clips right, and among 
 with the lowest loss. The test clips have no say in it.
 
 Writes  ROOT/combined_testPredictions.hdf5, ROOT/combined_validationPredictions.hdf5 (--name),
-        a line in ROOT/results.jsonl
+        a line in ROOT/results.jsonl, with the seeds and settings of the runs combined, over
+        whose seeds results.py --mean averages
 """
 import itertools
 import os
@@ -23,7 +24,7 @@ import numpy
 
 import helperFunctions as hf
 from engine import files, stage, variants
-from engine.reporting import predictionfile, resultsfile, scoring
+from engine.reporting import means, predictionfile, resultsfile, scoring
 from engine.errors import UserError
 
 
@@ -119,6 +120,29 @@ def choose(logs, labels):
     return tuple(part / parts for part in best)
 
 
+def told_of(paths, split):
+    """Of each file the line of the results.jsonl beside it that tells of it, or {}."""
+    lines = []
+    for path in paths:
+        try:
+            results, _ = resultsfile.read_results(path.parent / resultsfile.RESULTS)
+        except UserError:  # predictions from elsewhere
+            results = []
+        lines.append(resultsfile.line_of(results, path, split))
+    return lines
+
+
+def seed_of(lines, seed):
+    """The seed of the runs combined, '0+1' where they differ; `seed` where one is not known.
+
+    Nothing is drawn here: runs of other seeds are what results.py --mean averages over.
+    """
+    seeds = [line.get('seed') for line in lines]
+    if None in seeds:
+        return seed
+    return seeds[0] if len(set(seeds)) == 1 else '+'.join(map(str, seeds))
+
+
 def save(path, clips, logs, classes, method, split):
     """Writes combined predictions, one row a clip; returns the figures that the file gives."""
     predictionfile.write_predictions(
@@ -182,8 +206,12 @@ def main():
                           for of_file in of_held_out)
         print(f'validation:  top-1 {alone} alone, {found["top1"]:.3f} combined  (n {len(labels)})')
     figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
-    resultsfile.append_result(args.root, method, args.split, 'video', args.seed, {
-        'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},
+    lines = told_of(paths, args.split)
+    if all(lines):
+        figures['members'] = [means.recipe(line) for line in lines]
+    resultsfile.append_result(
+        args.root, method, args.split, 'video', seed_of(lines, args.seed),
+        {'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},
         predictions=out.name, **figures)
     print(f'{method} by video:  {scoring.in_words(figures)}')
     print(f'wrote {out}; next: python confusion.py{variants.place(args.root, args.split)} '

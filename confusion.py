@@ -17,9 +17,12 @@ and for two methods
 
 A class has few test clips (28 to 49 in split 1 of UCF-101), so that a single
 clip moves its accuracy by 2 to 4 points: read every change beside its n.
+
+Exit code 3: all but a picture that could not be drawn, and that is named, is written.
 """
 import csv
 import re
+import sys
 from pathlib import Path
 
 import numpy
@@ -53,6 +56,16 @@ def percent(value):
     return '' if numpy.isnan(value) else f'{100 * value:.2f}'
 
 
+def draw(*plot):
+    """Whether a picture could be drawn; if not, the reason is printed."""
+    try:
+        plots.save(*plot)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return False
+    return True
+
+
 def report_method(method, lists, args):
     """Prints and writes what one method confuses, over all its own clips."""
     matrix = count(method, method.clips, len(lists.classes))
@@ -77,10 +90,11 @@ def report_method(method, lists, args):
               ['class', 'n', 'right', 'accuracy_percent', 'most_taken_for', 'clips_taken_for'],
               [[class_name, n[i], matrix[i, i], percent(accuracy[i]),
                 *taken_for.get(i, ('', 0))] for i, class_name in enumerate(lists.classes)])
-    plots.save(args.root / (name + '.png'), confusion_figure, matrix, lists.classes,
-               f'{method.name}: {100 * right / total:.1f} % of {total} videos right, '
-               f'split {args.split}', args.order)
-    print(f'  wrote {args.root / name}.png and .csv\n')
+    drawn = draw(args.root / (name + '.png'), confusion_figure, matrix, lists.classes,
+                 f'{method.name}: {100 * right / total:.1f} % of {total} videos right, '
+                 f'split {args.split}', args.order)
+    print(f'  wrote {args.root / name}.{"png and ." * drawn}csv\n')
+    return drawn
 
 
 def report_gain(a, b, lists, args):
@@ -129,10 +143,10 @@ def report_gain(a, b, lists, args):
     else:
         shown = gained + lost[::-1]
         title += f'{len(gained)} classes that gained most, {len(lost)} that lost most'
-    if shown:
-        plots.save(chart, gain_figure, shown, matrix_a, matrix_b, lists.classes,
-                   (a.name, b.name), title)
-    print(f'wrote {f"{chart} and " if shown else ""}{table}')
+    drawn = shown and draw(chart, gain_figure, shown, matrix_a, matrix_b, lists.classes,
+                           (a.name, b.name), title)
+    print(f'wrote {f"{chart} and " if drawn else ""}{table}')
+    return drawn or not shown
 
 
 def main():
@@ -161,10 +175,10 @@ def main():
     if len({method.name for method in methods}) < len(methods):
         # Two runs of one method: the names of their files tell them apart.
         methods = [method._replace(name=method.path.stem) for method in methods]
-    for method in methods:
-        report_method(method, lists, args)
+    drawn = [report_method(method, lists, args) for method in methods]
     if len(methods) == 2:
-        report_gain(*methods, lists, args)
+        drawn.append(report_gain(*methods, lists, args))
+    return 0 if all(drawn) else 3
 
 
 if __name__ == '__main__':

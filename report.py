@@ -22,9 +22,9 @@ from engine.files import write_text
 from engine.reporting.changes import change_sections, flips_section, shared_clips, summary
 from engine.reporting.methods import first_few
 from engine.reporting.page import element, join, page, paragraph, section
-from engine.reporting.resultsfile import RESULTS, read_results
-from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, line_of, predictions_path,
-                                   read_run, sees_first_frames)
+from engine.reporting.resultsfile import RESULTS, line_of, read_results
+from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, predictions_path, read_run,
+                                   sees_first_frames)
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
 from engine.stage import commit, new_parser as stage_parser, run as stage_main
@@ -86,7 +86,10 @@ def build(args):
         raise UserError(f'{root}: no such folder; made by: make demo, or the stages in order')
     results, lists, names, runs = collect(args, notes, faults)
     titles = {run.name: run.title for run in runs}
-    curves = join([curve_of(root, name, titles.get(name, name), faults) for name in names])
+    combined = [name for name in names if 'files' in line_of(
+        results, predictions_path(root, name), args.split).get('settings', {})]
+    curves = join([curve_of(root, name, titles.get(name, name), notes, faults)
+                   for name in names if name not in combined])
     if not (results or runs or curves):
         raise UserError(f'{root}: nothing to report: no results.jsonl, no predictions, no log of '
                         'a training; run the stages first, or make demo')
@@ -96,7 +99,7 @@ def build(args):
                     'A train loss that falls on while the validation loss rises is '
                     'overtraining.'), curves) if curves else ''),
             ('Position', position_section(runs)),
-            ('Confusion', matrix_section(runs, lists, args))]
+            ('Confusion', matrix_section(runs, lists, args, faults))]
     lead = ''
     if len(runs) > 1 and shared_clips(*runs[:2]):
         a, b = runs[:2]

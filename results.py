@@ -22,7 +22,8 @@ of its line, a path from its root. The interval is a percentile bootstrap
 same place and so stand or fall together; --compare is McNemar's exact test
 (1947) on the clips that only one of two runs gets right.
 
-Exit code 1: a line of a file is not JSON, or is no result; it is named and skipped.
+Exit code 3: the table stands, but for a line that is no result or a root without results, which
+are named.
 """
 import sys
 import textwrap
@@ -151,7 +152,10 @@ def main():
 
     results, faults = [], []
     for root in args.root or [Path('.')]:
-        of_root, bad = read_results(root / RESULTS)
+        try:
+            of_root, bad = read_results(root / RESULTS)
+        except UserError as error:
+            of_root, bad = [], [str(error)]
         results += of_root
         faults += bad
     for fault in faults:
@@ -184,7 +188,7 @@ def main():
     if args.compare:
         print()
         compare(*(pick(results, wanted) for wanted in args.compare))
-    return 1 if faults else 0
+    return 3 if faults else 0
 
 
 if __name__ == '__main__':

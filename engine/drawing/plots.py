@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def shares_map():
     """The colour map of shares of 1, from paper to ink."""
     from matplotlib.colors import LinearSegmentedColormap
     return LinearSegmentedColormap.from_list('paper to ink', PAPER_TO_INK)
+
+
+def width_of(text):
+    """How many letters wide a text is; those of Chinese, Japanese and Korean count as 1.7."""
+    return sum(1.7 if unicodedata.east_asian_width(letter) in 'WF' else 1 for letter in text)
 
 
 def save(path, draw, *args, dpi=130):

@@ -2,7 +2,7 @@
 import json
 import statistics
 
-from engine.reporting.resultsfile import REQUIRED, is_number
+from engine.reporting.resultsfile import is_number
 from engine.reporting.scoring import TOP_K
 
 AVERAGED = ([f'top{k}' for k in TOP_K]
@@ -10,13 +10,27 @@ AVERAGED = ([f'top{k}' for k in TOP_K]
                'validation_accuracy'])
 
 
+def recipe(result):
+    """What runs of one kind have in common: method, settings, and the recipes of its members.
+
+    Of a combined run (combine.py) the members' recipes say more than the names of their files,
+    and weights that were chosen were found, not set.
+    """
+    settings = dict(result['settings'])
+    if settings.get('chosen'):
+        settings.pop('weights', None)
+    if result.get('members'):
+        settings.pop('files', None)
+    return {'method': result['method'], 'settings': settings, 'members': result.get('members')}
+
+
 def settings_key(result):
-    """Equal for two runs of one method with the same settings on the same data.
+    """Equal for two runs of one recipe on the same data.
 
     A model only tested again (rnn.py --test-only) is no run of its own to average over.
     """
-    return json.dumps([*(result[key] for key in REQUIRED), bool(result.get('test_only'))],
-                      sort_keys=True)
+    return json.dumps([recipe(result), *(result[key] for key in ('unit', 'split', 'n')),
+                       bool(result.get('test_only'))], sort_keys=True)
 
 
 def mean_over_seeds(results):
@@ -33,6 +47,8 @@ def mean_over_seeds(results):
     for group in groups.values():
         runs = list(group.values())
         one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs)}
+        if len(runs) > 1:  # no one file's name, no one run's weights
+            one['settings'] = recipe(one)['settings']
         for key in AVERAGED:
             values = [run[key] for run in runs if is_number(run.get(key))]
             deviation = statistics.stdev(values) if len(values) > 1 else None

@@ -1,7 +1,7 @@
 """Confusion matrices and gains, drawn; engine/drawing/plots.py turns the Figures into PNG."""
 import numpy
 
-from engine.drawing.plots import FAINT, GAINED, INK, LOST, MUTED, shares_map
+from engine.drawing.plots import FAINT, GAINED, INK, LOST, MUTED, shares_map, width_of
 from engine.reporting.matrices import class_accuracy, labels_to_draw
 
 NUMBERS_UP_TO = 16  # classes: a larger matrix has no room for numbers in its cells
@@ -26,11 +26,12 @@ def confusion_figure(matrix, classes, title, order='list'):
     cell, letters, heading = (0.86, 10.5, 14) if small else (0.165, 8.4, 22)
     # In inches. A letter is about 0.6 of its height wide; names on the left carry "(n)",
     # upright ones below do not, and slanted ones take less height than width.
-    names = max(map(len, classes)) * letters / 72 * 0.6 + 0.2
+    names = max(map(width_of, classes)) * letters / 72 * 0.6 + 0.2
     left, bottom = names + 0.7, names * (0.75 if size <= 6 else 1) + 0.3
     right, top = (0.4, 1.0) if small else (names + 0.7, names + 1.1)
     side = cell * size
-    width, height = max(left + side + right, len(title) * heading / 72 * 0.66), top + side + bottom
+    width = max(left + side + right, width_of(title) * heading / 72 * 0.66)
+    height = top + side + bottom
     figure = Figure(figsize=(width, height), facecolor='white')
     axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
     # The square root makes one clip in forty visible beside a full diagonal.
@@ -104,10 +105,10 @@ def gain_figure(labels, matrix_a, matrix_b, classes, names, title):
     n = matrix_a.sum(axis=1)[labels]
     change = 100 * (accuracy_b - accuracy_a)[labels]
     rows = numpy.arange(len(labels))
-    longest = max(len(classes[i]) for i in labels)
+    longest = max(width_of(classes[i]) for i in labels)
     margin = 0.5 + 0.095 * (longest + 9)
     plot, bar = 6.6, 0.33
-    width = max(margin + plot + 1.5, 0.3 + len(title) * 0.128)
+    width = max(margin + plot + 1.5, 0.3 + width_of(title) * 0.128)
     height = 1.05 + bar * len(labels) + 0.75
     figure = Figure(figsize=(width, height), facecolor='white')
     axes = figure.add_axes((margin / width, 0.75 / height, plot / width,

@@ -11,6 +11,7 @@ from engine.variants import place
 
 RESULTS = 'results.jsonl'
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
+OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,)}
 
 
 def append_result(root, method, split, unit, seed, settings, **figures):
@@ -41,7 +42,7 @@ def read_results(path):
         UserError: there is no such file.
     """
     try:
-        lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+        lines = path.read_text(encoding='utf-8', errors='replace').split('\n')
     except FileNotFoundError:
         raise UserError(f'{path}: not there; every stage that measures something writes it, '
                         f'first of all python singleFrameAccuracy.py{place(path.parent)}'
@@ -53,23 +54,39 @@ def read_results(path):
         if not line.strip():
             continue
         try:
-            result = json.loads(line)
+            results.append({**_checked(line), 'root': path.parent})
         except ValueError as error:
-            faults.append(f'{path}:{number}: not JSON ({error}), skipped')
-            continue
-        if not isinstance(result, dict):
-            faults.append(f'{path}:{number}: not a JSON object, skipped')
-            continue
-        result = {'settings': {}, **result, 'root': path.parent}
-        wrong = [key for key, kind in REQUIRED.items() if not isinstance(result.get(key), kind)]
-        if wrong:
-            faults.append(f'{path}:{number}: no usable {", ".join(wrong)}, skipped')
-            continue
-        for k in TOP_K[1:]:
-            if is_number(result.get('n_classes')) and result['n_classes'] <= k:
-                result[f'top{k}'] = None  # always right, whatever the method says
-        results.append(result)
+            faults.append(f'{path}:{number}: {error}, skipped')
     return results, faults
+
+
+def _checked(line):
+    """The result that a line tells of; ValueError says why it is none."""
+    try:
+        result = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f'not JSON ({error})') from None
+    if not isinstance(result, dict):
+        raise ValueError('not a JSON object')
+    result = {'settings': {}, **result}
+    wrong = [key for key, kind in REQUIRED.items() if type(result.get(key)) is not kind]
+    wrong += [key for key, kind in OPTIONAL.items()
+              if result.get(key) is not None and type(result[key]) not in kind]
+    if wrong:
+        raise ValueError(f'no usable {", ".join(wrong)}')
+    for key, value in result.items():
+        if is_number(value) and not abs(value) < 1e300:
+            result[key] = None  # nan, infinite, or nothing that can be measured
+    for k in TOP_K[1:]:
+        if is_number(result.get('n_classes')) and result['n_classes'] <= k:
+            result[f'top{k}'] = None  # always right, whatever the method says
+    return result
+
+
+def line_of(results, path, split):
+    """The last line of results.jsonl that tells of a prediction file by video; {} if none."""
+    return next((result for result in reversed(results) if result['unit'] == 'video'
+                 and (result.get('predictions'), result['split']) == (path.name, split)), {})
 
 
 def is_number(value):

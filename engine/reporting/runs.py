@@ -8,7 +8,7 @@ from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import open_hdf5
 from engine.reporting.methods import Method, decide, first_few, read_clips
-from engine.reporting.resultsfile import is_number
+from engine.reporting.resultsfile import is_number, line_of
 from engine.reporting.scoring import video_log_probability
 from engine.variants import TEST_SUFFIX, VARIANTS
 
@@ -81,12 +81,6 @@ def read_log(root, name):
         raise UserError(f'{path}: not the log of a training; train again with --restart')
     return [{key: value for key, value in epoch.items()
              if is_number(value) and math.isfinite(value)} for epoch in epochs]
-
-
-def line_of(results, path, split):
-    """The last line of results.jsonl that tells of a prediction file by video; {} if none."""
-    return next((result for result in reversed(results) if result['unit'] == 'video'
-                 and (result.get('predictions'), result['split']) == (path.name, split)), {})
 
 
 def sees_first_frames(settings):

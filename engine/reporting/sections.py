@@ -14,7 +14,8 @@ from engine.reporting.matrices import count, labels_to_draw, most_confused
 from engine.reporting.page import element, join, paragraph, percent, picture, section, table
 from engine.reporting.pictures import confusion_figure
 from engine.reporting.resultsfile import is_number
-from engine.reporting.runs import POSITIONS, count_clips, read_log
+from engine.reporting.runs import (POSITIONS, count_clips, predictions_path, read_log,
+                                   training_folder)
 from engine.reporting.significance import bootstrap_interval
 from engine.variants import VARIANTS
 
@@ -64,17 +65,20 @@ def results_section(results, runs):
               long=('settings that differ',), heads=header.index('method')))
 
 
-def curve_of(root, name, title, notes):
+def curve_of(root, name, title, notes, faults):
     """Loss and accuracy of one training by epoch: two charts and the figures."""
     try:
         log = read_log(root, name)
     except UserError as error:
-        notes.append(str(error))
+        faults.append(str(error))
         return ''
     epochs = [epoch.get('epoch', i) for i, epoch in enumerate(log, 1)]
     keys = ('main/loss', 'validation/main/loss', 'main/accuracy', 'validation/main/accuracy')
     train_loss, loss, train_accuracy, right = [[e.get(key) for e in log] for key in keys]
     if not any(value is not None for value in train_loss + loss):
+        if predictions_path(root, name).exists():
+            notes.append(f'{training_folder(root, name)}/log: no losses, so no curve of {title}; '
+                         'a training writes it')
         return ''
     known = [(value, epoch) for value, epoch in zip(loss, epochs) if value is not None]
     best = min(known) if known else None
@@ -170,19 +174,24 @@ def position_section(runs):
               rows, words=('what',)))
 
 
-def matrix_section(runs, lists, args):
+def matrix_section(runs, lists, args, faults):
     """The confusion matrices of all runs, their classes in one and the same order."""
     if not runs:
         return ''
     matrices = [count(run.method, run.method.clips, len(lists.classes))
                 for run in runs]
     labels = labels_to_draw(sum(matrices), args.order)
+    drawn = []
+    for run, matrix in zip(runs, matrices):
+        try:
+            drawn.append(matrix_figure(run, matrix, lists.classes, labels, args.split))
+        except UserError as error:
+            faults.append(f'confusion matrix of {run.title}: {error}')
     return section(
         'confusion', 'Confusion matrices',
         paragraph('By video. Row: the class shown; column: the class named; both in the same '
                   'order in every matrix. Tick "full size" to read small names.'),
-        element('div', *(matrix_figure(run, matrix, lists.classes, labels, args.split)
-                         for run, matrix in zip(runs, matrices)), class_='grid wide'))
+        element('div', *drawn, class_='grid wide'))
 
 
 def matrix_figure(run, matrix, classes, labels, split):

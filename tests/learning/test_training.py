@@ -90,6 +90,17 @@ def test_a_line_an_epoch_in_80_columns(tmp_path, capsys):
     assert 'held-out' not in capsys.readouterr().out
 
 
+def test_a_plot_that_fails_ends_no_training(tmp_path, capsys, monkeypatch):
+    (tmp_path / 'loss.png').mkdir()  # cannot be written over
+    plot = Training._plot
+    monkeypatch.setattr(Training, '_plot', lambda self, every=0: plot(self, every=0))
+    training(tmp_path, 2)[1].run()
+    told = capsys.readouterr().err
+    assert f'{tmp_path}/loss.png: ' in told and told.endswith('; the training goes on\n')
+    assert told.count('\n') == 1 and (tmp_path / 'accuracy.png').exists()
+    assert len(json.loads((tmp_path / 'log').read_text())) == 2
+
+
 def test_settings_that_differ_are_named(tmp_path):
     training(tmp_path, 1)[1].run()
     with pytest.raises(UserError, match=r'a 1 -> 2, b None -> 3.*--restart'):

@@ -9,7 +9,7 @@ import pytest
 import combine
 import featureSet
 import helperFunctions as hf
-from engine.reporting import predictionfile
+from engine.reporting import predictionfile, resultsfile
 from engine.errors import UserError
 
 
@@ -100,6 +100,24 @@ def test_writes_files_that_other_stages_read(root, run):
     assert (root / 'ab_validationPredictions.hdf5').exists()
     # What was combined can be combined again.
     run(root, 'ab_testPredictions.hdf5', FILES[0], '--choose')
+
+
+def test_the_line_tells_the_seeds_and_recipes_of_its_members(root, run):
+    def line():
+        return json.loads((root / 'results.jsonl').read_text().splitlines()[-1])
+    for method, seed, name in (('frames', 0, FILES[0]), ('b', 1, FILES[1])):
+        run(root, *FILES, '--seed', 7)
+        assert line()['seed'] == 7 and 'members' not in line()  # not every file is told of
+        resultsfile.append_result(root, method, 1, 'video', seed, {'lr': seed}, n=1, top1=0.5,
+                                  predictions=name)
+    run(root, *FILES, '--choose', '--name', 'ab')
+    members = [{'method': 'frames', 'settings': {'lr': 0}, 'members': None},
+               {'method': 'b', 'settings': {'lr': 1}, 'members': None}]
+    assert (line()['seed'], line()['members']) == ('0+1', members)
+    run(root, FILES[1], 'ab_testPredictions.hdf5')
+    assert line()['seed'] == '1+0+1'
+    assert line()['members'][1] == {'method': 'frames + b', 'settings': {'chosen': True},
+                                    'members': members}
 
 
 def test_choose_looks_at_validation_clips_alone(root, run):

@@ -112,3 +112,10 @@ def test_other_split_and_missing_file_are_named(root, run):
         read_method(root / 'two.hdf5', read_lists(root))
     code, out, error = run('--root', root, 'nowhere.hdf5')
     assert code == 1 and 'nowhere.hdf5' in error
+
+
+def test_a_picture_that_fails_is_named_and_the_rest_written(root, run, capsys):
+    (root / 'confusion_frames.png').mkdir()
+    code, out, _ = run('--root', root)
+    assert code == 3 and f'wrote {root}/confusion_frames.csv' in out
+    assert (root / 'gain_frames_LSTM-1x8.png').exists() and 'top-1 0.700' in out

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import report
+from engine.drawing import plots
 from engine.errors import UserError
 from engine.reporting.predictionfile import write_predictions
 from engine.reporting.resultsfile import append_result
@@ -172,6 +173,27 @@ def test_nothing_at_all_is_one_line(tmp_path):
                           cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and 'nothing to report' in done.stderr
     assert len(done.stderr.splitlines()) == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_log_that_is_missing_cut_or_odd_is_one_line(root, run):
+    (root / 'frameTraining' / 'log').unlink()
+    log = root / 'RNN.training' / 'log'
+    code, shown, missing = run(root)
+    assert code == 0 and 'Confusion matrices' in shown.text
+    assert (f'{root}/frameTraining/log: no losses, so no curve of frames; a training '
+            'writes it\n') in missing
+    log.write_text(log.read_text()[:70])
+    code, _, missing = run(root)
+    assert code == 3 and f'{log}: not readable' in missing and missing.count('\n') == 3
+    log.write_text('[{"epoch": "one", "main/loss": NaN, "validation/main/loss": 2}, {}]')
+    code, shown, missing = run(root)
+    assert code == 0 and shown.table('LSTM 1x8: figures')[1][:3] == ['1', '-', '2.000']
+
+
+def test_a_picture_that_fails_is_named_and_the_page_written(root, run, monkeypatch):
+    monkeypatch.setattr(plots, 'FAILURE', 'OSError: no folder')
+    code, shown, missing = run(root)
+    assert code == 3 and missing.count('OSError: no folder') == 2 and 'Results' in shown.text
 
 
 def test_run_asked_for_but_missing_or_broken_ends_with_3(root, run):

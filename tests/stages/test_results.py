@@ -3,6 +3,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -185,16 +186,56 @@ def test_what_differs_beyond_the_seed_is_not_averaged(other):
                                         else line('y', 0.3, seed=1)])) == 2
 
 
-def test_broken_lines_are_named_and_skipped(root, run):
+def combined(seed, weights, members, chosen=True, top1=0.5):
+    return line('a + b', top1, seed=seed, members=members, settings={
+        'files': [f'{seed}_a.hdf5', f'{seed}_b.hdf5'], 'weights': weights, 'chosen': chosen})
+
+
+def test_combined_runs_are_averaged_over_seeds_as_others_are():
+    """The names of files and the weights found differ with the seed; what was combined does not."""
+    def member(layers):
+        return means.recipe(line('a', 0.1, settings={'layers': layers}))
+    one, = means.mean_over_seeds([combined(0, [0.2, 0.8], [member(1)], top1=0.2),
+                                  combined('0+1', [0.5, 0.5], [member(1)], top1=0.4)])
+    assert one['top1'] == (pytest.approx(0.3), pytest.approx(0.02 ** 0.5))
+    assert (one['seed'], one['settings']) == ('0,0+1', {'chosen': True})
+    # other members, weights that were set and lines without members stay apart
+    for other in (combined(1, [0.5, 0.5], [member(2)]),
+                  combined(1, [0.2, 0.8], [member(1)], chosen=False), combined(1, [1, 0], None)):
+        assert len(means.mean_over_seeds([combined(0, [0.2, 0.8], [member(1)]), other])) == 2
+    assert len(means.mean_over_seeds([combined(seed, [0.1 * seed, 1], [member(1)], chosen=False)
+                                      for seed in (0, 1)])) == 2
+    # one run alone keeps its own
+    one, = means.mean_over_seeds([combined(0, [0.2, 0.8], [member(1)])])
+    assert one['settings']['weights'] == [0.2, 0.8]
+
+
+def test_lines_that_are_no_result_are_named_and_skipped(root, run):
+    odd = ['', '{"method": "cut o', '[1, 2]', '{"method": "no figures"}',
+           json.dumps(line('x', 0.1, seed=[0])), json.dumps(line('x', 0.1, predictions=1)),
+           json.dumps(line('x', 0.1, n=True)), '[' * 100000, '\0' * 50]
+    fair = [line('nothing measured', math.nan, loss=math.inf, top5='x'),
+            line('a\u2028b', 0.5)]  # no end of a line in JSON
     with open(root / 'results.jsonl', 'a') as f:
-        f.write('\n{"method": "cut o\n[1, 2]\n{"method": "no figures"}\n')
+        f.write('\n'.join(odd + [json.dumps(one, ensure_ascii=False) for one in fair])
+                + '\n{"method": "LSTM", "split": 1, "un')
     code, out, errors = run('--root', root)
-    assert code == 1
+    assert code == 3
     faults = errors.splitlines()
     assert [fault.split(': ')[0] for fault in faults] == [
-        f'{root / "results.jsonl"}:{number}' for number in (8, 9, 10)]
-    assert 'not JSON' in faults[0] and 'unit, split, n' in faults[2]
-    assert '6  demo' in out
+        f'{root / "results.jsonl"}:{number}' for number in (*range(8, 16), 18)]
+    for fault, why in zip(faults, ('not JSON', 'not a JSON object', 'unit, split, n', 'seed',
+                                   'predictions', 'no usable n', 'not JSON', 'not JSON',
+                                   'not JSON')):
+        assert why in fault and fault.endswith('skipped')
+    assert '6  demo' in out and '8  a' in out
+    assert re.search(r'7  nothing measured +video +1 +3783 +- +- +90.0 ', out)
+    assert run('--root', root, '--mean')[0] == 3
+
+
+def test_a_root_without_results_is_named_and_the_others_shown(root, tmp_path, run):
+    code, out, errors = run('--root', tmp_path / 'none', '--root', root)
+    assert code == 3 and 'none/results.jsonl: not there' in errors and '6  demo' in out
 
 
 def test_missing_file_says_what_makes_it(tmp_path, run):
