@@ -23,7 +23,7 @@ import shlex
 import numpy
 
 import helperFunctions as hf
-from engine import files, stage, variants
+from engine import files, locks, stage, variants
 from engine.reporting import means, predictionfile, resultsfile, scoring
 from engine.errors import UserError
 
@@ -179,6 +179,12 @@ def main():
             raise UserError(f'--name {args.name}: would write over {path}, which is read; '
                             'give another --name')
     weights = args.weights or [1.0] * len(paths)
+    with locks.only_one(out):
+        combine_files(args, lists, paths, weights, out, validation_out)
+
+
+def combine_files(args, lists, paths, weights, out, validation_out):
+    """Chooses the weights where they are asked for, and writes what comes of them."""
     validation = None
     if args.choose or all('testPredictions' in path.name and validation_file(path).exists()
                           for path in paths):

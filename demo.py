@@ -30,7 +30,7 @@ import chainer.functions as F
 import numpy
 
 from VGGNet import VGGNet
-from engine import usable_cores
+from engine import locks, usable_cores
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
 from engine.drawing.stills import make_stills, still_labels
 from engine.drawing.things import CLASSES
@@ -214,10 +214,10 @@ def build_parser(tiny=False):
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(required=True, metavar='STAGE')
-    for name, stage, numbers in (('clips', make_clips, CLIPS_NUMBERS),
-                                 ('pretrain', pretrain, PRETRAIN_NUMBERS)):
+    for name, stage, makes, numbers in (('clips', make_clips, CLIPS, CLIPS_NUMBERS),
+                                        ('pretrain', pretrain, VGG_MODEL, PRETRAIN_NUMBERS)):
         one = stages.add_parser(name, help=stage.__doc__, description=stage.__doc__)
-        one.set_defaults(stage=stage)
+        one.set_defaults(stage=stage, makes=makes)
         one.add_argument('--root', type=Path, default=Path('demo'), metavar='DIR',
                          help='folder to write into (default: demo)')
         one.add_argument('--seed', type=int, default=0,
@@ -235,7 +235,8 @@ def build_parser(tiny=False):
 
 def main():
     args = build_parser('--tiny' in sys.argv).parse_args()
-    return args.stage(args)
+    with locks.only_one(args.root / args.makes):
+        return args.stage(args)
 
 
 if __name__ == '__main__':

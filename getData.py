@@ -12,7 +12,6 @@ What is there is not done again, and a download that broke off goes on where it 
 end stands the inventory of checkData.py by the files' headers; exit code 3: something is amiss.
 """
 import contextlib
-import fcntl
 import os
 import shutil
 import subprocess
@@ -23,7 +22,7 @@ import zlib
 from pathlib import Path
 
 import checkData
-from engine import stage, variants
+from engine import locks, stage, variants
 from engine.weights.download import MEGABYTE, download
 from engine.errors import UserError
 from engine.files import files_under, put, sha256
@@ -61,22 +60,6 @@ def get_parser():
                        help=f'a {ZIP} that is there already')
     group.add_argument('--url', default=URL, help=f'where both files stand (default: {URL})')
     return parser
-
-
-@contextlib.contextmanager
-def only_one(root):
-    """Two that unpack into one root would spoil each other's folder."""
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f'{root}: another getData.py is at work there') from None
-    except OSError:
-        pass  # a file system without locks
-    try:
-        yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
@@ -254,7 +237,7 @@ def main():
     except OSError as error:
         raise UserError(f'{args.root}: {error.strerror}') from None
     lists, clips = args.root / variants.LISTS, args.root / variants.CLIPS
-    with only_one(args.root):
+    with locks.only_one(clips):
         lists_there, clips_there = lists_are_there(lists), os.path.lexists(clips)
         unpackers = say_plan(args, lists_there, clips_there)
         if not lists_there:

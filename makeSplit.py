@@ -25,13 +25,12 @@ import argparse
 import os
 import re
 import shlex
-import sys
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import checkData
 import helperFunctions as hf
-from engine import arguments, stage, variants
+from engine import arguments, locks, stage, variants
 from engine.errors import UserError
 from engine.files import write_text
 from engine.video.groups import choose_test_groups, films, groups_of_names, groups_of_table
@@ -333,12 +332,11 @@ def check_sides(args):
 
 def main():
     args = stage.parse(get_parser())
-    # Files may have names that are no text, and are named all the same.
-    sys.stdout.reconfigure(errors='backslashreplace')
     check_flags(args)
     if args.lists and not any(re.fullmatch(HMDB_LIST, path.name)
                               for path in args.lists.glob('*.txt')):
-        return cut_lists(args)
+        with locks.only_one(args.root / variants.LISTS):
+            return cut_lists(args)
     if not args.lists:
         check_sides(args)
     videos, wrong = find_videos(args.clips, bool(args.test_folder), bool(args.pictures))
@@ -350,7 +348,8 @@ def main():
         files = lists_of_sides(args, videos)
     else:
         files = new_lists(args, videos)
-    write_root(args, videos, files)
+    with locks.only_one(args.root / variants.LISTS):
+        write_root(args, videos, files)
     if wrong:
         print(f'{len(wrong)} videos were left out, named above; put them right, then run this '
               'again')

@@ -220,9 +220,10 @@ def main():
     get_method(args.method)
     work = work_of(args)  # before a folder is made for it
     claim_folder(args)
-    mine, todo, report = parts.begin(work, args.part, args.parts)
-    stop.run(lambda: run_part(args, todo, report, stop.event))
-    return parts.end(mine, report, args.part)
+    with parts.only_one(work, args.part):
+        mine, todo, report = parts.begin(work, args.part, args.parts)
+        stop.run(lambda: run_part(args, todo, report, stop.event))
+        return parts.end(mine, report, args.part)
 
 
 if __name__ == '__main__':

@@ -270,9 +270,10 @@ def main():
     model.fast = args.fast
     model.to_device(device)
 
-    mine, todo, report = parts.begin(work, args.part, args.parts)
-    stop.run(lambda: run_part(args, todo, report, model, device, stop.event))
-    return parts.end(mine, report, args.part)
+    with parts.only_one(work, args.part):
+        mine, todo, report = parts.begin(work, args.part, args.parts)
+        stop.run(lambda: run_part(args, todo, report, model, device, stop.event))
+        return parts.end(mine, report, args.part)
 
 
 if __name__ == '__main__':

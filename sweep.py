@@ -36,7 +36,7 @@ from typing import NamedTuple
 
 import generate_pbs
 import rnn
-from engine import arguments, stage, usable_cores, variants
+from engine import arguments, locks, stage, usable_cores, variants
 from engine.cluster.dialects import DIALECTS
 from engine.cluster.flags import SETTINGS, settings_flags
 from engine.cluster.jobfile import job_text
@@ -271,7 +271,8 @@ def main():
     if args.jobs:
         write_jobs(left, args.root, words)
         return 0
-    failed = run_here(left, args.root, args.parallel)
+    with locks.only_one(args.root / FOLDER):
+        failed = run_here(left, args.root, args.parallel)
     if failed:
         print(f'{len(failed)} runs failed, named above; the same command tries them again')
         return 3

@@ -22,7 +22,7 @@ import time
 import uuid
 
 from engine.errors import UserError
-from engine.files import UMASK, cannot_be_written, remove_leftovers
+from engine.files import UMASK, cannot_be_written, make_folder, remove_leftovers
 
 BEAT = 10.0  # seconds
 # As often a lock is looked at, every so many seconds, before it counts as left behind. A file
@@ -36,7 +36,7 @@ def only_one(path, when=True):
     """Lets no other process into a block of the same `path` (a file or folder to be written).
 
     Args:
-        path: in a folder that is there.
+        path: its folder is made where it is not there.
         when (bool): False for a worker whose first one has the lock.
 
     Raises:
@@ -49,7 +49,8 @@ def only_one(path, when=True):
     try:
         lock = _take(path, _lock_of(path))
     except OSError as error:
-        if error.errno != errno.EROFS:  # where nobody writes, nobody has to be kept out
+        # Who can make no file there will make none, and says so when it has to.
+        if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise cannot_be_written(path, error) from error
         lock = None
     try:
@@ -105,6 +106,7 @@ def _lock_of(path):
 
 
 def _take(path, lock_path):
+    make_folder(os.path.dirname(lock_path))
     _remove_leftovers(lock_path)
     here = _machine()
     text = json.dumps({**here, 'host': platform.node(), 'pid': os.getpid(),

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 
+from engine import locks
 from engine.errors import DecoderKilled, UserError
 
 # A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
@@ -100,4 +101,7 @@ class Stop:
         """
         with contextlib.suppress(OSError):  # nobody reads it any more
             print(f'stopped ({self._why[0]}); the same command goes on', flush=True)
+        giving_back = threading.Thread(target=locks.release_all, daemon=True)
+        giving_back.start()
+        giving_back.join(0.2)
         os._exit(4)

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Callable, NamedTuple
 
+from engine import locks
 from engine.arguments import whole
 from engine.errors import UserError
 from engine.files import remove_leftovers, write_text
@@ -129,6 +130,11 @@ def failed_clips(folder):
     numbers = [path.stem.removeprefix('part') for path in folder.glob('part*.txt')]
     return {name for number in numbers if number.isdigit()
             for name, _ in Report(folder, int(number)).of_kind('failed')}
+
+
+def only_one(work, part):
+    """Lets no second job into a part (engine.locks.only_one)."""
+    return locks.only_one(Report(work.folder, part).path)
 
 
 def begin(work, part, parts):

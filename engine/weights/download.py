@@ -4,11 +4,8 @@
 
 What has come so far is kept beside it as .NAME.part; the next call goes on from there.
 """
-import contextlib
-import fcntl
 import hashlib
 import http.client
-import os
 import re
 import shutil
 import ssl
@@ -17,6 +14,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from engine import locks
 from engine.errors import UserError
 from engine.files import put
 from engine.progress import Progress
@@ -52,15 +50,24 @@ def download(url, path, digest=None, tries=5, timeout=30.0, patience=1.0):
     path = Path(path)
     if not url.startswith(('http://', 'https://')):
         raise UserError(f'{url}: only http and https addresses are fetched')
-    if path.exists():
-        if _matches(path, digest):
-            return path
+    if not _is_there(url, path, digest):
+        with locks.only_one(path):
+            if not _is_there(url, path, digest):  # by another process, meanwhile
+                _fetch(url, path, digest, tries, timeout, patience)
+    return path
+
+
+def _is_there(url, path, digest):
+    if path.exists() and not _matches(path, digest):
         raise UserError(f'{path}: is there, but not what {url} should give (its '
                         f'{digest.split(":")[0]} differs); remove it and run this again')
+    return path.exists()
+
+
+def _fetch(url, path, digest, tries, timeout, patience):
     part = path.with_name(f'.{path.name}.part')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, 'ab') as f, _only_one(f, part):
+        with open(part, 'ab') as f:
             _complete(url, f, part, digest, tries, timeout, patience)
             put(part, path)
     except UserError:
@@ -71,7 +78,6 @@ def download(url, path, digest=None, tries=5, timeout=30.0, patience=1.0):
         raise UserError(f'{part}: cannot be written: {error.strerror or error}; check space '
                         'and rights there, then run this again') from error
     _tag_file(part).unlink(missing_ok=True)
-    return path
 
 
 def _complete(url, f, part, digest, tries, timeout, patience):
@@ -193,20 +199,6 @@ def _check_space(part, needed):
     if free < needed:
         raise UserError(f'{part.parent}: {needed / MEGABYTE:.0f} MB still to come, but only '
                         f'{free / MEGABYTE:.0f} MB are free; make room and run this again')
-
-
-@contextlib.contextmanager
-def _only_one(f, part):
-    """Two that write one part would make nonsense of it."""
-    try:
-        fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f'{part}: another process is downloading it') from None
-    # The one before may have finished between our open and the lock.
-    if not part.exists() or os.fstat(f.fileno()).st_ino != part.stat().st_ino:
-        raise UserError(f'{part}: another process has just downloaded it; run this again')
-    f.seek(0, os.SEEK_END)
-    yield
 
 
 def _matches(path, digest):

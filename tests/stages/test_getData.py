@@ -319,7 +319,7 @@ def test_stopped_while_it_unpacks(get, tmp_path, unpacker, server, clips, stop, 
     deadline = time.monotonic() + 60
     while not list(root.glob('.UCF-101.*.part/*/A/*.avi')) and time.monotonic() < deadline:
         time.sleep(0.02)
-    with pytest.raises(UserError, match='another getData.py is at work'):
+    with pytest.raises(UserError, match=f'is being written by process {process.pid}'):
         get()
     process.send_signal(stop)
     assert process.wait(timeout=30) == code

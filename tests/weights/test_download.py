@@ -1,5 +1,6 @@
 """engine/weights/download.py against a server on this machine that has the faults of real ones."""
 import hashlib
+import os
 import threading
 import time
 
@@ -129,7 +130,7 @@ def test_two_at_once(tmp_path):
         while not (tmp_path / '.weights.pth.part').exists():
             time.sleep(0.005)
         time.sleep(0.05)
-        with pytest.raises(UserError, match='another process'):
+        with pytest.raises(UserError, match=f'weights.pth: is being written by process {os.getpid()}'):
             fetch(server, path)
         first.join()
         assert path.read_bytes() == DATA
