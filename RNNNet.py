@@ -14,10 +14,14 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from PoolingNet import PoolingNet
-from engine.learning.featurenet import FeatureNet
+from FusionNet import load_frame_network
+from PoolingNet import FAMILIES, PoolingNet
+from engine import arguments, variants
+from engine.errors import UserError
 from engine.fast.lstm import GRU, LSTM
-from engine.weights.modelfile import load_network, read_card
+from engine.learning import statistics
+from engine.learning.featurenet import FeatureNet
+from engine.weights.modelfile import load_network, read_card, weights_digest
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
 MADE_BY = 'python rnn.py'
@@ -137,3 +141,131 @@ def load_rnn(path, made_by=MADE_BY):
     """Returns (RNNNet or PoolingNet, card) from RNN.model."""
     pools = read_card(path, made_by).get('kind') == 'pooling'
     return load_network(PoolingNet if pools else RNNNet, path, made_by)
+
+
+# ---- as the flags of rnn.py ask for it ------------------------------------------------
+
+# What only one kind of network takes.
+NOT_POOLING = {'layers': '--layers', 'cells': '--cells', 'hidden': '--hidden',
+               'batch_norm': '--no-batch-norm', 'recurrent_dropout': '--recurrent-dropout',
+               'window': '--window', 'loss_weights': '--loss'}
+POOLING = {'fc': '--fc', 'fc_from_frames': '--fc-from-frames'}
+
+
+def unused_flags(cell):
+    """{key: flag} of those of the network's flags that this --cell has no use for."""
+    return NOT_POOLING if cell in FAMILIES else POOLING
+
+
+def add_network(parser):
+    """Adds the flags of the network to a parser."""
+    group = parser.add_argument_group('model')
+    group.add_argument('--cell', choices=(*CELLS, *FAMILIES), default='lstm', metavar='KIND',
+                       help='what joins the frames. Recurrent: lstm; gru, with a quarter fewer '
+                            'weights. Baselines that see no order: linear, a classifier of each '
+                            'frame; mean, one of the mean so far. Pooling, one answer a sequence '
+                            '(Ng et al. 2015; PoolingNet.py tells more): conv-pool and late-pool, '
+                            'the maximum over time before or behind the layers of --fc, which '
+                            'see no order; slow-pool and local-pool, maxima of 10 frames first; '
+                            'time-conv, 256 kernels over 10 frames first (default: lstm)')
+    group.add_argument('--start-from', metavar='NAME',
+                       help='begin with the weights of NAME.model: one that was trained on short '
+                            'sequences goes on with long ones')
+    group.add_argument('--layers', type=arguments.whole(1), metavar='N',
+                       help='recurrent layers; more learn the training clips by heart sooner and '
+                            'want more data or dropout (default: one for each of --cells)')
+    group.add_argument('--cells', type=arguments.whole(1), nargs='+', default=[1024], metavar='N',
+                       help='units of a layer, one number or one a layer; time and weights grow '
+                            'with the square (default: 1024)')
+    group.add_argument('--hidden', type=arguments.whole(0), default=1024, metavar='N',
+                       help='units of the sigmoid layer behind them, 0 for none; fewer weights '
+                            'overfit less (default: 1024)')
+    group.add_argument('--no-batch-norm', dest='batch_norm', action='store_false',
+                       help='leave out batch normalisation, which allows higher rates but is '
+                            'rough with small batches')
+    group.add_argument('--dropout', type=arguments.share, nargs='+', default=[0.5], metavar='RATIO',
+                       help='share of numbers set to 0 in training, one ratio or three: input, '
+                            'between layers, output; more overfits less and learns slower '
+                            '(default: 0.5)')
+    group.add_argument('--recurrent-dropout', type=arguments.share, default=0.0, metavar='RATIO',
+                       help='the same on the way from step to step, one choice a sequence: '
+                            'weakens what is remembered by heart (default: 0)')
+    group = parser.add_argument_group('pooling')
+    group.add_argument('--fc', type=arguments.whole(0), nargs='+', default=[1024, 1024],
+                       metavar='N', help='units of each fully connected layer (default: 1024 1024)')
+    group.add_argument('--fc-from-frames', action='store_true',
+                       help='start with fc6, fc7 and fc8 of the frame network, as many and as '
+                            'large as they are (wants --layer pool5)')
+
+
+def check_network(parser, args):
+    """Refuses flags of add_network that do not go together; --layers and --cells come out as one."""
+    if not args.test_only:  # or the model has its network
+        _check_kind(parser, args)
+    args.layers = len(args.cells) if args.layers is None else args.layers
+    if len(args.cells) not in (1, args.layers):
+        raise UserError(f'--layers {args.layers} --cells {" ".join(map(str, args.cells))}: one '
+                        'number of cells, or one for each of the layers')
+    args.cells = args.cells * (args.layers // len(args.cells))
+    if len(args.dropout) not in (1, 3):
+        raise UserError('--dropout takes one ratio or three')
+
+
+def _check_kind(parser, args):
+    """Refuses flags that the network of --cell has no use for."""
+    pools = args.cell in FAMILIES
+    for key, flag in (unused_flags(args.cell)).items():
+        if getattr(args, key) != parser.get_default(key):
+            raise UserError(f'{flag} is not for --cell {args.cell}'
+                            + ', which takes a sequence as a whole' * pools)
+    if args.fc_from_frames and (args.layer != 'pool5' or args.fc != parser.get_default('fc')):
+        raise UserError('--fc-from-frames wants --layer pool5, and no --fc')
+    if FAMILIES.get(args.cell, FAMILIES['conv-pool']).join == 'concatenate':
+        if (args.variable_length or args.inference == 'full'
+                or args.test_steps not in (args.steps, parser.get_default('test_steps'))):
+            raise UserError(f'--cell {args.cell} is made for sequences of one length: no '
+                            '--variable-length, no --inference full, --test-steps as --steps')
+        args.test_steps = args.steps
+
+
+def method_of(args):
+    """'LSTM 2x1024', 'GRU 512-256', 'linear', 'conv pooling', 'flow LSTM 2x1024'."""
+    names = variants.names_of(args)
+    if args.cell in FAMILIES:
+        return names.method(FAMILIES[args.cell].method)
+    if args.cell not in ('lstm', 'gru'):
+        return names.method(args.cell)
+    units = (f'{args.layers}x{args.cells[0]}' if len(set(args.cells)) == 1
+             else '-'.join(map(str, args.cells)))
+    return names.method(f'{args.cell.upper()} {units}')
+
+
+def new_network(args, n_in, n_classes, f):
+    """Returns the RNNNet or PoolingNet that the flags ask for.
+
+    Args:
+        args: what a parser with the flags of add_network, --root and the variant gives.
+        f: open HDF5 file of features, of length n_in, with their statistics.
+    """
+    dropout = args.dropout * 3 if len(args.dropout) == 1 else args.dropout
+    if args.cell not in FAMILIES:
+        model = RNNNet(n_in, n_classes, args.cell, args.cells, args.hidden, args.batch_norm,
+                       dropout, args.recurrent_dropout)
+        model.set_statistics(*statistics.read(f))
+        return model
+    fc, vgg = [units for units in args.fc if units], None
+    if args.fc_from_frames:
+        path = args.root / variants.names_of(args).model
+        vgg, _ = load_frame_network(
+            path, f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}',
+            args.stream)
+        if weights_digest(path) != f.attrs['model_sha256']:
+            raise UserError(f'{path}: another network than made the features; make them again: '
+                            + variants.features_maker(args))
+        fc = [vgg.shape['hidden'], vgg.n_features]
+    model = PoolingNet(n_in, n_classes, args.cell, fc, f.attrs.get('maps'), args.steps, dropout)
+    if vgg is None:
+        model.set_statistics(*statistics.read(f))
+    else:
+        print(f'{", ".join(model.start_from_frames(vgg)) or "no layer"} from {path}')
+    return model

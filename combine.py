@@ -148,9 +148,7 @@ def save(path, clips, logs, classes, method, split):
     predictionfile.write_predictions(
         path, ((clip.name, numpy.exp(row)[None]) for clip, row in zip(clips, logs)), classes,
         method, split)
-    found, _ = predictionfile.read_predictions(path, clips)
-    return scoring.score([scoring.video_log_probability(found[clip.name]) for clip in clips],
-                         [clip.label for clip in clips])
+    return predictionfile.score_file(path, clips)
 
 
 def check(args):

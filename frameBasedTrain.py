@@ -27,6 +27,8 @@ it help? Train with and without it in two roots, then compare on the same test c
     done
     python results.py --root plain --root augmented --unit video --compare 1 2
 """
+from typing import NamedTuple
+
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
@@ -46,7 +48,8 @@ from engine.errors import UserError
 from engine.learning.frames import COUNTS, FrameIterator, frame_counts
 from engine.weights.modelfile import save_model, weights_digest
 from engine.fast.optimizers import MomentumSGD, WeightDecay
-from engine.learning.training import Training, Updater, add_rate, get_rate, reseed
+from engine.learning.rates import add_rate, get_rate
+from engine.learning.training import Training, Updater, reseed
 from engine.video.preprocessing import preprocess, preprocessing
 from engine.learning.workers import add_communicator, get_workers
 
@@ -55,9 +58,30 @@ FOLDER = 'frameTraining'
 DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
 
 
+class Clips(NamedTuple):
+    """The clips of the training list: those to learn from, those that validate (lists of Clip),
+    {clip name: frames} of both, and [(clip name, reason)] of those that cannot be read."""
+    training: list
+    held_out: list
+    counts: dict
+    failures: list
+
+
+# ---- flags -----------------------------------------------------------------------
+
 def get_parser():
     parser = stage.new_parser(__doc__)
     stage.add_variant(parser, 'stream', 'fusion')
+    add_model(parser)
+    add_optimisation(parser)
+    add_augmentation(parser)
+    add_bookkeeping(parser)
+    stage.add_device(parser)
+    add_communicator(parser)
+    return parser
+
+
+def add_model(parser):
     group = parser.add_argument_group('model')
     group.add_argument('--features', type=arguments.whole(1), default=1024, metavar='N',
                        help='units of fc7: length of a feature (default: 1024)')
@@ -71,44 +95,56 @@ def get_parser():
                             'learn to tell apart')
     group.add_argument('--apart', type=arguments.whole(1), default=None, metavar='N',
                        help=f'frames between the two towers of late fusion (default: {APART})')
+
+
+def add_optimisation(parser):
     group = parser.add_argument_group('optimisation')
     group.add_argument('--epochs', type=arguments.whole(1), default=20, help='default: 20')
     group.add_argument('--batch', type=arguments.whole(1), default=36, metavar='N',
                        help='frames a batch (default: 36)')
     add_rate(group)
-    group.add_argument('--momentum', type=float, default=0.9, help='default: 0.9')
-    group.add_argument('--weight-decay', type=float, default=0.0005, help='default: 0.0005')
-    group.add_argument('--clip', type=float, default=0.0, metavar='NORM',
+    group.add_argument('--momentum', type=arguments.share, default=0.9, help='default: 0.9')
+    group.add_argument('--weight-decay', type=arguments.not_negative, default=0.0005,
+                       help='default: 0.0005')
+    group.add_argument('--clip', type=arguments.not_negative, default=0.0, metavar='NORM',
                        help='scale the gradient of all that learns down to this length; with '
                             'convolutions that learn, the first steps of the new layers would '
                             'else undo what VGG.model knows (default: 0, never)')
-    group.add_argument('--dropout', type=float, default=0.5, metavar='RATIO',
+    group.add_argument('--dropout', type=arguments.share, default=0.5, metavar='RATIO',
                        help='behind fc6 and fc7, in training; more overfits less (default: 0.5)')
     group.add_argument('--frames-per-clip', type=arguments.whole(1), default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
     group.add_argument('--validation-every', type=arguments.whole(2), default=5, metavar='N',
                        help='hold out one group in N of each class (default: 5)')
+
+
+def add_augmentation(parser):
     group = parser.add_argument_group('augmentation of training frames')
     group.add_argument('--no-flip', dest='flip', action='store_false',
                        help='never mirror a frame; mirrored ones are new examples, harmful where '
                             'left and right are different classes')
-    group.add_argument('--crop', type=float, default=1.0, metavar='SHARE',
+    group.add_argument('--crop', type=arguments.real(above=0, most=1), default=1.0,
+                       metavar='SHARE',
                        help='cut out a window with this share of the side, at a random place, and '
                             'scale it up: the action is not always in the middle, and a little '
                             'larger than in testing (default: 1, the whole frame)')
-    group.add_argument('--rotate', type=float, default=0.0, metavar='DEGREES',
+    group.add_argument('--rotate', type=arguments.real(least=0, most=180), default=0.0,
+                       metavar='DEGREES',
                        help='turn by up to this, either way, as a tilted camera would; 5 is '
                             'plenty (default: 0)')
-    group.add_argument('--rescale', type=float, default=0.0, metavar='SHARE',
+    group.add_argument('--rescale', type=arguments.share, default=0.0, metavar='SHARE',
                        help='larger or smaller by up to this share, as from nearer or farther '
                             '(default: 0)')
-    group.add_argument('--brightness', type=float, default=0.0, metavar='SHARE',
+    group.add_argument('--brightness', type=arguments.share, default=0.0, metavar='SHARE',
                        help='brighter or darker by up to this share, as under another light '
                             '(default: 0)')
+
+
+def add_bookkeeping(parser):
     group = parser.add_argument_group('bookkeeping')
     group.add_argument('--workers', type=arguments.whole(1), default=usable_cores(),
                        help='clips decoded at once (default: one a core)')
-    group.add_argument('--memory', type=float, default=2.0, metavar='GIB',
+    group.add_argument('--memory', type=arguments.not_negative, default=2.0, metavar='GIB',
                        help="frozen fc6's answers up to this size are held in memory, 16 KB a "
                             'frame: one that comes again is neither decoded nor computed again. '
                             'The held-out frames come first; training frames only if nothing '
@@ -116,40 +152,69 @@ def get_parser():
                             '--communicator has its own (default: 2)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
-    stage.add_device(parser)
-    add_communicator(parser)
-    return parser
-
-
-def readable(root, clips, workers, names):
-    """Splits off the clips that cannot be read; prints each with its reason."""
-    counts, failures = frame_counts(root, clips, workers, names.of(COUNTS))
-    for _, reason in failures:
-        print(f'left out: {reason}')
-    if not counts:
-        raise UserError(f'{root / variants.clips_folder(names.stream)}: none of the {len(clips)} clips '
-                        'on the list can be read')
-    return [clip for clip in clips if clip.name in counts], counts, failures
 
 
 def parse(parser):
-    """Parses the command line; refuses flags that make no sense."""
+    """Parses the command line; refuses flags that make no sense together."""
     args = stage.parse(parser, epochs=2, batch=8)
-    if not (0 < args.crop <= 1 and all(
-            0 <= share < 1 for share in (args.rescale, args.brightness, args.dropout))):
-        raise UserError('--crop: above 0, at most 1; --rescale, --brightness, --dropout: from 0 to '
-                        'below 1')
+    get_rate(args)  # refuses what does not go together
     if args.stream == 'flow' and (args.rotate or args.brightness):
         raise UserError('--rotate, --brightness: not of flow, which has directions and no light')
-    if args.clip < 0:
-        raise UserError('--clip: 0 or more')
-    if not 0 <= args.memory < numpy.inf:
-        raise UserError('--memory: 0 or more')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
     args.train_layers = args.train_layers or (
         'all' if args.stream == 'flow' else DEFAULT_LAYERS[args.fusion])
     return args
+
+
+# ---- what learns, and from what ----------------------------------------------------
+
+def start_network(args, lists):
+    """Returns (the VGGNet to start from, its card, what the card of the new model is to tell
+    of the flow)."""
+    vgg, card = load_vgg(args.root / variants.VGG_MODEL)
+    hidden = vgg.shape['hidden']
+    if args.train_layers == '1' and args.features != hidden:
+        raise UserError(f'--train-layers 1 takes fc7 from VGG.model, where it has {hidden} units: '
+                        f'add --features {hidden}, or train fc7 too: --train-layers 2')
+    if args.stream != 'flow':
+        return vgg, card, {}
+    flow = flowfiles.flow_made_with(args.root, args.split)
+    flowfiles.check_flow(args.root, lists.train, args.split,
+                         failed_clips(args.root / variants.clips_folder('flow')))
+    start_from_pictures(vgg)
+    return vgg, card, {'flow': flow}
+
+
+def new_model(args, vgg, n_classes, device):
+    """The network that the flags ask for, on its device."""
+    # The weights of the new layers are drawn before anything else draws.
+    reseed(device, args.seed)
+    model = from_vgg(vgg, n_classes, args.features, NETWORKS[args.fusion],
+                     args.train_layers, **({'apart': args.apart} if args.apart else {}))
+    if set(model.taps) - set(model.trained):
+        print(f'{", ".join(model.taps)}: not trained, so the order of frames is not seen')
+    if args.stream == 'flow' and 'conv1_1' not in model.trained:
+        print('conv1_1: not trained, so right and down are one; --train-layers all tells them '
+              'apart')
+    model.fast, model.dropout = args.fast, args.dropout
+    model.to_device(device)
+    return model
+
+
+def readable_clips(args, lists):
+    """Returns the Clips of the training list, whole groups held out; prints each that cannot be
+    read with its reason."""
+    names = variants.Names(stream=args.stream)
+    counts, failures = frame_counts(args.root, lists.train, args.workers, names.of(COUNTS))
+    for _, reason in failures:
+        print(f'left out: {reason}')
+    if not counts:
+        raise UserError(f'{args.root / variants.clips_folder(args.stream)}: none of the '
+                        f'{len(lists.train)} clips on the list can be read')
+    training, held_out = hf.hold_out_groups([clip for clip in lists.train if clip.name in counts],
+                                            args.validation_every)
+    return Clips(training, held_out, counts, failures)
 
 
 def answers_in_memory(args, model, n_held_out, augmented):
@@ -167,111 +232,119 @@ def answers_in_memory(args, model, n_held_out, augmented):
     return held_out, drawn
 
 
-def main():
-    args = parse(get_parser())
-    rate, schedule = get_rate(args)
-    team = get_workers(args.communicator)
-    stage.print_settings(args)
-    names = variants.names_of(args)
-    device = stage.get_device(team.device(args.device))
-    lists = hf.read_lists(args.root, args.split, stream=args.stream)
-    vgg, vgg_card = load_vgg(args.root / variants.VGG_MODEL)
-    made_with = {}
-    if args.stream == 'flow':
-        made_with['flow'] = flowfiles.flow_made_with(args.root, args.split)
-        flowfiles.check_flow(args.root, lists.train, args.split, failed_clips(
-            args.root / variants.clips_folder('flow')))
-        start_from_pictures(vgg)
-    hidden = vgg.shape['hidden']
-    if args.train_layers == '1' and args.features != hidden:
-        raise UserError(f'--train-layers 1 takes fc7 from VGG.model, where it has {hidden} units: '
-                        f'add --features {hidden}, or train fc7 too: --train-layers 2')
-    clips, counts, failures = team.from_first(lambda: readable(
-        args.root, lists.train, args.workers, names._replace(fusion='single')))
-    training, held_out = hf.hold_out_groups(clips, args.validation_every)
-    print(f'{len(training)} clips to train, {len(held_out)} held out by group, '
-          f'{len(lists.classes)} classes', flush=True)
+# ---- the training --------------------------------------------------------------------
 
-    # The weights of the new layers are drawn before anything else draws.
-    reseed(device, args.seed)
-    model = from_vgg(vgg, len(lists.classes), args.features, NETWORKS[args.fusion],
-                     args.train_layers, **({'apart': args.apart} if args.apart else {}))
-    if set(model.taps) - set(model.trained):
-        print(f'{", ".join(model.taps)}: not trained, so the order of frames is not seen')
-    if args.stream == 'flow' and 'conv1_1' not in model.trained:
-        print('conv1_1: not trained, so right and down are one; --train-layers all tells them apart')
-    model.fast, model.dropout = args.fast, args.dropout
-    model.to_device(device)
-    trained = model.trained_part()
+def loss_and_accuracy(model, answers, frames, labels, *keys):
+    """Variables of the mean cross entropy of a batch, and of how many are right.
+
+    Args:
+        frames: (n, S, S, 3) uint8, BGR, or windows (n, W, S, S, 3); labels: (n,) int32.
+        keys: of the frames, with `answers` (Answers), which then computes or remembers what
+            the frozen layers say of them.
+    """
+    send = model.device.send
+    h = (answers(frames, *keys) if keys else
+         model.bottom(preprocess(send(frames), model.mean)))
+    scores, labels = model.top(h), send(labels)
+    return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
+
+
+class FrameUpdater(Updater):
+    """One update of the weights a batch of frames."""
+
+    def __init__(self, model, answers, *args, **kwargs):
+        super().__init__(*args, converter=lambda batch, _: batch, **kwargs)
+        self.model, self.answers = model, answers
+
+    def learn(self, batch, optimizer):
+        loss, accuracy = loss_and_accuracy(self.model, self.answers, *batch)
+        if self.is_finite(loss):
+            optimizer.target.cleargrads()
+            (loss * self.weight).backward()
+            optimizer.update()
+        chainer.report({'loss': loss, 'accuracy': accuracy}, optimizer.target)
+
+
+def validate(model, answers, batches, n):
+    """Returns loss and accuracy of the n held-out frames."""
+    sums = numpy.zeros(2)
+    with chainer.using_config('train', False), chainer.no_backprop_mode():
+        for batch in batches:
+            figures = loss_and_accuracy(model, answers, *batch)
+            # by frames, so that a smaller last batch counts as what it is
+            sums += [float(v.array) * len(batch[1]) for v in figures]
+    return dict(zip(('loss', 'accuracy'), sums / n))
+
+
+def make_optimizer(args, model, team):
+    """Momentum SGD of the layers that learn; it never sees the frozen ones."""
     optimizer = MomentumSGD(args.lr, args.momentum)
-    optimizer.setup(trained)
+    optimizer.setup(model.trained_part())
     team.agree(optimizer)
     if args.clip:
         optimizer.add_hook(GradientClipping(args.clip))
     optimizer.add_hook(WeightDecay(args.weight_decay))
+    return optimizer
 
-    def loss_and_accuracy(scores, labels):
-        return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
 
-    def figures_of(answers, frames, labels, *keys):
-        """Loss and accuracy of a batch; with keys the bottom is computed by an Answers."""
-        h = (answers(frames, *keys) if keys else
-             model.bottom(preprocess(device.send(frames), model.mean)))
-        return loss_and_accuracy(model.top(h), device.send(labels))
-
-    def compute_loss(*batch):
-        loss, accuracy = figures_of(drawn, *batch)
-        chainer.report({'loss': loss, 'accuracy': accuracy}, trained)
-        return loss
-
-    size = model.shape['input_size']
+def train(args, model, clips, team, settings):
+    """Trains `model` for --epochs, from the snapshot if there is one; returns the log."""
     augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
                                 args.stream)
-    kept, drawn = answers_in_memory(args, model, len(held_out), augmentation.changes)
-    batches = FrameIterator(training, counts, args.batch * team.size, size, args.seed,
-                            args.frames_per_clip, augmentation, args.workers,
-                            offsets=model.offsets, share_of=team.share_of, known=drawn,
-                            stream=args.stream)
+    kept, drawn = answers_in_memory(args, model, len(clips.held_out), augmentation.changes)
+    common = dict(workers=args.workers, offsets=model.offsets, stream=args.stream)
+    size = model.shape['input_size']
+    batches = FrameIterator(clips.training, clips.counts, args.batch * team.size, size, args.seed,
+                            args.frames_per_clip, augmentation, share_of=team.share_of,
+                            known=drawn, **common)
 
-    def validate():
-        sums = numpy.zeros(2)
-        with chainer.using_config('train', False), chainer.no_backprop_mode():
-            for batch in FrameIterator(held_out, counts, args.batch, size, workers=args.workers,
-                                       repeat=False, offsets=model.offsets, known=kept,
-                                       stream=args.stream):
-                figures = figures_of(kept, *batch)
-                labels = batch[1]
-                # by frames, so that a smaller last batch counts as what it is
-                sums += [float(v.array) * len(labels) for v in figures]
-        return dict(zip(('loss', 'accuracy'), sums / len(held_out)))
+    def validate_now():
+        return validate(model, kept, FrameIterator(
+            clips.held_out, clips.counts, args.batch, size, repeat=False, known=kept, **common),
+            len(clips.held_out))
 
-    run = Training(Updater(batches, optimizer, compute_loss, args.seed, rate,
-                           converter=lambda batch, _: batch, device=device, workers=team),
-                   args.epochs, args.root / names.of(FOLDER), dict(
-                       stage.settings_of(args), schedule=schedule, seed=args.seed,
-                       workers=team.size, split=args.split,
-                       vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with),
-                   validate if held_out else None, restart=args.restart)
+    rate, schedule = get_rate(args)
+    updater = FrameUpdater(model, drawn, batches, make_optimizer(args, model, team), args.seed,
+                           rate, device=model.device, workers=team)
+    run = Training(updater, args.epochs, args.root / variants.names_of(args).of(FOLDER),
+                   dict(settings, schedule=schedule),
+                   validate_now if clips.held_out else None, restart=args.restart)
     run.run()
-    if not team.first:
-        return 0
     if drawn:
         print(f'{drawn.found} of {drawn.asked} training frames were answered from memory')
+    return run.log()
+
+
+def main():
+    args = parse(get_parser())
+    team = get_workers(args.communicator)
+    stage.print_settings(args)
+    device = stage.get_device(team.device(args.device))
+    lists = hf.read_lists(args.root, args.split, stream=args.stream)
+    vgg, vgg_card, made_with = start_network(args, lists)
+    clips = team.from_first(lambda: readable_clips(args, lists))
+    print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
+          f'{len(lists.classes)} classes', flush=True)
+    model = new_model(args, vgg, len(lists.classes), device)
+    log = train(args, model, clips, team, dict(
+        stage.settings_of(args), seed=args.seed, split=args.split, workers=team.size,
+        vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with))
+    if not team.first:
+        return 0
+    path = args.root / variants.names_of(args).model
     model.to_device('@numpy')
-    last = run.log()[-1]
-    save_model(args.root / names.model, model, {
+    save_model(path, model, {
         'kind': 'frames', 'stream': args.stream, 'fusion': args.fusion, 'shape': model.shape,
         'classes': lists.classes, 'preprocessing': preprocessing(model.mean, args.stream),
         'split': args.split,
-        'held_out': sorted(c.name for c in held_out),
-        'validation': {key.split('/')[-1]: last[key] for key in last if 'validation' in key},
+        'held_out': sorted(clip.name for clip in clips.held_out),
+        'validation': {key.split('/')[-1]: log[-1][key] for key in log[-1] if 'validation' in key},
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
         **stage.provenance(args, {**stage.settings_of(args), **team.settings()})})
-    print(f'wrote {args.root / names.model}; next: '
-          + variants.features_maker(args))
-    if failures:
-        print(f'{len(failures)} clips were left out, named above')
+    print(f'wrote {path}; next: {variants.features_maker(args)}')
+    if clips.failures:
+        print(f'{len(clips.failures)} clips were left out, named above')
         return 3
 
 

@@ -1,5 +1,6 @@
 """Kinds of numbers on a command line, as argparse takes them."""
 import argparse
+import math
 
 
 def whole(least):
@@ -15,3 +16,27 @@ def whole(least):
             raise argparse.ArgumentTypeError(f'{text} is too large')
         return value
     return number
+
+
+def real(least=-math.inf, above=-math.inf, most=math.inf, below=math.inf):
+    """Returns an argparse type: finite numbers within these bounds (above and below: without)."""
+    def number(text):
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f'{text!r} is not a number') from None
+        if not math.isfinite(value):
+            raise argparse.ArgumentTypeError(f'{text} is not finite')
+        for fits, word, bound in (
+                (value >= least, 'at least', least), (value > above, 'above', above),
+                (value <= most, 'at most', most), (value < below, 'below', below)):
+            if not fits:
+                raise argparse.ArgumentTypeError(f'{text}, but {word} {bound:g}, please')
+        return value
+    return number
+
+
+positive = real(above=0)
+not_negative = real(least=0)
+# Of numbers or of the side of a frame: all of them is too many.
+share = real(least=0, below=1)

@@ -1,11 +1,14 @@
 """Fixtures that several test files share."""
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
+import featureSet
 import flowSet
+import rnn
 import smallSet
 from engine.errors import UserError
 from engine.learning.training import Updater
@@ -43,6 +46,23 @@ def real_data():
     if not (folder / 'UCF-101').is_dir():
         pytest.skip(f'no real clips in {folder} (REAL_DATA names another folder)')
     return folder
+
+
+@pytest.fixture
+def packed(tmp_path):
+    """A root with packed features of made-up clips."""
+    featureSet.make_features(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run_rnn(monkeypatch):
+    """Runs rnn.py in this process with tiny settings."""
+    def run(root, *flags):
+        monkeypatch.setattr(sys, 'argv', ['rnn.py', '--root', str(root), '--tiny',
+                                          *map(str, flags)])
+        rnn.main()
+    return run
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 import json
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
 import h5py
 import numpy
 
@@ -48,3 +49,15 @@ def make_features(root, dtype='float32', groups=5, clips_per_group=2):
     rows = numpy.concatenate(rows[:len(lists.train)])
     statistics.store(root / variants.TRAIN_HDF5, rows.mean(axis=0), rows.std(axis=0), len(rows))
     return lists
+
+
+def lines_of(root):
+    """The results under a root, one dict each."""
+    return [json.loads(line) for line in (root / 'results.jsonl').read_text().splitlines()]
+
+
+def arrays_of(model):
+    """{name: array} of all that a chainer.Link saves."""
+    target = chainer.serializers.DictionarySerializer()
+    target.save(model)
+    return {name: numpy.array(value) for name, value in target.target.items()}

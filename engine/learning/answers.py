@@ -23,8 +23,8 @@ class Answers:
 
     An answer has the same bits in whatever company it is computed, so that a resumed training,
     which begins with nothing kept, repeats the uninterrupted one on a CPU. The fast convolutions
-    are so by themselves (engine/fast/conv.py). BLAS may sum up in another order with other numbers of
-    rows, and in other rows: fc6 always gets ROWS, and a frame always stands in the same one.
+    are so by themselves (engine/fast/conv.py). BLAS may sum up in another order with other numbers
+    of rows, and in other rows: fc6 always gets ROWS, and a frame always stands in the same one.
 
     Args:
         model (VGGNet_1024): fc6 and all below must stay as they are.

@@ -78,7 +78,7 @@ def frame_counts(root, clips, workers, table=COUNTS):
 def mirrored(indices, n):
     """The frames that stand for `indices` before, in and behind a clip of n frames.
 
-    It goes on in reverse, as engine.learning.sequences.reverse_append lets it: ... 1 0 0 1 2 ... and
+    It goes on in reverse, as sequences.reverse_append lets it: ... 1 0 0 1 2 ... and
     ... n-2 n-1 n-1 n-2 ...; a clip shorter than a window runs to and fro in it.
     """
     indices = numpy.asarray(indices) % (2 * n)

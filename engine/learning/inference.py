@@ -4,6 +4,7 @@ import chainer
 import chainer.functions as F
 import numpy
 
+from engine import arguments
 from engine.errors import UserError
 from engine.learning.sequences import by_length, reverse_append
 
@@ -12,6 +13,18 @@ TECHNIQUES = ('full', 'first', 'middle', 'random', 'segments:N')
 WINDOW = 120
 # Numbers in a batch of whole sequences: 1 GiB of float32.
 NUMBERS = 2 ** 28
+
+
+def add_inference(group):
+    """Adds --inference, --test-steps and --reverse-too to a stage's flags."""
+    group.add_argument('--inference', default='first', metavar='HOW',
+                       help='full: each clip as it is; first, middle, random: one segment; '
+                            'segments:N: N of them from end to end, averaged (default: first)')
+    group.add_argument('--test-steps', type=arguments.whole(0), default=180, metavar='N',
+                       help='frames of a segment, short clips with their reverse appended; 0 '
+                            'takes each clip as it is (default: 180)')
+    group.add_argument('--reverse-too', action='store_true',
+                       help='average in each sequence run backward')
 
 
 def check_technique(technique, steps):

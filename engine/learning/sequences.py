@@ -5,8 +5,31 @@ import h5py
 import numpy
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+from engine import arguments
 from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
+
+
+def add_sequences(parser):
+    """Adds the flags that say what a SequenceBatches makes of a clip."""
+    group = parser.add_argument_group('sequences')
+    group.add_argument('--steps', type=arguments.whole(1), default=120, metavar='N',
+                       help='frames of a training sequence: a random segment of a long clip, a '
+                            'short clip with its reverse appended (default: 120)')
+    group.add_argument('--variable-length', action='store_true',
+                       help='take clips shorter than --steps as they are; padding is masked')
+    group.add_argument('--no-reverse', dest='reverse', action='store_false',
+                       help='never run a sequence backward; backward runs are new examples, '
+                            'harmful where direction tells the class; of flow never done, as '
+                            'what moves back has other flow')
+    group.add_argument('--stride', type=arguments.whole(1), default=1, metavar='K',
+                       help='every k-th frame, k random up to this: other speeds, and more of '
+                            'the clip in as many steps (default: 1)')
+    group.add_argument('--noise', type=arguments.not_negative, default=0.0, metavar='SHARE',
+                       help="noise on the features, in each one's deviations, so that none is "
+                            'learned to the last digit (default: 0)')
+    group.add_argument('--drop-frames', type=arguments.share, default=0.0, metavar='SHARE',
+                       help='steps that repeat the one before: an uneven pace (default: 0)')
 
 
 def reverse_append(n, steps):

@@ -25,7 +25,6 @@ from engine.weights.modelfile import save_model
 from engine.learning.workers import Workers
 
 SNAPSHOT = 'snapshot.npz'
-SCHEDULES = ('constant', 'step', 'linear', 'cosine')
 
 
 def reseed(device, *numbers):
@@ -36,50 +35,12 @@ def reseed(device, *numbers):
         device.xp.random.seed(int(seed))
 
 
-def rate_factor(schedule, progress, epochs, drop=0):
-    """What share of the learning rate is used after `progress` epochs (a fraction, too).
-
-    'step' divides it by 10 every `drop` epochs; 'linear' and 'cosine' let it fall to 0 over
-    all `epochs`, the latter slowly at first and at last.
-    """
-    if schedule == 'step':
-        return 0.1 ** int(progress / drop)
-    share = min(progress / epochs, 1)
-    if schedule == 'linear':
-        return 1 - share
-    return (1 + math.cos(math.pi * share)) / 2 if schedule == 'cosine' else 1.0
-
-
-def add_rate(group):
-    """Adds --lr, --schedule and --lr-drop to a stage's flags."""
-    group.add_argument('--lr', type=float, default=0.0005, metavar='RATE',
-                       help='learning rate; too high and the loss jumps or is no number, too low '
-                            'and it hardly falls (default: 0.0005)')
-    group.add_argument('--schedule', choices=SCHEDULES, default='constant',
-                       help='step: a tenth every --lr-drop epochs; linear, cosine: down to 0 over '
-                            'all epochs; a lower rate at the end settles (default: constant)')
-    group.add_argument('--lr-drop', type=int, default=0, metavar='EPOCHS',
-                       help='for --schedule step')
-
-
-def get_rate(args):
-    """-> (function of the epochs done that returns the rate, what `schedule` is as a setting).
-
-    Raises UserError for flags of add_rate that do not go together.
-    """
-    if (args.schedule == 'step') != (args.lr_drop > 0) or args.lr_drop < 0:
-        raise UserError('--schedule step and --lr-drop EPOCHS belong together')
-    # With these, more epochs are another run, not a longer one.
-    over = f' over {args.epochs} epochs' * (args.schedule in ('linear', 'cosine'))
-    return (lambda done: args.lr * rate_factor(args.schedule, done, args.epochs, args.lr_drop),
-            args.schedule + over)
-
-
 class Updater(training.updaters.StandardUpdater):
     """StandardUpdater that seeds each iteration and refuses a loss that is not finite.
 
+    What a batch teaches is said by the stage, in a subclass with the method `learn`.
+
     Args:
-        compute_loss: function of the converted batch, returns the loss Variable.
         seed (int): start of all random choices of the run.
         rate: function of the epochs done (a fraction, too) that returns the learning rate;
             None leaves the optimizer's.
@@ -87,9 +48,8 @@ class Updater(training.updaters.StandardUpdater):
         The others as StandardUpdater.
     """
 
-    def __init__(self, iterator, optimizer, compute_loss, seed, rate=None, workers=None,
-                 **kwargs):
-        super().__init__(iterator, optimizer, loss_func=compute_loss, **kwargs)
+    def __init__(self, iterator, optimizer, seed, rate=None, workers=None, **kwargs):
+        super().__init__(iterator, optimizer, **kwargs)
         self.seed, self.rate = seed, rate
         self.workers = workers or Workers()
         self.failure = None
@@ -98,39 +58,30 @@ class Updater(training.updaters.StandardUpdater):
         # Each worker drops out other units.
         rank = [] if self.workers.first else [self.workers.rank]
         reseed(self.device, self.seed, self.iteration, *rank)
+        optimizer = self.get_optimizer('main')
         if self.rate is not None:
             # Set anew each time, so that a resumed run needs no record of it.
-            optimizer = self.get_optimizer('main')
             done = self.iteration / self.get_iterator('main').batches_per_epoch
             setattr(optimizer, 'alpha' if hasattr(optimizer, 'alpha') else 'lr', self.rate(done))
-        self.step(self.converter(self.get_iterator('main').next(), self.device),
-                  self.get_optimizer('main'))
-
-    def step(self, batch, optimizer):
-        """One update of the weights."""
-        optimizer.target.cleargrads()
-        loss = self.weighted(self.loss_func(*batch))
-        if self.finite(loss):
-            loss.backward()
-            del loss  # the graph must not outlive the step
-            optimizer.update()
+        self.learn(self.converter(self.get_iterator('main').next(), self.device), optimizer)
         if self.workers.size > 1:
-            # What the loss function has reported, as the mean over all workers.
+            # What was reported, as the mean over all workers.
             figures = chainer.get_current_reporter().observation
             names = sorted(figures)
             means = self.workers.mean(*(float(chainer.as_array(figures[name])) * self.weight
                                         for name in names))
             figures.update(zip(names, means))
 
+    def learn(self, batch, optimizer):
+        """One or more updates of the weights, from one batch; reports 'loss' and 'accuracy'."""
+        raise NotImplementedError
+
     @property
     def weight(self):
         """What this worker's batch counts in the mean over workers."""
         return getattr(self.get_iterator('main'), 'weight', 1.0)
 
-    def weighted(self, loss):
-        return loss if self.weight == 1 else loss * self.weight
-
-    def finite(self, loss):
+    def is_finite(self, loss):
         """Whether the loss is a number; if not, the run ends with the weights as they were."""
         value, = self.workers.mean(float(loss.array))
         if not numpy.isfinite(value):

@@ -1,49 +1,9 @@
-"""Truncated back-propagation: the loss of a window of steps, and an update of the weights for each."""
+"""The loss of a window of steps, for truncated back-propagation (the updates stand in rnn.py)."""
 import engine.chainer_today  # noqa: F401  (before chainer)
-import chainer
 import chainer.functions as F
 import numpy
 
-from engine.learning.training import Updater
-
 LOSSES = ('linear', 'uniform', 'last')
-
-
-class WindowUpdater(Updater):
-    """Truncated back-propagation: one update of the weights a window of steps."""
-
-    def __init__(self, model, window, loss_weights, *args, **kwargs):
-        super().__init__(*args, compute_loss=None, **kwargs)
-        self.model, self.window, self.loss_weights = model, window, loss_weights
-
-    def step(self, batch, optimizer):
-        xs, labels, lengths = batch
-        steps = len(xs)
-        weights = step_weights(self.loss_weights, lengths, steps)
-        mask = numpy.arange(steps)[:, None] < lengths
-        padded = not mask.all()
-        total = right = 0.0
-        self.model.reset_state()
-        for start in range(0, steps, self.window):
-            now = slice(start, start + self.window)
-            loss, hits = sequence_loss(self.model, xs[now], labels, weights[now],
-                                       mask[now] if padded else None)
-            total += float(loss.array) * len(labels)
-            right += hits
-            loss = self.weighted(loss)
-            if not self.finite(loss):
-                return
-            if not self.workers.any(weights[now].any())[0]:
-                continue  # nothing of this window counts; only the state goes on
-            optimizer.target.cleargrads()
-            loss.backward()
-            del loss  # the graph must not outlive the window
-            optimizer.update()
-        # A share that counts nothing repeats a clip of another worker's.
-        counts = self.weight > 0
-        total, weights, right, real = self.workers.mean(
-            *(counts * float(value) for value in (total, weights.sum(), right, mask.sum())))
-        chainer.report({'loss': total / weights, 'accuracy': right / real}, optimizer.target)
 
 
 def step_weights(kind, lengths, steps):

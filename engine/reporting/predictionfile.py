@@ -8,6 +8,7 @@ from engine.weights.cards import check_classes
 from engine.errors import UserError
 from engine.files import replacing
 from engine.hdf5 import open_hdf5
+from engine.reporting.scoring import score_videos
 
 
 def write_predictions(path, predictions, classes, method, split, readout='mean'):
@@ -49,6 +50,13 @@ def each_prediction(f, clips, classes=None, made_by='the stage that writes it'):
             if reason:
                 raise UserError(f'{path}: {clip.name} {reason}; make it again: {made_by}')
             yield clip, data
+
+
+def score_file(path, clips, made_by='the stage that writes it'):
+    """Scores by video, as scoring.score: the figures that anyone finds in a prediction file."""
+    with open_hdf5(path, made_by) as f:
+        return score_videos(((clip.name, data) for clip, data in each_prediction(f, clips)), clips,
+                            f.attrs.get('readout', 'mean'))
 
 
 def _problem(data, classes):

@@ -55,6 +55,13 @@ def score(log_probabilities, labels):
     return figures(*ranks(scores, numpy.asarray(labels)), scores.shape[1])
 
 
+def score_videos(predictions, clips, readout='mean'):
+    """Scores (clip name, (T, C) softmax) pairs as `score` does; `clips` give the labels."""
+    labels = {clip.name: clip.label for clip in clips}
+    pairs = [(video_log_probability(steps, readout), labels[name]) for name, steps in predictions]
+    return score(*zip(*pairs))
+
+
 def ranks(scores, labels):
     """Where the true class comes, (n,) int from 0, and its score, (n,); all that figures need."""
     if not numpy.isfinite(scores).all():

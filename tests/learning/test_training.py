@@ -12,7 +12,8 @@ from engine.video.augmentation import Augmentation, brighten, resample
 from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
 from engine.weights.modelfile import load_weights
-from engine.learning.training import Best, Training, Updater, rate_factor
+from engine.learning.rates import rate_factor
+from engine.learning.training import Best, Training, Updater
 
 
 @pytest.mark.parametrize('schedule,progress,factor', [
@@ -57,15 +58,19 @@ def training(folder, epochs=3, settings=None, rates=None, **options):
     optimizer = chainer.optimizers.SGD(0.5)
     optimizer.setup(link)
 
-    def loss(x):
-        if rates is not None:
-            rates.append(optimizer.lr)
-        loss = chainer.functions.sum(link(x))
-        chainer.report({'loss': loss, 'accuracy': 0.0}, link)
-        return loss
-    updater = Updater(Numbers(4), optimizer, loss, 0, device=chainer.get_device('@numpy'),
-                      converter=lambda batch, _: (batch,),
-                      rate=lambda done: rate_factor('linear', done, 3))
+    class Learning(Updater):
+        def learn(self, batch, optimizer):
+            if rates is not None:
+                rates.append(optimizer.lr)
+            loss = chainer.functions.sum(link(batch))
+            if self.is_finite(loss):
+                link.cleargrads()
+                loss.backward()
+                optimizer.update()
+            chainer.report({'loss': loss, 'accuracy': 0.0}, link)
+    updater = Learning(Numbers(4), optimizer, 0, device=chainer.get_device('@numpy'),
+                       converter=lambda batch, _: batch,
+                       rate=lambda done: rate_factor('linear', done, 3))
     return link, Training(updater, epochs, folder, settings or {'a': 1, 'epochs': epochs},
                           **options)
 

@@ -18,7 +18,7 @@ from engine.learning.featurenet import FeatureNet
 from engine.learning.inference import predict
 from engine.weights.modelfile import save_model
 from engine.learning.sequences import FeatureStore, SequenceBatches
-from engine.learning.training import Updater
+from rnn import SequenceUpdater
 from smallSet import REPOSITORY
 
 DOCS = REPOSITORY / 'docs'
@@ -101,8 +101,8 @@ def test_the_family_of_the_guide_learns_and_is_not_misled_by_padding(tmp_path):
         store = FeatureStore(f, lists.train)
     batches = SequenceBatches(store, 10, 12, seed=0, variable_length=True)
     optimizer = chainer.optimizers.Adam(0.05).setup(model)
-    updater = Updater(batches, optimizer, model.loss, seed=0,
-                      device=chainer.get_device('@numpy'), converter=lambda batch, device: batch)
+    updater = SequenceUpdater(model, batches, optimizer, seed=0, converter=lambda batch, _: batch,
+                              device=chainer.get_device('@numpy'))
     for _ in range(60):
         updater.update()
     answers = dict(predict(model, store, chainer.get_device('@numpy'), 4, technique='full', steps=0))
@@ -112,8 +112,8 @@ def test_the_family_of_the_guide_learns_and_is_not_misled_by_padding(tmp_path):
     short = model(xs, [5, 9]).array
     xs[5:, 0] = 99
     numpy.testing.assert_array_equal(model(xs, [5, 9]).array, short)
-    # and the three places where it is to be named
-    for script, place in (('rnn.py', 'def new_model('), ('rnn.py', "add_argument('--cell'"),
+    # and the places where it is to be named
+    for script, place in (('RNNNet.py', 'def new_network('), ('RNNNet.py', "add_argument('--cell'"),
                           ('RNNNet.py', 'def load_rnn('), ('FusionNet.py', 'NETWORKS = {'),
                           ('engine/variants.py', 'STREAMS = (')):
         assert place in (REPOSITORY / script).read_text()

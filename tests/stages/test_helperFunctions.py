@@ -98,6 +98,12 @@ def test_video_log_probability_by_hand():
                                       [ratio / (1 + ratio), 1 / (1 + ratio)])
 
 
+def test_the_mean_names_the_class_that_the_sum_does():
+    for steps in numpy.random.RandomState(0).dirichlet(numpy.ones(5), size=(20, 7)):
+        summed = numpy.log(steps).sum(axis=0)
+        assert scoring.video_log_probability(steps, 'mean').argmax() == summed.argmax()
+
+
 @pytest.mark.parametrize('readout', scoring.READOUTS)
 def test_probabilities_of_a_video_sum_to_1_however_it_is_read_out(readout):
     p = numpy.random.RandomState(0).dirichlet(numpy.ones(7), 30)

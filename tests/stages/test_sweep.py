@@ -44,7 +44,7 @@ def test_the_same_settings_written_otherwise_are_the_same_run(tmp_path):
 @pytest.mark.parametrize('text,why', [
     ('--layers 1\n--layers x\n', 'runs.txt:2: .*not a whole number'),
     ('--nothing 1\n', 'runs.txt:1: .*--nothing'),
-    ('--dropout 2\n', 'runs.txt:1: --dropout'),
+    ('--dropout 2\n', 'runs.txt:1: .*--dropout: 2, but below 1'),
     ('--name "a\n', 'runs.txt:1: No closing quotation'),
     ('--root x\n', 'runs.txt:1: --root'), ('--test-only\n', 'runs.txt:1'),
     ('--lr 1\n--lr 1\n', 'runs.txt:2: lr1 is also the name of line 1'),
