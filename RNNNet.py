@@ -199,7 +199,7 @@ def add_network(parser):
 
 
 def check_network(parser, args):
-    """Refuses flags of add_network that do not go together; --layers and --cells come out as one."""
+    """Refuses what does not go together of add_network's flags; joins --layers and --cells."""
     if not args.test_only:  # or the model has its network
         _check_kind(parser, args)
     args.layers = len(args.cells) if args.layers is None else args.layers
