@@ -196,13 +196,17 @@ bench: $(READY)
 # ---- set-up ------------------------------------------------------------------
 # A PYTHON that the user names is taken or refused; the default gives way to the
 # one that VENV was made with, or to a suitable one on PATH. READY is written last,
-# so that an interrupted set-up is done again.
+# so that an interrupted set-up is done again; what the steps say stands in LOG.
 
 NAMED   = $(filter-out file,$(origin PYTHON))
 OTHERS  = python3.13 python3.12 python3.11
 VERSION = import sys; print('%d.%d.%d' % sys.version_info[:3])
 FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
-PIP     = $(RUN) -m pip install -qq --disable-pip-version-check
+PIP     = $(RUN) -m pip install --disable-pip-version-check
+LOG     = $(VENV)/setup.log
+# Follows a step of the set-up: names the one that failed, its reason, and where the rest stands.
+OR_TELL = || { echo "error: setting up $(VENV) failed at \"$(1)\":" \
+	"$$(grep -i -m1 '^ *error' $(LOG) || tail -n1 $(LOG)); all that was said: $(LOG)" >&2; exit 1; }
 
 $(READY): requirements.txt requirements-test.txt requirements-mpi.txt
 	@first() { for p; do "$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && return; done; false; }; \
@@ -218,9 +222,13 @@ $(READY): requirements.txt requirements-test.txt requirements-mpi.txt
 		exit 1; \
 	fi; \
 	echo "Python $$(version "$$python"): setting up $(VENV), once (about a minute)"; \
-	[ "$$there" = "$$(version "$$python")" ] || "$$python" -m venv --clear $(VENV)
-	@$(PIP) "setuptools<81" wheel
-	@$(PIP) --no-build-isolation -r requirements.txt -r requirements-test.txt
+	said= code=0; \
+	[ "$$there" = "$$(version "$$python")" ] || \
+		{ said=$$("$$python" -m venv --clear $(VENV) 2>&1); code=$$?; }; \
+	mkdir -p $(VENV) && echo "$$said" >$(LOG) && [ $$code = 0 ] $(call OR_TELL,python -m venv)
+	@$(PIP) "setuptools<81" wheel >>$(LOG) 2>&1 $(call OR_TELL,pip install setuptools wheel)
+	@$(PIP) --no-build-isolation -r requirements.txt -r requirements-test.txt >>$(LOG) 2>&1 \
+		$(call OR_TELL,pip install -r requirements.txt -r requirements-test.txt)
 	@touch $@
 
 clean:

@@ -114,3 +114,32 @@ def test_make_marks_nothing_as_done_that_is_not_there(writes, tmp_path):
                           cwd=REPOSITORY, capture_output=True, text=True, timeout=60)
     assert done.returncode and 'testlist01.txt was not written' in done.stderr
     assert not (root / 'VGG.model').exists()
+
+
+@pytest.mark.parametrize('fails, step, reason', [
+    ('-m venv', 'python -m venv', 'Error: no ensurepip; apt install python3-venv'),
+    ('wheel', 'pip install setuptools wheel', 'ERROR: no network'),
+    ('requirements', 'pip install -r requirements.txt -r requirements-test.txt',
+     'ERROR: no network')])
+def test_make_names_the_step_of_the_set_up_that_failed_and_keeps_its_log(tmp_path, fails, step,
+                                                                         reason):
+    """A stand-in for Python makes the environment and fails at one step."""
+    venv = tmp_path / 'venv'
+    python = tmp_path / 'python3.12'
+    python.write_text(f'''#!/bin/sh
+case "$*" in
+    "-m venv"*) mkdir -p {venv}/bin; cp "$0" {venv}/bin/python ;;
+    "-m pip --version") exit 1 ;;
+    -c*print*) echo 3.12.0 ;;
+    -c*) exit 0 ;;
+esac
+case "$*" in *"{fails}"*) echo "working on it"; echo "{reason}" >&2; echo "more"; exit 2 ;; esac
+''')
+    python.chmod(0o755)
+    done = subprocess.run(['make', 'test', f'PYTHON={python}', f'VENV={venv}'], cwd=REPOSITORY,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode
+    assert (f'error: setting up {venv} failed at "{step}": {reason}; all that was said: '
+            f'{venv}/setup.log\n') in done.stderr
+    assert 'working on it' in (venv / 'setup.log').read_text()
+    assert not (venv / 'ready').exists()
