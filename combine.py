@@ -23,7 +23,7 @@ import shlex
 import numpy
 
 import helperFunctions as hf
-from engine import files, locks, stage, variants
+from engine import arguments, files, locks, stage, variants
 from engine.reporting import means, predictionfile, resultsfile, scoring
 from engine.errors import UserError
 
@@ -33,7 +33,7 @@ def get_parser():
     parser.add_argument('files', nargs='+', metavar='FILE',
                         help='prediction files of test clips, two or more')
     group = parser.add_argument_group('weights (default: all files count alike)')
-    group.add_argument('--weights', type=float, nargs='+', metavar='W',
+    group.add_argument('--weights', type=arguments.not_negative, nargs='+', metavar='W',
                        help='how much each file counts; only their ratios matter')
     group.add_argument('--choose', action='store_true',
                        help='the weights that are best on the validation clips')
@@ -156,7 +156,7 @@ def check(args):
         raise UserError('combine.py: two files or more, please')
     if args.weights and args.choose:
         raise UserError('--weights and --choose: one of the two')
-    if args.weights and (len(args.weights) != len(args.files) or min(args.weights) < 0
+    if args.weights and (len(args.weights) != len(args.files)
                          or not 0 < sum(args.weights) < float('inf')):
         raise UserError(f'--weights: {len(args.files)} numbers, one a file, none below 0 and not '
                         'all 0')

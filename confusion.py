@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy
 
+from engine.arguments import whole
 from engine.drawing import plots
 from engine.errors import UserError
 from engine.files import find_file, replacing
@@ -155,7 +156,7 @@ def main():
                         help=f'one or two prediction files (default: {TEST_PREDICTIONS} and, '
                              f'if it is there, {RNN_PREDICTIONS})')
     look = parser.add_argument_group('look')
-    look.add_argument('--top', type=int, default=10, metavar='N',
+    look.add_argument('--top', type=whole(1), default=10, metavar='N',
                       help='how many pairs and classes to show (default: 10)')
     look.add_argument('--order', choices=('list', 'similar'), default='list',
                       help='classes of the matrix as in classInd.txt, or with those side by '
@@ -163,8 +164,6 @@ def main():
     args = parser.parse_args()
     if len(args.files) > 2:
         parser.error('one or two prediction files, please')
-    if args.top < 1:
-        parser.error('--top starts at 1')
     paths = [find_file(name, args.root) for name in args.files]
     if not paths:
         paths = [args.root / TEST_PREDICTIONS]

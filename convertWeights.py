@@ -29,7 +29,7 @@ import chainer
 import chainer.functions as F
 import numpy
 
-from engine import stage, variants
+from engine import arguments, stage, variants
 from VGGNet import CHANNELS, VGGNet
 from VGGNet_1024 import CONVOLUTIONS
 from engine.weights.download import download
@@ -95,9 +95,9 @@ def get_parser():
     group = parser.add_argument_group('model')
     group.add_argument('--channels', default=','.join(map(str, CHANNELS)), metavar='A,B,C,D,E',
                        help='output channels of the five blocks (default: %(default)s)')
-    group.add_argument('--hidden', type=int, default=4096,
+    group.add_argument('--hidden', type=arguments.whole(1), default=4096,
                        help='units of fc6 and fc7 (default: 4096)')
-    group.add_argument('--input-size', type=int, default=224,
+    group.add_argument('--input-size', type=arguments.whole(32), default=224,
                        help='side of the input in pixels, a multiple of 32 (default: 224)')
     return parser
 

@@ -31,6 +31,7 @@ import numpy
 
 from VGGNet import VGGNet
 from engine import locks, usable_cores
+from engine.arguments import whole
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
 from engine.drawing.stills import make_stills, still_labels
 from engine.drawing.things import CLASSES
@@ -157,8 +158,8 @@ def train(model, stills, labels, epochs, batch, rng):
 
 def pretrain(args):
     """Trains the stand-in for ImageNet weights."""
-    if args.batch < 1 or args.stills < args.batch or args.epochs < 1:
-        raise UserError('--batch and --epochs must be at least 1, --stills at least a batch')
+    if args.stills < args.batch:
+        raise UserError('--stills must be at least a --batch')
     path = args.root / VGG_MODEL
     remove_leftovers([path])
     what = {'made_by': 'demo.py pretrain', 'seed': args.seed, 'stills': args.stills,
@@ -220,15 +221,15 @@ def build_parser(tiny=False):
         one.set_defaults(stage=stage, makes=makes)
         one.add_argument('--root', type=Path, default=Path('demo'), metavar='DIR',
                          help='folder to write into (default: demo)')
-        one.add_argument('--seed', type=int, default=0,
+        one.add_argument('--seed', type=whole(0), default=0,
                          help='start of every random choice (default: 0)')
         one.add_argument('--tiny', action='store_true',
                          help='just enough to see every stage work; '
                               'flags given beside it still count')
-        one.add_argument('--workers', type=int, default=usable_cores(), metavar='N',
+        one.add_argument('--workers', type=whole(1), default=usable_cores(), metavar='N',
                          help='processes that draw (default: one a core)')
         for flag, (usual, small, what) in numbers.items():
-            one.add_argument(flag, type=int, default=small if tiny else usual, metavar='N',
+            one.add_argument(flag, type=whole(1), default=small if tiny else usual, metavar='N',
                              help=f'{what} (default: {usual}; tiny: {small})')
     return parser
 

@@ -69,13 +69,13 @@ def add_job(parser):
                        help='default: torque, which every qsub understands')
     group.add_argument('--walltime', default='02:30:00', metavar='HH:MM:SS',
                        help='a job leaves by itself before (default: 02:30:00)')
-    group.add_argument('--ppn', type=int, default=16, metavar='N',
+    group.add_argument('--ppn', type=arguments.whole(1), default=16, metavar='N',
                        help='cores of a node that a job gets (default: 16)')
     group.add_argument('--nodes', type=arguments.whole(1), default=1, metavar='N',
                        help='nodes of a training with --communicator (default: 1)')
     group.add_argument('--processes', type=arguments.whole(1), default=1, metavar='N',
                        help='its processes on each node, as many as --gpus (default: 1)')
-    group.add_argument('--gpus', type=int, default=0, metavar='N',
+    group.add_argument('--gpus', type=arguments.whole(0), default=0, metavar='N',
                        help='GPUs of a node (default: 0); say --device 0 too')
     group.add_argument('--property', metavar='NAME', help='kind of node, such as xk')
     group.add_argument('--queue', metavar='NAME', help='queue or partition')

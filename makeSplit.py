@@ -56,7 +56,7 @@ def get_parser():
                        help="what is a clip's group in its path below the folder of its class: a "
                             "pattern with one pair of parentheses; '(.+)' makes each clip its own "
                             'group (docs/own-videos.md has more)')
-    group.add_argument('--test-share', type=float, metavar='SHARE',
+    group.add_argument('--test-share', type=arguments.real(above=0, below=1), metavar='SHARE',
                        help='about how much of each class is tested (default: 0.3)')
     group.add_argument('--splits', type=int, choices=(1, 2, 3),
                        help='how many, tested on different groups as far as there are enough '
@@ -111,8 +111,6 @@ def groups_of(args, videos):
 def new_lists(args, videos):
     """{file name: lines} of new lists."""
     share = 0.3 if args.test_share is None else args.test_share
-    if not 0 < share < 1:
-        raise UserError(f'--test-share {share}: expected a number between 0 and 1')
     groups = groups_of(args, videos)
     refuse_copies(videos, groups)
     members = defaultdict(Counter)

@@ -55,17 +55,6 @@ def frame_size(text):
     return size
 
 
-def pixels(text):
-    """argparse type: a number above 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < 1e4:
-        raise argparse.ArgumentTypeError(f'{text!r} is not a number of pixels above 0')
-    return value
-
-
 def get_parser():
     parser = stage.new_parser(__doc__)
     group = parts.add_parts(parser, needed=False)
@@ -78,7 +67,7 @@ def get_parser():
                        metavar='N',
                        help='take every Nth frame, and the flow from one of these to the next '
                             '(default: %(default)s)')
-    group.add_argument('--bound', type=pixels, default=variants.FLOW_DECIDES['bound'],
+    group.add_argument('--bound', type=arguments.real(above=0, below=1e4), default=variants.FLOW_DECIDES['bound'],
                        metavar='PIXELS',
                        help='what moves farther from frame to frame is taken to move so far; a '
                             'stored byte is a 127th of it (default: %(default)g)')

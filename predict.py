@@ -60,7 +60,7 @@ def get_parser():
     group.add_argument('--input-format', default='v4l2', metavar='KIND',
                        help="ffmpeg's name for the kind of camera: avfoundation on a Mac, dshow "
                             'on Windows (default: v4l2, Linux)')
-    group.add_argument('--seconds', type=float, metavar='S',
+    group.add_argument('--seconds', type=arguments.positive, metavar='S',
                        help='end the camera after so long (default: at Ctrl-C)')
     group = parser.add_argument_group('networks')
     group.add_argument('--rnn', metavar='NAME',

@@ -17,6 +17,7 @@ Exit code 3: the page is written, but a run that was asked for, or a file, could
 import sys
 import time
 
+from engine.arguments import whole
 from engine.errors import UserError
 from engine.files import write_text
 from engine.reporting.changes import change_sections, flips_section, shared_clips, summary
@@ -134,16 +135,14 @@ def main():
     look.add_argument('--runs', nargs='+', metavar='NAME',
                       help='names of runs (rnn.py --name); the first is set against the frames '
                            f'(default: the {MOST_RUNS} of lowest validation loss)')
-    look.add_argument('--top', type=int, default=10, metavar='N',
+    look.add_argument('--top', type=whole(1), default=10, metavar='N',
                       help='how many classes and pairs to show (default: 10)')
-    look.add_argument('--examples', type=int, default=6, metavar='N',
+    look.add_argument('--examples', type=whole(0), default=6, metavar='N',
                       help='clips each way to show frames of, 0 for none (default: 6)')
     look.add_argument('--order', choices=('list', 'similar'), default='similar',
                       help='classes of the matrices as in classInd.txt, or with those side by '
                            'side that are taken for each other (default: similar)')
     args = parser.parse_args()
-    if args.top < 1 or args.examples < 0:
-        parser.error('--top starts at 1, --examples at 0')
     html, notes, faults = build(args)
     for line in faults + notes:
         print(line, file=sys.stderr)

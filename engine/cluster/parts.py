@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Callable, NamedTuple
 
 from engine import locks
-from engine.arguments import whole
+from engine.arguments import not_negative, whole
 from engine.errors import UserError
 from engine.files import remove_leftovers, write_text
 
@@ -22,7 +22,7 @@ def add_parts(parser, needed=True):
                        help='into how many parts the clips are dealt (default: 12)')
     group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
                        help='leave in good order before this much time has passed')
-    group.add_argument('--margin', type=float, default=120, metavar='SECONDS',
+    group.add_argument('--margin', type=not_negative, default=120, metavar='SECONDS',
                        help='how long before --walltime to leave (default: 120)')
     return group
 

@@ -1,5 +1,4 @@
 """Lists, groups and scores against hand-made cases and, where there, the official lists."""
-import argparse
 import json
 import signal
 
@@ -7,7 +6,7 @@ import numpy
 import pytest
 
 import helperFunctions as hf
-from engine import arguments, files, stage, variants
+from engine import files, stage, variants
 from engine.reporting import predictionfile, resultsfile, scoring
 from engine.errors import UserError
 from smallSet import run_stage
@@ -150,25 +149,6 @@ def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
         resultsfile.append_result(tmp_path, 'frames', 1, 'video', seed, {})
     cut, *whole = path.read_text().splitlines()
     assert cut == '{"method": "cut o' and [json.loads(line)['seed'] for line in whole] == [1, 2]
-
-
-def test_whole_numbers():
-    assert arguments.whole(0)('0') == 0 and arguments.whole(2)('7') == 7
-    for least, text, why in ((1, '0', 'at least 1'), (0, '-1', 'at least 0'),
-                             (0, '1.5', 'not a whole number'), (0, str(2 ** 32), 'too large')):
-        with pytest.raises(argparse.ArgumentTypeError, match=why):
-            arguments.whole(least)(text)
-
-
-@pytest.mark.parametrize('stage,flags', [
-    ('rnn', ['--batch', '0']), ('rnn', ['--seed', '-1']), ('rnn', ['--patience', '-1']),
-    ('frameBasedTrain', ['--workers', '0']), ('frameBasedTrain', ['--validation-every', '1']),
-    ('saveFeatures_1024', ['1', '--step', '0']), ('saveFeatures_1024', ['0']),
-    ('sweep', ['runs.txt', '--parallel', '0']), ('sweep', ['runs.txt', '--seeds', '-1'])])
-def test_numbers_out_of_range_are_refused_at_once(stage, flags, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        __import__(stage).get_parser().parse_args(flags)
-    assert stopped.value.code == 2 and 'at least' in capsys.readouterr().err
 
 
 def test_a_file_is_looked_for_as_given_then_in_the_root(tmp_path):

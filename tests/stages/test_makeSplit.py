@@ -143,10 +143,11 @@ def test_stratified_where_groups_belong_to_one_class():
 
 
 @pytest.mark.parametrize('share', [0, 1, -0.1, 'nan'])
-def test_impossible_shares(split, put, share):
+def test_impossible_shares(split, put, share, capsys):
     put(*(f'{name}/{name}{i}.mkv' for name in 'AB' for i in range(3)))
-    with pytest.raises(UserError, match='between 0 and 1'):
+    with pytest.raises(SystemExit):
         split('--group', '(.+)', '--test-share', share)
+    assert 'argument --test-share: ' in capsys.readouterr().err
 
 
 # ------------------------------------------------------------- what is refused
