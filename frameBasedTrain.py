@@ -36,7 +36,7 @@ import numpy
 from chainer.optimizer_hooks import GradientClipping
 
 import helperFunctions as hf
-from engine import arguments, stage, usable_cores, variants
+from engine import arguments, locks, stage, usable_cores, variants
 from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
@@ -321,6 +321,13 @@ def main():
     stage.print_settings(args)
     device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
+    path = args.root / variants.names_of(args).model
+    with locks.only_one(path, when=team.first):
+        return finetune(args, team, device, lists, path)
+
+
+def finetune(args, team, device, lists, path):
+    """Trains and saves the model; returns the exit code."""
     vgg, vgg_card, made_with = start_network(args, lists)
     clips = team.from_first(lambda: readable_clips(args, lists))
     print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
@@ -331,7 +338,6 @@ def main():
         vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with))
     if not team.first:
         return 0
-    path = args.root / variants.names_of(args).model
     model.to_device('@numpy')
     save_model(path, model, {
         'kind': 'frames', 'stream': args.stream, 'fusion': args.fusion, 'shape': model.shape,

@@ -26,7 +26,7 @@ import numpy
 from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 import helperFunctions as hf
-from engine import arguments, hdf5, stage, variants
+from engine import arguments, hdf5, locks, stage, variants
 from engine.weights import cards
 from engine.reporting import predictionfile, resultsfile, scoring
 from RNNNet import (add_network, check_network, load_rnn, method_of, new_network,
@@ -438,11 +438,14 @@ def main():
     device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
     check_test_features(args)
-    figures = ({'test_only': True} if args.test_only
-               else {'seconds': train(args, device, lists, team)})
-    if team.first:
-        # The only place that reads the test clips, after all choices are made.
-        test(args, device, lists, **figures)
+    written = (f'{predictions_name(args)}_testPredictions.hdf5' if args.test_only else
+               f'{args.name}.model')
+    with locks.only_one(args.root / written, when=team.first):
+        figures = ({'test_only': True} if args.test_only
+                   else {'seconds': train(args, device, lists, team)})
+        if team.first:
+            # The only place that reads the test clips, after all choices are made.
+            test(args, device, lists, **figures)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -204,8 +205,11 @@ def write_text(path, text):
 
 def save_npy(path, array):
     """Writes one array as .npy; the file appears whole or not at all."""
+    # Into a file NumPy writes by C's stdio, and does not look whether the last bytes got there.
+    data = io.BytesIO()
+    numpy.save(data, array, allow_pickle=False)
     with replacing(path) as temporary, open(temporary, 'wb') as f:
-        numpy.save(f, array, allow_pickle=False)
+        f.write(data.getbuffer())
 
 
 def load_npy(path, mmap=False):

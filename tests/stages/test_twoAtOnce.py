@@ -1,5 +1,6 @@
 """Of two runs that would write the same files the second is refused by every stage."""
 import importlib
+import json
 import os
 import sys
 
@@ -9,7 +10,7 @@ import featureSet
 from engine import locks, variants
 from engine.cluster import parts
 from engine.errors import UserError
-from smallSet import copy_set, run_stage
+from smallSet import copy_set, run_stage, vgg_set
 
 
 def runs(script, *flags):
@@ -44,6 +45,24 @@ def test_stages_that_make_a_root(tmp_path):
     is_refused(root / variants.VGG_MODEL, 'demo', 'pretrain', '--tiny', '--root', root)
     is_refused(root / variants.CLIPS, 'getData', '--root', root)
     assert not list(root.iterdir())
+
+
+def test_trainings(packed, small_set, tmp_path):
+    is_refused(packed / 'RNN.model', 'rnn', '--tiny', '--root', packed)
+    is_refused(packed / 'other.model', 'rnn', '--tiny', '--restart', '--name', 'other', '--root',
+               packed)
+    assert not (packed / 'RNN.training').exists()
+    root = vgg_set(small_set, tmp_path / 'root')
+    is_refused(root / variants.FRAME_MODEL, 'frameBasedTrain', '--tiny', '--root', root)
+    assert not (root / 'frameTraining').exists()
+
+
+def test_tests_of_one_model_stand_not_in_each_others_way(packed):
+    runs('rnn', '--tiny', '--root', packed)
+    with locks.only_one(packed / 'RNN.model'):
+        runs('rnn', '--test-only', '--readout', 'max', '--root', packed)
+    name = json.loads((packed / 'results.jsonl').read_text().splitlines()[-1])['predictions']
+    is_refused(packed / name, 'rnn', '--test-only', '--readout', 'max', '--root', packed)
 
 
 def test_combine_and_sweep(packed):
