@@ -1,7 +1,7 @@
 """Stage 4: mean and standard deviation of the training features, kept with them.
 
 Needs   ROOT/train1024.hdf5 (python save_hdf5.py)
-Writes  the statistics into that file (group _statistics)
+Writes  the statistics into that file (group .about/statistics)
 
     python normalizeData.py
 
@@ -53,11 +53,7 @@ class Moments:
 
 def read_rows(f, name, shape, made_by):
     """The (frames, n_features) rows of one clip; a UserError where they cannot be read."""
-    try:
-        rows = f[name][()]
-    except (OSError, KeyError, TypeError) as error:
-        raise UserError(f'{f.filename}: {name} cannot be read ({error}); make the file again: '
-                        f'{made_by}') from error
+    rows = hdf5.read(f, name, made_by)
     if rows.shape[1:] != shape or not len(rows):
         raise UserError(f'{f.filename}: {name} has shape {rows.shape}, expected '
                         f'(frames, {shape[0]}); make the file again: {made_by}')
@@ -71,10 +67,11 @@ def main():
     path = args.root / names.train
     made_by = f'python save_hdf5.py{variants.flags_of(args)}'
     with hdf5.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
-        clips = statistics.clip_names(f)
-        if not clips or 'n_features' not in f.attrs:
+        clips = hdf5.clip_names(f)
+        n_features = hdf5.attribute(f, 'n_features')
+        if not clips or n_features is None:
             raise UserError(f'{path}: holds no features; made by: {made_by}')
-        moments = Moments(int(f.attrs['n_features']))
+        moments = Moments(int(n_features))
         with Progress(len(clips), 'statistics') as progress:
             for name in clips:
                 rows = read_rows(f, name, moments.mean.shape, made_by)

@@ -171,7 +171,7 @@ def clips_of(kind, f, lists):
     """The 'training', 'validation' or 'test' clips of an open file of features."""
     if kind == 'test':
         return lists.test
-    held_out = set(statistics.read_names(f, '_held_out'))
+    held_out = set(hdf5.read_names(f, 'held_out'))
     return [clip for clip in lists.train if (clip.name in held_out) == (kind == 'validation')]
 
 

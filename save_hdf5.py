@@ -9,30 +9,33 @@ Writes  ROOT/train1024.hdf5, ROOT/test1024.hdf5           features (frames, 1024
     python save_hdf5.py --dtype float16      # half of that
     python save_hdf5.py --layer pool5        # maps, float16 as they were saved
 
-The files appear whole, all together, or not at all. While clips are missing nothing is written,
-unless --allow-missing; then the data set `_missing` in the file names them. One clip at a time is
-held in memory.
+Each file appears whole or not at all. A run that is killed between two of them leaves a set that
+the later stages refuse, until this is run again: each file holds the digest of all that was packed.
+While clips are missing nothing is written, unless --allow-missing; then `.about/missing` in the
+file names them. One clip at a time is held in memory.
 """
-import contextlib
+import hashlib
 import json
 import os
 import shlex
 import shutil
+from collections import defaultdict
 
-import h5py
 import numpy
 
 import helperFunctions as hf
-from engine import stage, variants
+from engine import hdf5, stage, variants
 from engine.weights import cards
 from engine.learning import featurefile, statistics
 from engine.video import flowfiles
 from VGGNet_1024 import layer_shape, layer_width
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
-from engine.files import cannot_be_written, load_npy, read_json, remove_leftovers, replacing
+from engine.files import load_npy, read_json, remove_leftovers
 from engine.weights.modelfile import read_card, weights_digest
 from engine.progress import Progress
+
+FEATURES, PREDICTIONS = 0, 1
 
 
 def get_parser():
@@ -84,50 +87,13 @@ def narrowed(features, dtype, clip):
     return features.astype(dtype, copy=False)
 
 
-@contextlib.contextmanager
-def packing(path):
-    """Gives an open HDF5 file, which appears under its name when the block ends well.
-
-    The block flushes it.
-    """
-    with replacing(path) as temporary:
-        f = h5py.File(temporary, 'w')
-        try:
-            yield f
-        except BaseException as error:
-            # HDF5 would try what is not written again as it closes, and crash on a full disk.
-            os.dup2(os.open(os.devnull, os.O_RDWR), f.id.get_vfd_handle())
-            if isinstance(error, (OSError, RuntimeError)):  # of h5py
-                raise cannot_be_written(path, error) from error
-            raise
-        finally:
-            with contextlib.suppress(RuntimeError):
-                f.close()
-
-
-def add(f, path, name, array):
-    """Writes one clip, in one piece: a segment of it is one read, and no chunks are kept."""
-    try:
-        f.create_dataset(name, data=array, track_times=False)
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
-
-
-def flush(f, path):
-    try:
-        f.flush()
-    except RuntimeError as error:
-        raise cannot_be_written(path, error) from error
-
-
-def pack(args, names, clips, files, contents):
+def pack(args, names, clips, places, digest):
     """Writes the clips, each read once; returns {name: reason} of those that were not.
 
     Args:
-        files: {file name: open h5py.File}.
-        contents: {file name: (list of its clips, whether features or else predictions)}.
+        places: {clip's name: [(hdf5.NewFile, 0 for its features or 1 for its predictions)]}.
+        digest: hashlib object that takes in all that is written.
     """
-    members = {name: {clip.name for clip in its} for name, (its, _) in contents.items()}
     wrong = {}
     with Progress(len(clips), 'packed') as progress:
         for clip in clips:
@@ -137,11 +103,10 @@ def pack(args, names, clips, files, contents):
                 wrong[clip.name] = str(error)
             if wrong and (clip.name in wrong or not args.allow_missing):
                 continue  # nothing will be kept, but all that is wrong is found
-            features = narrowed(features, args.dtype or names.dtype, clip)
-            for name, (_, is_features) in contents.items():
-                if clip.name in members[name]:
-                    add(files[name], args.root / name, clip.name,
-                        features if is_features else softmax)
+            arrays = narrowed(features, args.dtype or names.dtype, clip), softmax
+            for f, kind in places[clip.name]:
+                f.add(clip.name, arrays[kind])
+                digest.update(clip.name.encode() + numpy.ascontiguousarray(arrays[kind]).data)
             progress.update(frames=len(features))
     return wrong
 
@@ -184,67 +149,82 @@ def check_space(args, names, clips):
                         + ', or use --dtype float16' * (dtypes[0].itemsize > 2))
 
 
-def main():
-    args = stage.parse(get_parser())
-    stage.print_settings(args)
-    root, names = args.root, variants.names_of(args)
-    remove_leftovers(root / name for name in (
-        names.train, names.test, names.test_predictions, names.validation_predictions))
-    lists = hf.read_lists(root, args.split)
-    model_path = root / names.model
+def check_features(args, names, clips):
+    """Returns the frame network's card and what extraction.json says of the features.
+
+    Raises:
+        UserError: there are none, or they are of another network.
+    """
+    model_path, folder = args.root / names.model, args.root / names.features
     card = read_card(model_path,
                      f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
     cards.check_frame_model(model_path, card, args.split, names)
-    n_features, n_classes = layer_width(card['shape'], args.layer), len(lists.classes)
-    clips = lists.train + lists.test
-    made_with = read_json(root / names.features / 'extraction.json')
+    made_with = read_json(folder / 'extraction.json')
     if made_with is None:
-        raise UserError(f'{root / names.features}: no features yet; made by: '
-                        f'{made_by(args, clips)}')
+        raise UserError(f'{folder}: no features yet; made by: {made_by(args, clips)}')
     if made_with.get('model_sha256') != weights_digest(model_path):
-        raise UserError(f'{root / names.features}: features of another model than {model_path}; '
-                        f'remove them: rm -r {shlex.quote(str(root / names.features))} '
-                        f'{shlex.quote(str(root / names.frame_predictions))}, then make them '
+        raise UserError(f'{folder}: features of another model than {model_path}; '
+                        f'remove them: rm -r {shlex.quote(str(folder))} '
+                        f'{shlex.quote(str(args.root / names.frame_predictions))}, then make them '
                         f'again: {variants.features_maker(args)}')
+    return card, made_with
 
-    # First what is quickly seen, then the numbers as they pass: each file is read once.
-    well, wrong = find_clips(root, clips, n_features, n_classes, names, values=False)
-    refuse(args, wrong, clips)
-    check_space(args, names, well)
-    held_out = set(card.get('held_out', ()))
-    attrs = {'classes': json.dumps(lists.classes), 'split': args.split,
-             'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
-             **names._asdict()}
+
+def describe(args, names, lists, card, made_with):
+    """The attributes of the files of features, and of those of predictions."""
+    both = {'classes': json.dumps(lists.classes), 'split': args.split,
+            'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
+            **names._asdict()}
     if args.layer == 'pool5':
-        attrs['maps'] = layer_shape(card['shape'], args.layer)  # (C, h, w), for PoolingNet
+        both['maps'] = layer_shape(card['shape'], args.layer)  # (C, h, w), for PoolingNet
     if 'views' in made_with:
-        attrs['views'] = made_with['views']
+        both['views'] = made_with['views']
     # What trained the network, for the lines in results.jsonl.
     training = {'settings': json.dumps(card.get('settings', {}))}
     if 'seed' in card:
         training['seed'] = card['seed']
-    # What goes where: the clips of each file, and whether of these features or predictions.
-    contents = {names.train: (lists.train, True), names.test: (lists.test, True),
-                names.test_predictions: (lists.test, False),
-                names.validation_predictions: (
-                    [clip for clip in lists.train if clip.name in held_out], False)}
-    with contextlib.ExitStack() as stack:
-        files = {name: stack.enter_context(packing(root / name)) for name in contents}
-        statistics.reserve(files[names.train], n_features)
-        spoilt = pack(args, names, well, files, contents)
+    return ({**both, 'n_features': layer_width(card['shape'], args.layer)},
+            {**both, 'method': names.method('frames'), 'readout': 'mean', **training})
+
+
+def main():
+    args = stage.parse(get_parser())
+    stage.print_settings(args)
+    names = variants.names_of(args)
+    paths = [args.root / name for name in names.packed]
+    remove_leftovers(paths)
+    lists = hf.read_lists(args.root, args.split)
+    clips = lists.train + lists.test
+    card, made_with = check_features(args, names, clips)
+    attributes = describe(args, names, lists, card, made_with)
+    n_features = attributes[FEATURES]['n_features']
+
+    # First what is quickly seen, then the numbers as they pass: each file is read once.
+    well, wrong = find_clips(args.root, clips, n_features, len(lists.classes), names,
+                             values=False)
+    refuse(args, wrong, clips)
+    check_space(args, names, well)
+    held_out = set(card.get('held_out', ()))
+    with hdf5.writing(*paths) as files:
+        contents = list(zip(files, (FEATURES, FEATURES, PREDICTIONS, PREDICTIONS), (
+            lists.train, lists.test, lists.test,
+            [clip for clip in lists.train if clip.name in held_out])))
+        statistics.reserve(files[0], n_features)
+        places = defaultdict(list)
+        for f, kind, its in contents:
+            for clip in its:
+                places[clip.name].append((f, kind))
+        digest = hashlib.sha256(repr(attributes).encode())
+        spoilt = pack(args, names, well, places, digest)
         refuse(args, spoilt, well)
         wrong.update(spoilt)
-        for name, (its, is_features) in contents.items():
-            files[name].attrs.update(attrs)
-            files[name].attrs.update({'n_features': n_features} if is_features else {
-                'method': names.method('frames'), 'readout': 'mean', **training})
-            statistics.write_names(files[name], '_missing',
-                                   [clip.name for clip in its if clip.name in wrong])
+        for f, kind, its in contents:
+            # The digest, common to the four, tells them from those of another run.
+            f.attrs.update(attributes[kind], set=digest.hexdigest())
+            f.add_names('missing', [clip.name for clip in its if clip.name in wrong])
         # The RNN must hold out the groups that the frame network has not seen either.
-        statistics.write_names(files[names.train], '_held_out', sorted(
+        files[0].add_names('held_out', sorted(
             held_out & {clip.name for clip in clips} - set(wrong)))
-        for name, f in files.items():  # before any of them gets its name
-            flush(f, root / name)
     print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
           f'python normalizeData.py{variants.flags_of(args)}')
     return 3 if wrong else 0

@@ -32,7 +32,7 @@ def main():
     path = args.root / names.test_predictions
     made_by = f'python save_hdf5.py{variants.flags_of(args)}'
     with hdf5.open_hdf5(path, made_by) as f:
-        attrs = dict(f.attrs)
+        attrs = hdf5.attributes(f)
         cards.check_split(path, attrs, args.split, names)
         readout = attrs.get('readout', 'mean')
         videos, labels, frames = [], [], []

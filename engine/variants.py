@@ -75,6 +75,11 @@ class Names(NamedTuple):
         return self.of(TEST_HDF5)
 
     @property
+    def packed(self):
+        """What save_hdf5.py writes together."""
+        return self.train, self.test, self.test_predictions, self.validation_predictions
+
+    @property
     def test_predictions(self):
         return self.of(TEST_PREDICTIONS)
 
@@ -97,6 +102,11 @@ class Names(NamedTuple):
 # All variants, by what results and reports call their frame network's run.
 VARIANTS = {f'frames{names.suffix()}': names
             for names in itertools.starmap(Names, itertools.product(STREAMS, FUSIONS, LAYERS))}
+
+
+def packed_together(name):
+    """The files of save_hdf5.py that a file called so is one of; () if it is none."""
+    return next((names.packed for names in VARIANTS.values() if name in names.packed), ())
 
 
 def names_of(args):

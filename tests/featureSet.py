@@ -3,11 +3,10 @@ import json
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
-import h5py
 import numpy
 
 import helperFunctions as hf
-from engine import variants
+from engine import hdf5, variants
 from engine.learning import statistics
 
 CLASSES = ['Archery', 'Bowling', 'Diving']
@@ -35,17 +34,17 @@ def make_features(root, dtype='float32', groups=5, clips_per_group=2):
     attrs = {'classes': json.dumps(CLASSES), 'split': 1, 'model_sha256': 'made up'}
     rows = []
     for path, clips in ((variants.TRAIN_HDF5, lists.train), (variants.TEST_HDF5, lists.test)):
-        with h5py.File(root / path, 'w') as f:
+        with hdf5.writing(root / path) as (f,):
             f.attrs.update(attrs, n_features=N_FEATURES)
             for clip in clips:
                 n = random.randint(5, 30)
                 x = random.randn(n, N_FEATURES)
                 x[:, clip.label] += numpy.linspace(0, 3, n)
-                f[clip.name] = x.astype(dtype)
+                f.add(clip.name, x.astype(dtype))
                 rows.append(x)
             if path == variants.TRAIN_HDF5:
                 statistics.reserve(f, N_FEATURES)
-                statistics.write_names(f, '_held_out', held_out)
+                f.add_names('held_out', held_out)
     rows = numpy.concatenate(rows[:len(lists.train)])
     statistics.store(root / variants.TRAIN_HDF5, rows.mean(axis=0), rows.std(axis=0), len(rows))
     return lists

@@ -1,11 +1,10 @@
 """Sequences of features out of HDF5: random segments to train on, whole clips to test."""
 from concurrent.futures import ThreadPoolExecutor
 
-import h5py
 import numpy
 
 import engine.chainer_today  # noqa: F401  (before chainer)
-from engine import arguments
+from engine import arguments, hdf5
 from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
 
@@ -56,18 +55,19 @@ class FeatureStore:
 
     def __init__(self, f, clips, memory=4.0, made_by='python save_hdf5.py'):
         self.path, self.made_by = f.filename, made_by
-        self.clips = [clip for clip in clips if clip.name in f]
-        self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
-        width = f.attrs.get('n_features')
+        width = hdf5.attribute(f, 'n_features')
         if width is None:
             raise UserError(f'{f.filename}: does not say how long a feature is; make it again: '
                             f'{made_by}')
-        lengths, size = [], 0
-        for clip in self.clips:
-            data = f[clip.name]
-            if not isinstance(data, h5py.Dataset) or data.dtype.kind != 'f':
-                raise UserError(f'{f.filename}: {clip.name} is no data set of floating-point '
-                                f'numbers; make it again: {made_by}')
+        self.clips, lengths, size = [], [], 0
+        for clip in clips:
+            data = hdf5.data_set(f, clip.name, made_by)
+            if data is None:
+                continue
+            self.clips.append(clip)
+            if data.dtype.kind != 'f':
+                raise UserError(f'{f.filename}: {clip.name} holds no floating-point numbers; '
+                                f'make it again: {made_by}')
             if data.ndim != 2 or data.shape[1] != width:
                 raise UserError(f'{f.filename}: {clip.name} has shape {data.shape}, expected '
                                 f'(frames, {width}); make it again: {made_by}')
@@ -76,13 +76,14 @@ class FeatureStore:
                                 f'{made_by}')
             lengths.append(len(data))
             size += data.size * data.dtype.itemsize
+        self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
         self.lengths = numpy.array(lengths, int)
         self.n_features = int(width)
         self.in_memory = size <= memory * 2 ** 30
         # Else no data set stays open: HDF5 would hold some 25 KB for each.
         self.f = f
         if self.in_memory:
-            self.sets = [f[clip.name][()] for clip in self.clips]
+            self.sets = [hdf5.read(f, clip.name, made_by) for clip in self.clips]
             for index, data in enumerate(self.sets):
                 self._check(index, data)
 
@@ -97,10 +98,12 @@ class FeatureStore:
         """Frames `wanted` (any order, repeats allowed) of clip `index`, (n, D) float32.
 
         Raises:
-            UserError: one of them is not finite.
+            UserError: they cannot be read, or one of them is not finite.
         """
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        rows = self.stored(index)[low:high][wanted - low].astype(numpy.float32, copy=False)
+        rows = (self.sets[index][low:high] if self.in_memory else
+                hdf5.read(self.f, self.clips[index].name, self.made_by, slice(low, high)))
+        rows = rows[wanted - low].astype(numpy.float32, copy=False)
         if not self.in_memory:
             self._check(index, rows)
         return rows

@@ -6,17 +6,18 @@ whose digest does not fit, never a broken file.
 """
 import hashlib
 
-import h5py
 import numpy
 
+from engine import hdf5
 from engine.errors import UserError
 
-GROUP = '_statistics'
+KEY = 'statistics'
+PARTS = ('mean', 'std', 'frames')
 
 
 def reserve(f, n_features):
-    """Makes room for the statistics in a new, open HDF5 file."""
-    group = f.create_group(GROUP)
+    """Makes room for the statistics in an hdf5.NewFile."""
+    group = f.about().create_group(KEY)
     for name, shape, dtype in (('mean', (n_features,), 'f8'), ('std', (n_features,), 'f8'),
                                ('frames', (1,), 'i8'), ('digest', (32,), 'u1')):
         # written at once, so that their space on disk is there
@@ -33,29 +34,38 @@ def store(path, mean, std, frames, made_by='python save_hdf5.py'):
         UserError: the file is read-only, in use, or has no room for them.
     """
     try:
-        with h5py.File(path, 'r') as f:
-            group = f[GROUP]
-            if (_is_whole(group) and group['frames'][0] == frames
-                    and numpy.array_equal(group['mean'], mean)
-                    and numpy.array_equal(group['std'], std)):
+        with hdf5.open_file(path) as f:
+            if _read(f) == [part.tobytes() for part in (mean, std, numpy.array([frames]))]:
                 return
-        with h5py.File(path, 'r+') as f:
-            group = f[GROUP]
-            group['mean'][...], group['std'][...], group['frames'][...] = mean, std, frames
-            group['digest'][...] = numpy.frombuffer(_digest(group), numpy.uint8)
+        with hdf5.open_file(path, 'r+') as f:
+            group = hdf5.about(f, KEY)
+            for name, value in zip(PARTS, (mean, std, frames)):
+                group[name][...] = value
+            values = [group[name][()].tobytes() for name in PARTS]
+            group['digest'][...] = numpy.frombuffer(_digest(values), numpy.uint8)
+    except BlockingIOError:
+        raise hdf5.in_use(path) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
         reason = ' '.join(str(error).split())
         raise UserError(f'{path}: cannot take mean and deviation ({reason}); check its rights '
                         f'and who has it open, or make it again: {made_by}') from error
 
 
-def _is_whole(group):
-    return group['digest'][()].tobytes() == _digest(group)
+def _digest(values):
+    return hashlib.sha256(b''.join(values)).digest()
 
 
-def _digest(group):
-    return hashlib.sha256(b''.join(group[name][()].tobytes()
-                                   for name in ('mean', 'std', 'frames'))).digest()
+def _read(f):
+    """The bytes of mean, std and frames in an open HDF5 file; None if they are not whole."""
+    group = hdf5.about(f, KEY)
+    if group is None:
+        raise KeyError('it has no room for them')
+    values = []
+    for name in (*PARTS, 'digest'):
+        data = hdf5.member(group, name)
+        hdf5.check_data(data)
+        values.append(data[()].tobytes())
+    return values[:-1] if values[-1] == _digest(values[:-1]) else None
 
 
 def read(f, made_by='python normalizeData.py'):
@@ -65,25 +75,9 @@ def read(f, made_by='python normalizeData.py'):
         UserError: there are none, or a run that wrote them was killed.
     """
     try:
-        whole = _is_whole(f[GROUP])
-    except (OSError, KeyError):  # a file of another origin
-        whole = False
-    if not whole:
+        values = _read(f)
+    except hdf5.DAMAGE:  # a file of another origin
+        values = None
+    if not values:
         raise UserError(f'{f.filename}: holds no mean and deviation; made by: {made_by}')
-    return f[GROUP]['mean'][()], f[GROUP]['std'][()]
-
-
-def clip_names(f):
-    """Names of the clips in an open HDF5 file; what starts with _ is about the file."""
-    return [name for name in f if not name.startswith('_')]
-
-
-def write_names(f, key, names):
-    """Stores a list of clip names under `key` (an attribute would hold 64 KiB at most)."""
-    f.create_dataset(key, data=numpy.array([name.encode() for name in names], 'S'),
-                     track_times=False)
-
-
-def read_names(f, key):
-    """The list that write_names stored; [] where there is none."""
-    return [name.decode() for name in f[key][()]] if key in f and f[key].size else []
+    return tuple(numpy.frombuffer(value).copy() for value in values[:2])

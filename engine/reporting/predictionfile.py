@@ -1,13 +1,11 @@
 """Prediction files: HDF5, one (frames or steps, classes) array of probabilities a clip."""
 import json
 
-import h5py
 import numpy
 
 from engine.weights.cards import check_classes
 from engine.errors import UserError
-from engine.files import replacing
-from engine.hdf5 import open_hdf5
+from engine.hdf5 import attributes, data_set, open_hdf5, read, writing
 from engine.reporting.scoring import score_videos
 
 
@@ -17,10 +15,9 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
     Args:
         predictions: iterable of (clip name, (T, C) softmax).
     """
-    with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
+    with writing(path) as (f,):
         for name, probabilities in predictions:
-            f.create_dataset(name, track_times=False,
-                             data=numpy.asarray(probabilities, numpy.float32))
+            f.add(name, numpy.asarray(probabilities, numpy.float32))
         f.attrs.update(classes=json.dumps(list(classes)), method=method, split=split,
                        readout=readout)
 
@@ -32,22 +29,18 @@ def read_predictions(path, clips, classes=None, made_by='the stage that writes i
     """
     with open_hdf5(path, made_by) as f:
         found = {clip.name: data for clip, data in each_prediction(f, clips, classes, made_by)}
-        return found, dict(f.attrs)
+        return found, attributes(f)
 
 
 def each_prediction(f, clips, classes=None, made_by='the stage that writes it'):
     """Yields (clip, (T, C) float32) from an open prediction file, one after the other."""
     path = f.filename
     if classes is not None:
-        check_classes(path, f.attrs, classes)
+        check_classes(path, attributes(f), classes)
     for clip in clips:
-        if clip.name in f:
-            try:
-                data = f[clip.name][()]
-                reason = _problem(data, classes)
-            except (OSError, TypeError) as error:
-                reason = f'cannot be read ({" ".join(str(error).split())})'
-            if reason:
+        if data_set(f, clip.name, made_by) is not None:
+            data = read(f, clip.name, made_by)
+            if reason := _problem(data, classes):
                 raise UserError(f'{path}: {clip.name} {reason}; make it again: {made_by}')
             yield clip, data
 
@@ -60,8 +53,6 @@ def score_file(path, clips, made_by='the stage that writes it'):
 
 
 def _problem(data, classes):
-    if getattr(data, 'dtype', numpy.dtype(object)).kind != 'f':
-        return 'does not hold floating-point numbers'
     if data.ndim != 2 or classes is not None and data.shape[1] != len(classes):
         return f'has shape {data.shape}, expected (frames, {len(classes or ()) or "classes"})'
     if not len(data):

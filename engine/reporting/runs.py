@@ -6,7 +6,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import read_json
-from engine.hdf5 import open_hdf5
+from engine.hdf5 import clip_names, open_hdf5
 from engine.reporting.methods import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of
 from engine.reporting.scoring import video_log_probability
@@ -117,6 +117,6 @@ def count_clips(path):
     """Number of clips in a prediction file; None where it is not there."""
     try:
         with open_hdf5(path, '') as f:
-            return sum(not key.startswith('_') for key in f)
+            return len(clip_names(f))
     except UserError:
         return None

@@ -12,7 +12,7 @@ import numpy
 import pytest
 
 import helperFunctions as hf
-from engine import variants
+from engine import hdf5, variants
 from engine.reporting import predictionfile
 import save_hdf5
 from FusionNet import load_frame_network
@@ -32,11 +32,12 @@ def test_packed_features_are_the_npy_files(root):
     lists = hf.read_lists(root)
     for name, clips in (('train1024.hdf5', lists.train), ('test1024.hdf5', lists.test)):
         with h5py.File(root / name) as f:
-            assert sorted(statistics.clip_names(f)) == sorted(c.name for c in clips)
+            assert sorted(hdf5.clip_names(f)) == sorted(c.name for c in clips)
             for clip in clips:
                 numpy.testing.assert_array_equal(
                     f[clip.name][()], numpy.load(variants.output_path(root, variants.FEATURES, clip)))
-                assert f[clip.name].chunks is None  # in one piece: a segment is one read
+                # in one piece, so that a segment is one read, with a checksum
+                assert f[clip.name].chunks == f[clip.name].shape and f[clip.name].fletcher32
     with h5py.File(root / 'testPredictions1024.hdf5') as f:
         clip = lists.test[0]
         numpy.testing.assert_array_equal(
@@ -65,7 +66,7 @@ def test_missing_clips_are_named_with_the_command_that_makes_them(root):
     assert (root / 'train1024.hdf5').read_bytes() == before
     assert run_stage('save_hdf5.py', '--root', root, '--allow-missing').returncode == 3
     with h5py.File(root / 'train1024.hdf5') as f:
-        assert statistics.read_names(f, '_missing') == [lists.train[0].name]
+        assert hdf5.read_names(f, 'missing') == [lists.train[0].name]
         assert lists.train[0].name not in f
 
 
@@ -99,16 +100,16 @@ def test_a_bad_number_found_late_leaves_the_old_files_or_the_clip_out(root):
     for name, clips, left_out in zip(names, (lists.train, lists.test, lists.test),
                                      (bad[0], bad[1], bad[1])):
         with h5py.File(root / name) as f:
-            assert statistics.read_names(f, '_missing') == [left_out.name]
-            assert (set(statistics.clip_names(f))
+            assert hdf5.read_names(f, 'missing') == [left_out.name]
+            assert (set(hdf5.clip_names(f))
                     == {clip.name for clip in clips} - {left_out.name})
 
 
 def test_no_file_appears_before_all_are_written(root, monkeypatch):
-    def flush(f, path):
-        if path.name == variants.TRAIN_HDF5:
-            raise UserError(f'{path}: full')
-    monkeypatch.setattr(save_hdf5, 'flush', flush)
+    def add_names(f, key, names):
+        if f.path.name == variants.TRAIN_HDF5 and key == 'held_out':  # the last of all
+            raise UserError(f'{f.path}: full')
+    monkeypatch.setattr(hdf5.NewFile, 'add_names', add_names)
     monkeypatch.setattr(sys, 'argv', ['save_hdf5.py', '--root', str(root)])
     before = {path: path.stat().st_ino for path in root.glob('*.hdf5')}
     with pytest.raises(UserError, match='full'):
@@ -235,7 +236,7 @@ def test_statistics_already_there_are_not_written_again(root):
     path = root / 'train1024.hdf5'
     with h5py.File(path) as f:
         mean, std = statistics.read(f)
-        frames = int(f['_statistics/frames'][0])
+        frames = int(f['.about/statistics/frames'][0])
         statistics.store(path, mean, std, frames)  # open elsewhere, and yet no error
         with pytest.raises(UserError, match='train1024.hdf5: cannot take mean'):
             statistics.store(path, mean + 1, std, frames)
@@ -246,7 +247,7 @@ def test_statistics_already_there_are_not_written_again(root):
 
 @pytest.mark.parametrize('harm', [
     lambda f: f.attrs.pop('n_features'),
-    lambda f: f.__delitem__('_statistics'),
+    lambda f: f['.about'].__delitem__('statistics'),
     lambda f: f.create_group('aGroup'),
     lambda f: f.create_dataset('aClip', data=[[1.0, 2.0]])])
 def test_hdf5_of_another_origin_is_one_line(root, harm):
@@ -297,7 +298,7 @@ def test_statistics_are_those_of_all_training_frames_and_stay_on_a_second_run(ro
 
 def test_half_written_statistics_are_not_believed(root):
     with h5py.File(root / 'train1024.hdf5', 'r+') as f:
-        f['_statistics/mean'][0] += 1
+        f['.about/statistics/mean'][0] += 1
     with h5py.File(root / 'train1024.hdf5') as f:
         with pytest.raises(UserError, match='normalizeData.py'):
             statistics.read(f)

@@ -11,7 +11,7 @@ import pytest
 
 import featureSet
 import helperFunctions as hf
-from engine import variants
+from engine import hdf5, variants
 import rnn
 from RNNNet import load_rnn
 from VGGNet_1024 import VGGNet_1024
@@ -236,7 +236,7 @@ def test_cells_a_layer():
 
 def change(path, action):
     with h5py.File(path, 'r+') as f:
-        clips = [name for name in f if not name.startswith('_')]
+        clips = hdf5.clip_names(f)
         action(f, clips)
 
 
@@ -247,7 +247,7 @@ def nan_feature(root):
 
 
 def no_statistics(root):
-    change(root / variants.TRAIN_HDF5, lambda f, _: f.__delitem__('_statistics'))
+    change(root / variants.TRAIN_HDF5, lambda f, _: f['.about'].__delitem__('statistics'))
 
 
 def other_width(root):
