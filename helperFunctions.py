@@ -12,7 +12,8 @@ import numpy
 from engine.errors import UserError
 from engine.files import write_text
 from engine.stage import check_root
-from engine.variants import CLIPS, GROUPS, LISTS, MAY_LEAK, in_stream, place
+from engine.variants import (CLIPS, GROUPS, LISTS, MAY_LEAK, in_stream, place,
+                             why_no_name)
 
 
 class Clip(NamedTuple):
@@ -80,7 +81,8 @@ def _lines(path):
                         '(UCF101TrainTestSplits-RecognitionTask.zip) come by python getData.py '
                         f'--lists-only{where}, those of own videos by python makeSplit.py{where} '
                         '--clips VIDEOS') from None
-    for number, line in enumerate(text.splitlines(), 1):
+    # not splitlines: names may hold what that takes for the end of a line
+    for number, line in enumerate(text.split('\n'), 1):
         if line.strip():
             yield number, line.strip()
 
@@ -91,6 +93,8 @@ def _read_classes(path):
         fields = line.split()
         if len(fields) != 2 or not fields[0].isdigit():
             raise UserError(f'{path}:{number}: expected "NUMBER CLASS", found "{line}"')
+        if reason := why_no_name(fields[1]):
+            raise UserError(f'{path}:{number}: {fields[1]!r} {reason}; rename the class')
         if int(fields[0]) in numbers or fields[1] in numbers.values():
             raise UserError(f'{path}:{number}: "{line}" is there twice')
         numbers[int(fields[0])] = fields[1]
@@ -123,7 +127,7 @@ def _read_list(root, path, classes, groups):
     clips, seen, folders = [], set(), {}
     for number, line in _lines(path):
         # "Class/clip.avi 12" (train) or "Class/clip.avi" (test); clips' names may hold spaces
-        found = re.fullmatch(r'([^/]+)/(.+?\.\w+)(?:\s+(\d+))?', line)
+        found = re.fullmatch(r'([^/]+)/(.+?\.[\w-]+)(?:\s+(\d+))?', line)
         if not found:
             raise UserError(f'{path}:{number}: expected "CLASS/CLIP.avi [NUMBER]", '
                             f'found "{line}"')
@@ -135,7 +139,9 @@ def _read_list(root, path, classes, groups):
         if given is not None and int(given) != label + 1:
             raise UserError(f'{path}:{number}: label {given}, but {classes[label]} is '
                             f'number {label + 1} in classInd.txt')
-        name = os.path.splitext(file_name)[0]
+        name = file_name.rpartition('.')[0]
+        if reason := why_no_name(name):
+            raise UserError(f'{path}:{number}: {name!r} {reason}; rename the clip')
         if name in seen:
             raise UserError(f'{path}:{number}: {name} is there twice')
         seen.add(name)

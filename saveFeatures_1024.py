@@ -182,7 +182,8 @@ def average(predictions):
     if len(predictions) == 1:
         return predictions[0]
     frames = numpy.stack(predictions, axis=1)  # (n, views, classes)
-    return numpy.exp([scoring.video_log_probability(frame) for frame in frames]).astype(numpy.float32)
+    averaged = [scoring.video_log_probability(frame) for frame in frames]
+    return numpy.exp(averaged).astype(numpy.float32)
 
 
 def save(root, names, clip, features, predictions):
@@ -223,12 +224,20 @@ def run_part(args, todo, report, model, device, stop):
     return True
 
 
-def work_of(args, values=False):
-    """The engine.cluster.parts.Work of this stage; with `values` every number is checked."""
+def made_by(args):
+    """The command that trains the network."""
+    return f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}'
+
+
+def work_of(args):
+    """The engine.cluster.parts.Work of this stage, as generate_pbs.py asks for it."""
+    card = read_card(args.root / variants.names_of(args).model, made_by(args))
+    return work_on(args, hf.read_lists(args.root, args.split), card)
+
+
+def work_on(args, lists, card, values=False):
+    """The Work on the clips of `lists`; with `values` every number of a result is checked."""
     names = variants.names_of(args)
-    lists = hf.read_lists(args.root, args.split)
-    card = read_card(args.root / names.model,
-                     f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
     widths = layer_width(card.get('shape', {}), names.layer), len(lists.classes)
     return parts.Work(
         # dealt by the pictures' files, which stay as they are while flow is being computed
@@ -237,6 +246,21 @@ def work_of(args, values=False):
         lambda clip: [variants.output_path(args.root, folder, clip)
                       for folder in (names.frame_predictions, names.features)],
         lambda clip: variants.in_stream(args.root, clip, args.stream))
+
+
+def check_model(args, path, card, lists):
+    """Refuses a network that was trained for other classes, clips or pictures than these."""
+    if card.get('classes') != lists.classes:
+        raise UserError(f'{path}: trained for {len(card.get("classes", []))} classes, '
+                        f'but {args.root / variants.LISTS} names {len(lists.classes)}; '
+                        f'train again: {made_by(args)}')
+    cards.check_frame_model(path, card, args.split, variants.names_of(args))
+    if args.stream == 'flow':
+        theirs, ours = card.get('flow'), flowfiles.flow_made_with(args.root, args.split)
+        if theirs != ours:
+            raise UserError(f'{path}: trained on flow made with {theirs}, but that in '
+                            f'{args.root / variants.clips_folder("flow")} is made with {ours}; '
+                            'make either again')
 
 
 def main():
@@ -248,23 +272,13 @@ def main():
     stop = leaving.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
-    made_by = f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}'
-    model, card = load_frame_network(model_path, made_by, args.stream)
-    if card.get('classes') != lists.classes:
-        raise UserError(f'{model_path}: trained for {len(card.get("classes", []))} classes, '
-                        f'but {args.root / variants.LISTS} names {len(lists.classes)}; '
-                        f'train again: {made_by}')
-    cards.check_frame_model(model_path, card, args.split, names)
-    work = work_of(args, values=True)
+    model, card = load_frame_network(model_path, made_by(args), args.stream)
+    check_model(args, model_path, card, lists)
+    work = work_on(args, lists, card, values=True)
     if args.stream == 'flow':
-        theirs, ours = card.get('flow'), flowfiles.flow_made_with(args.root, args.split)
-        if theirs != ours:
-            raise UserError(f'{model_path}: trained on flow made with {theirs}, but that in '
-                            f'{args.root / variants.clips_folder("flow")} is made with {ours}; make '
-                            'either again')
-        flowfiles.check_flow(args.root, parts.deal(work.clips, args.parts)[args.part - 1], args.split,
-                             parts.failed_clips(args.root / variants.clips_folder('flow')),
-                             work.finished)
+        flowfiles.check_flow(
+            args.root, parts.deal(work.clips, args.parts)[args.part - 1], args.split,
+            parts.failed_clips(args.root / variants.clips_folder('flow')), work.finished)
     claim_folders(args.root, model_path, args.step, names, args.views)
     device = stage.get_device(args.device)
     model.fast = args.fast

@@ -41,7 +41,7 @@ def main():
             videos.append(scoring.video_log_probability(softmax, readout))
             labels.append(clip.label)
             frames.append(scoring.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
-                                   numpy.full(len(softmax), clip.label)))
+                                        numpy.full(len(softmax), clip.label)))
     if not videos:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
                         f'made by: {made_by}')
@@ -57,8 +57,9 @@ def main():
         if attrs.get(key, 1) != 1:
             settings[key] = int(attrs[key])
     for unit, figures in (('frame', by_frame), ('video', by_video)):
-        resultsfile.append_result(args.root, names.method('frames'), args.split, unit, seed, settings,
-                         predictions=names.test_predictions, **figures)
+        resultsfile.append_result(
+            args.root, names.method('frames'), args.split, unit, seed, settings,
+            predictions=names.test_predictions, **figures)
         print(f'by {unit}:  {scoring.in_words(figures)}')
 
 

@@ -4,6 +4,7 @@ A variant is what the frame network sees (stream), how it joins frames in time (
 of its layers is saved; the files of the original's have plain names, those of others a suffix.
 """
 import itertools
+import re
 import shlex
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +16,8 @@ CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
 GROUPS = 'groups.txt'
 # Its first line where official lists have a group on both: named each time, not refused.
 MAY_LEAK = '# official lists: a group may be on both'
+# Of a clip's name, in UTF-8: file systems take 255 with the extension of a result.
+MOST_BYTES = 250
 FEATURES, FRAME_PREDICTIONS = 'UCF-101_features', 'UCF-101_framePrediction'
 VGG_MODEL, FRAME_MODEL, RNN_MODEL = 'VGG.model', 'VGG_1024.model', 'RNN.model'
 TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
@@ -160,6 +163,23 @@ def flow_path(root, clip):
 def in_stream(root, clip, stream):
     """The clip with the path of what the stream shows of it."""
     return clip if stream == 'rgb' else clip._replace(path=flow_path(root, clip))
+
+
+def why_no_name(name):
+    """Why no class or clip may be called so; '' where it may.
+
+    Names are those of files, keys in HDF5 files and columns of tables; a dot begins what is
+    hidden from all of these.
+    """
+    if name.startswith('.'):
+        return 'begins with a dot, as hidden files do'
+    if '/' in name:
+        return 'is a path, not a name'
+    if re.search(r'[\x00-\x1f\x7f-\x9f]', name):
+        return 'holds a control character'
+    if len(name.encode()) > MOST_BYTES:
+        return f'has {len(name.encode())} bytes; {MOST_BYTES} leave room for file names of results'
+    return ''
 
 
 def output_path(root, folder, clip):

@@ -49,6 +49,18 @@ def test_handstand_pushups_is_one_class_however_spelled(tmp_path):
     (dict(classes='1 A\n1 B\n'), 'classInd.txt:2'),
     (dict(classes='1 A\n3 B\n'), 'without a gap'),
     (dict(classes='A\n'), 'classInd.txt:1: expected "NUMBER CLASS"'),
+    (dict(classes='1 ..\n2 A\n'), "classInd.txt:1: '..' begins with a dot"),
+    (dict(classes='1 /etc\n2 A\n'), "classInd.txt:1: '/etc' is a path"),
+    (dict(train='A/../../secret.avi 1\n'), "trainlist01.txt:1: '../../secret' begins with a dot"),
+    (dict(train='A/b/../../c.avi 1\n'), "trainlist01.txt:1: 'b/../../c' is a path"),
+    (dict(train='A//etc/c.avi 1\n'), "trainlist01.txt:1: '/etc/c' is a path"),
+    (dict(train='/A/c.avi 1\n'), 'trainlist01.txt:1: expected'),
+    (dict(train='../A/c.avi 1\n'), 'trainlist01.txt:1: class ".."'),
+    (dict(test='A/...avi\n'), "testlist01.txt:1: '..' begins with a dot"),
+    (dict(test='A/.about.avi\n'), "testlist01.txt:1: '.about' begins with a dot"),
+    (dict(test='A/a\tb.avi\n'), "testlist01.txt:1: 'a\\tb' holds a control character"),
+    (dict(test='A/a\0b.avi\n'), "testlist01.txt:1: 'a\\x00b' holds a control character"),
+    (dict(test=f'A/{"x" * 251}.avi\n'), 'has 251 bytes'),
 ])
 def test_bad_lists_name_file_and_line(tmp_path, bad, says):
     with pytest.raises(UserError) as error:
@@ -127,7 +139,8 @@ def test_score_top5_and_ties():
     scores = numpy.tile(numpy.arange(20, 0, -1.0), (3, 1))
     assert scoring.score(scores, [0, 4, 5])['top5'] == pytest.approx(2 / 3)
     assert scoring.score(scores, [0, 9, 10])['top10'] == pytest.approx(2 / 3)
-    assert scoring.score(numpy.zeros((2, 12)), [0, 1])['top10'] == 0  # a constant answer is no answer
+    # a constant answer is no answer
+    assert scoring.score(numpy.zeros((2, 12)), [0, 1])['top10'] == 0
     with pytest.raises(UserError, match='not finite'):
         scoring.score([[numpy.nan, 0.0]], [0])
 
@@ -194,7 +207,8 @@ def test_a_root_that_is_no_folder_is_all_that_is_told(script, flags, tmp_path):
 
 
 @pytest.mark.parametrize('flags, says', [
-    ([], 'the same command goes on'), (['--restart'], 'the same command without --restart goes on')])
+    ([], 'the same command goes on'),
+    (['--restart'], 'the same command without --restart goes on')])
 def test_ctrl_c_says_how_to_go_on(flags, says, monkeypatch, capsys):
     def stop():
         raise KeyboardInterrupt

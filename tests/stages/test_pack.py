@@ -28,6 +28,10 @@ def root(undisturbed, tmp_path):
     return shutil.copytree(undisturbed, tmp_path / 'root', symlinks=True)
 
 
+def saved(root, folder, clip):
+    return numpy.load(variants.output_path(root, folder, clip))
+
+
 def test_packed_features_are_the_npy_files(root):
     lists = hf.read_lists(root)
     for name, clips in (('train1024.hdf5', lists.train), ('test1024.hdf5', lists.test)):
@@ -35,13 +39,13 @@ def test_packed_features_are_the_npy_files(root):
             assert sorted(hdf5.clip_names(f)) == sorted(c.name for c in clips)
             for clip in clips:
                 numpy.testing.assert_array_equal(
-                    f[clip.name][()], numpy.load(variants.output_path(root, variants.FEATURES, clip)))
+                    f[clip.name][()], saved(root, variants.FEATURES, clip))
                 # in one piece, so that a segment is one read, with a checksum
                 assert f[clip.name].chunks == f[clip.name].shape and f[clip.name].fletcher32
     with h5py.File(root / 'testPredictions1024.hdf5') as f:
         clip = lists.test[0]
         numpy.testing.assert_array_equal(
-            f[clip.name][()], numpy.load(variants.output_path(root, variants.FRAME_PREDICTIONS, clip)))
+            f[clip.name][()], saved(root, variants.FRAME_PREDICTIONS, clip))
 
 
 def test_float16(root):
@@ -50,8 +54,7 @@ def test_float16(root):
     with h5py.File(root / 'train1024.hdf5') as f:
         assert f[clip.name].dtype == numpy.float16
         numpy.testing.assert_allclose(
-            f[clip.name][()], numpy.load(variants.output_path(root, variants.FEATURES, clip)), rtol=1e-3,
-            atol=1e-3)
+            f[clip.name][()], saved(root, variants.FEATURES, clip), rtol=1e-3, atol=1e-3)
 
 
 def test_missing_clips_are_named_with_the_command_that_makes_them(root):
@@ -281,7 +284,7 @@ def test_moments_by_numpy_and_with_a_large_offset():
 
 
 def test_statistics_are_those_of_all_training_frames_and_stay_on_a_second_run(root):
-    frames = numpy.concatenate([numpy.load(variants.output_path(root, variants.FEATURES, clip))
+    frames = numpy.concatenate([saved(root, variants.FEATURES, clip)
                                 for clip in hf.read_lists(root).train]).astype(float)
     with h5py.File(root / 'train1024.hdf5') as f:
         mean, std = statistics.read(f)

@@ -235,7 +235,8 @@ def test_bad_clips_are_named_and_the_rest_is_done(own_clips, undisturbed):
     assert len(short) == 1 and str(clips[4].path) in short[0]
     assert 'No such file' in next(line for line in failed if clips[2].name in line)
     frames = len(load_npy(variants.output_path(own_clips, variants.FEATURES, clips[4])))
-    assert 0 < frames < len(load_npy(variants.output_path(undisturbed, variants.FEATURES, clips[4])))
+    of_whole = load_npy(variants.output_path(undisturbed, variants.FEATURES, clips[4]))
+    assert 0 < frames < len(of_whole)
     assert len(features(own_clips)) == 40
     report = (own_clips / variants.FEATURES / 'part01.txt').read_text().splitlines()
     assert [line.split('\t')[0] for line in sorted(report)] == ['failed'] * 4 + ['short']
@@ -418,7 +419,8 @@ def test_claim_is_written_once(undisturbed):
 
 def test_a_signal_is_heard_in_the_midst_of_a_long_call(tmp_path):
     """Python would call its handler after it: making the whole VGG's weights takes seconds."""
-    code = ('import hashlib; from engine.cluster import leaving; leaving.Stop(); print("ready", flush=True); '
+    code = ('import hashlib; from engine.cluster import leaving; leaving.Stop(); '
+            'print("ready", flush=True); '
             'hashlib.pbkdf2_hmac("sha256", b"", b"", 2 ** 31 - 1)')  # an hour
     child = subprocess.Popen([sys.executable, '-c', code], cwd=REPOSITORY, text=True,
                              stdout=subprocess.PIPE)

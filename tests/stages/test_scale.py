@@ -40,8 +40,8 @@ def test_names_have_the_official_sizes_and_groups_of_one_list():
 @pytest.fixture(scope='module')
 def thousandth(tmp_path_factory):
     root = tmp_path_factory.mktemp('scale')
-    return root, run(sys.executable, '-m', 'bench.scale', '--root', root, '--share', 0.001, '--keep',
-                     '--stages', 'pack', 'normalise', 'accuracy', 'loading', 'segments')
+    return root, run(sys.executable, '-m', 'bench.scale', '--root', root, '--share', 0.001,
+                     '--keep', '--stages', 'pack', 'normalise', 'accuracy', 'loading', 'segments')
 
 
 def test_table_of_a_thousandth(thousandth):
