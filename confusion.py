@@ -10,7 +10,8 @@ A FILE is looked for as given, then in ROOT.
 
 Writes to ROOT
     confusion_METHOD.png    row: the true class; column: what the method said
-    confusion_METHOD.csv    one line a class: n, right, accuracy, what it is taken for
+    confusion_METHOD.csv    one line a class: n, right, accuracy, what it is taken for; how often
+                            it is said, precision, recall (the accuracy again), F1
 and for two methods
     gain_A_B.png            the classes that gained and lost most
     confusion_A_B.csv       one line a class: n, right and accuracy of both, change
@@ -26,6 +27,7 @@ import sys
 from pathlib import Path
 
 import numpy
+from sklearn.metrics import precision_recall_fscore_support
 
 from engine.arguments import whole
 from engine.drawing import plots
@@ -34,6 +36,7 @@ from engine.files import find_file, replacing
 from engine.reporting.matrices import class_accuracy, count, gains, most_confused
 from engine.reporting.methods import first_few, read_method
 from engine.reporting.pictures import confusion_figure, gain_figure
+from engine.reporting.scoring import class_means
 from engine.stage import new_parser as stage_parser, run as stage_main
 from engine.variants import TEST_PREDICTIONS, TEST_SUFFIX
 from helperFunctions import read_lists
@@ -78,6 +81,14 @@ def report_method(method, lists, args):
         print(f'{method.path} lacks {len(method.missing)} of the clips listed: '
               f'{first_few(method.missing)}')
 
+    said = [method.said[clip.name] for clip in method.clips]
+    labels = [clip.label for clip in method.clips]
+    balanced = class_means(numpy.array(labels), numpy.array(said))
+    print(f'  macro F1 {balanced["macro_f1"]:.3f}, balanced accuracy '
+          f'{balanced["balanced_accuracy"]:.3f}'
+          + ('' if balanced['kappa'] is None else f", Cohen's kappa {balanced['kappa']:.3f}"))
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        labels, said, labels=range(len(lists.classes)), zero_division=numpy.nan)
     pairs = most_confused(matrix)
     if pairs:
         print(f'  {"most confused: shown":<22} {"taken for":<22} clips')
@@ -88,9 +99,12 @@ def report_method(method, lists, args):
         taken_for.setdefault(i, (lists.classes[j], clips))
     name = 'confusion_' + file_name(method.name)
     write_csv(args.root / (name + '.csv'),
-              ['class', 'n', 'right', 'accuracy_percent', 'most_taken_for', 'clips_taken_for'],
+              ['class', 'n', 'right', 'accuracy_percent', 'most_taken_for', 'clips_taken_for',
+               'said', 'precision_percent', 'recall_percent', 'f1_percent'],
               [[class_name, n[i], matrix[i, i], percent(accuracy[i]),
-                *taken_for.get(i, ('', 0))] for i, class_name in enumerate(lists.classes)])
+                *taken_for.get(i, ('', 0)), matrix[:, i].sum(), percent(precision[i]),
+                percent(recall[i]), percent(f1[i])]
+               for i, class_name in enumerate(lists.classes)])
     drawn = draw(args.root / (name + '.png'), confusion_figure, matrix, lists.classes,
                  f'{method.name}: {100 * right / total:.1f} % of {total} videos right, '
                  f'split {args.split}', args.order)

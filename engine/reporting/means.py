@@ -3,11 +3,10 @@ import json
 import statistics
 
 from engine.reporting.resultsfile import is_number
-from engine.reporting.scoring import TOP_K
+from engine.reporting.scoring import BALANCED, TOP_K
 
-AVERAGED = ([f'top{k}' for k in TOP_K]
-            + ['loss', 'seconds', 'epochs', 'train_loss', 'train_accuracy', 'validation_loss',
-               'validation_accuracy'])
+AVERAGED = ([f'top{k}' for k in TOP_K] + [*BALANCED, 'loss', 'seconds', 'epochs']
+            + ['train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy'])
 
 
 def recipe(result):

@@ -6,7 +6,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.reporting.predictionfile import read_predictions
-from engine.reporting.scoring import video_log_probability
+from engine.reporting.scoring import ranks, video_log_probability
 from engine.variants import maker_of
 
 
@@ -65,13 +65,8 @@ def read_method(path, lists, split=1):
 
 
 def decide(log_probabilities, label):
-    """The class with the highest score; a tie is decided against the true class.
-
-    So the share of right clips is to the last clip what scoring.score counts.
-    """
-    best = numpy.flatnonzero(log_probabilities == log_probabilities.max())
-    wrong = best[best != label]
-    return int(wrong[0]) if len(wrong) else label
+    """The class with the highest score; a tie is decided against the true class, as in score."""
+    return int(ranks(log_probabilities[None], numpy.array([label]))[2][0])
 
 
 def first_few(names, few=3):

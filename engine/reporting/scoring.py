@@ -8,6 +8,8 @@ import numpy
 from engine.errors import UserError
 
 TOP_K = (1, 5, 10)
+# Figures that a frequent class does not rule.
+BALANCED = ('macro_f1', 'balanced_accuracy', 'kappa')
 READOUTS = ('mean', 'linear', 'last', 'max')
 
 
@@ -48,8 +50,11 @@ def score(log_probabilities, labels):
         labels: (n,) int.
 
     Returns:
-        dict: n, top1, top5, top10 (shares of 1; None where k >= C says nothing)
-        and loss (mean of -log probability of the true class).
+        dict: n, top1, top5, top10 (shares of 1; None where k >= C says nothing), loss (mean of
+        -log probability of the true class), and three that weigh rare classes as others:
+        macro_f1 and balanced_accuracy, means over the classes that are shown, and kappa
+        (Cohen 1960): 0 for guessing as often as classes come, 1 for all right, None where
+        there is one class only.
     """
     scores = numpy.asarray(log_probabilities)
     return figures(*ranks(scores, numpy.asarray(labels)), scores.shape[1])
@@ -63,21 +68,39 @@ def score_videos(predictions, clips, readout='mean'):
 
 
 def ranks(scores, labels):
-    """Where the true class comes, (n,) int from 0, and its score, (n,); all that figures need."""
+    """All that figures need of n predictions: four arrays (n,).
+
+    Returns:
+        (where the true class comes, int from 0; its score; the class named; labels).
+    """
     if not numpy.isfinite(scores).all():
         raise UserError('predictions hold a number that is not finite; make them again')
-    true = scores[numpy.arange(len(labels)), labels]
+    rows = numpy.arange(len(labels))
+    true = scores[rows, labels]
     # Ties count against us: a constant prediction must not look right.
-    return (scores >= true[:, None]).sum(axis=1) - 1, true
+    rank = (scores >= true[:, None]).sum(axis=1) - 1
+    others = scores.astype(float)
+    others[rows[rank > 0], labels[rank > 0]] = -numpy.inf
+    return rank, true, others.argmax(axis=1), labels
 
 
-def figures(rank, true, n_classes):
+def figures(rank, true, named, labels, n_classes):
     """The dict of `score` from what `ranks` gave."""
     result = {'n': len(rank)}
     for k in TOP_K:
         result[f'top{k}'] = float((rank < k).mean()) if k < n_classes or k == 1 else None
-    result['loss'] = float(-true.mean())
-    return result
+    return {**result, 'loss': float(-true.mean()), **class_means(labels, named)}
+
+
+def class_means(labels, named):
+    """The BALANCED figures of (n,) classes shown and (n,) classes named, as `score` tells."""
+    from sklearn import metrics  # half a second, which who asks for no figures need not wait
+    shown = numpy.unique(labels)
+    means = {'labels': shown, 'average': 'macro', 'zero_division': 0}
+    one = len(numpy.union1d(shown, named)) == 1
+    return {'macro_f1': float(metrics.f1_score(labels, named, **means)),
+            'balanced_accuracy': float(metrics.recall_score(labels, named, **means)),
+            'kappa': None if one else float(metrics.cohen_kappa_score(labels, named))}
 
 
 def in_words(figures):

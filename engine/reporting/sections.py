@@ -20,7 +20,8 @@ from engine.reporting.significance import bootstrap_interval
 from engine.variants import VARIANTS
 
 HEADINGS = {'top1': 'top-1 %', 'top5': 'top-5 %', 'top10': 'top-10 %', 'train': 'train %',
-            'val': 'validation %', 'val loss': 'validation loss'}  # for those of results.py
+            'macro F1': 'macro F1 %', 'balanced': 'balanced %', 'val': 'validation %',
+            'val loss': 'validation loss'}  # for those of results.py
 
 
 def accuracy(run):
@@ -52,6 +53,9 @@ def results_section(results, runs):
         header = header + ['settings that differ']
         rows = [row + [tables.in_words(settings)] for row, settings in zip(rows, differing)]
     notes = 'Compare lines of one unit and one split only.'
+    if 'macro F1' in header:
+        notes += (' Macro F1 and balanced accuracy are means over classes, kappa is what is right '
+                  'beyond chance: a frequent class does not rule them.')
     if any(interval != '-' for interval in intervals):
         notes += (' The interval is a bootstrap over groups: clips of one group show the same '
                   'person in the same place, and stand or fall together.')

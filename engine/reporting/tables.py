@@ -11,7 +11,8 @@ from engine.stage import TEST_FLAGS
 WIDTH = 80
 LEFT = ('method', 'unit', 'top-1 95 %', 'inference')  # columns of words; the others hold figures
 FILES_ONLY = ('train loss', 'val loss', 'epochs', 'inference')  # no room for them in WIDTH
-EXPENDABLE = ('train', 'val', 'seconds')  # left out of the text where it would be too wide
+# Left out of the text where it would be too wide, the first of them first.
+EXPENDABLE = ('macro F1', 'balanced', 'kappa', 'train', 'val', 'seconds')
 
 
 def differing_settings(results):
@@ -60,6 +61,9 @@ def table(results, intervals=None):
         row = {'#': str(number), 'method': result['method'], 'unit': result['unit'],
                'split': str(result['split']), 'n': str(result['n'])}
         row.update((f'top{k}', figure(result.get(f'top{k}'), 100)) for k in TOP_K)
+        row['macro F1'] = figure(result.get('macro_f1'), 100)
+        row['balanced'] = figure(result.get('balanced_accuracy'), 100)
+        row['kappa'] = figure(result.get('kappa'), digits=2)
         if intervals:
             row['top-1 95 %'] = intervals[number - 1]
         row['train'] = figure(result.get('train_accuracy'), 100)

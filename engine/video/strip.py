@@ -31,7 +31,7 @@ def strip_figure(title, classes, methods, edges, frames, aspect):
     start, end = float(edges[0]), float(max(edges[-1], edges[0] + 1e-3))
     count = max(1, min(len(frames), round(SIDE / (0.9 * aspect))))
     film = min(SIDE / count / aspect, 1.4) if frames else 0.0
-    left, block = 0.35 + 0.085 * max(map(len, names)), CELL * len(best) + GAP
+    left, block = 0.35 + 0.085 * max(map(plots.width_of, names)), CELL * len(best) + GAP
     width, height = left + SIDE + RIGHT, TOP + film + block * len(methods) + BOTTOM
     figure = Figure(figsize=(width, height), facecolor='white')
 

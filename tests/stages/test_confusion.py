@@ -67,9 +67,11 @@ def test_two_methods_end_to_end(root):
                                ('Diving', '2', '1', '2', '50.00')]
     rows = rows_of(root / 'confusion_frames.csv')
     assert [tuple(r.values()) for r in rows] == [
-        ('Archery', '4', '2', '50.00', 'Bowling', '2'),
-        ('Bowling', '4', '3', '75.00', 'Archery', '1'),
-        ('Diving', '2', '1', '50.00', 'Archery', '1')]
+        ('Archery', '4', '2', '50.00', 'Bowling', '2', '4', '50.00', '50.00', '50.00'),
+        ('Bowling', '4', '3', '75.00', 'Archery', '1', '5', '60.00', '75.00', '66.67'),
+        ('Diving', '2', '1', '50.00', 'Archery', '1', '1', '100.00', '50.00', '66.67')]
+    # (50 + 66.7 + 66.7) / 3; (50 + 75 + 50) / 3; (0.6 - 0.38) / (1 - 0.38)
+    assert "macro F1 0.611, balanced accuracy 0.583, Cohen's kappa 0.355" in words
 
 
 def test_one_file_makes_no_comparison(root, run):

@@ -1,5 +1,4 @@
 """Lists, groups and scores against hand-made cases and, where there, the official lists."""
-import json
 import signal
 
 import numpy
@@ -7,7 +6,7 @@ import pytest
 
 import helperFunctions as hf
 from engine import files, stage, variants
-from engine.reporting import predictionfile, resultsfile, scoring
+from engine.reporting import predictionfile
 from engine.errors import UserError
 from smallSet import run_stage
 
@@ -99,69 +98,6 @@ def test_held_out_groups_do_not_depend_on_other_classes():
     both = hf.hold_out_groups(clips(10))[1]
     alone = hf.hold_out_groups(clips(10, classes=('A',)))[1]
     assert [c.name for c in both if c.class_name == 'A'] == [c.name for c in alone]
-
-
-def test_video_log_probability_by_hand():
-    p = numpy.array([[0.5, 0.5], [0.8, 0.2]])
-    # The ratio of the classes is the (weighted) geometric mean of 1 and 4: 2 and 4^(2/3).
-    for readout, ratio in (('mean', 2), ('linear', 4 ** (2 / 3)), ('last', 4), ('max', 1.6)):
-        numpy.testing.assert_allclose(numpy.exp(scoring.video_log_probability(p, readout)),
-                                      [ratio / (1 + ratio), 1 / (1 + ratio)])
-
-
-def test_the_mean_names_the_class_that_the_sum_does():
-    for steps in numpy.random.RandomState(0).dirichlet(numpy.ones(5), size=(20, 7)):
-        summed = numpy.log(steps).sum(axis=0)
-        assert scoring.video_log_probability(steps, 'mean').argmax() == summed.argmax()
-
-
-@pytest.mark.parametrize('readout', scoring.READOUTS)
-def test_probabilities_of_a_video_sum_to_1_however_it_is_read_out(readout):
-    p = numpy.random.RandomState(0).dirichlet(numpy.ones(7), 30)
-    assert numpy.exp(scoring.video_log_probability(p, readout)).sum() == pytest.approx(1)
-
-
-def test_a_probability_of_zero_does_not_veto_a_class():
-    p = numpy.array([[0.0, 1.0]] + [[0.9, 0.1]] * 99, numpy.float32)
-    assert scoring.video_log_probability(p).argmax() == 0
-
-
-def test_score_by_hand():
-    scores = numpy.log([[.6, .3, .1], [.1, .3, .6], [.2, .3, .5], [.5, .3, .2]])
-    figures = scoring.score(scores, [0, 1, 2, 2])
-    assert figures['n'] == 4 and figures['top1'] == 0.5
-    assert figures['top5'] is None  # every answer is among the first five of three classes
-    numpy.testing.assert_allclose(
-        figures['loss'], -numpy.log([.6, .3, .5, .2]).mean())
-
-
-def test_score_top5_and_ties():
-    scores = numpy.tile(numpy.arange(20, 0, -1.0), (3, 1))
-    assert scoring.score(scores, [0, 4, 5])['top5'] == pytest.approx(2 / 3)
-    assert scoring.score(scores, [0, 9, 10])['top10'] == pytest.approx(2 / 3)
-    # a constant answer is no answer
-    assert scoring.score(numpy.zeros((2, 12)), [0, 1])['top10'] == 0
-    with pytest.raises(UserError, match='not finite'):
-        scoring.score([[numpy.nan, 0.0]], [0])
-
-
-def test_result_is_one_line_of_json(tmp_path):
-    for unit in ('frame', 'video'):
-        resultsfile.append_result(tmp_path, 'frames', 1, unit, 3, {'lr': 0.1}, n=5, top1=0.2)
-    lines = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
-    assert [line['unit'] for line in lines] == ['frame', 'video']
-    assert {'method', 'split', 'n', 'seed', 'settings', 'command', 'commit'} <= lines[0].keys()
-    with pytest.raises(ValueError):
-        resultsfile.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
-
-
-def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
-    path = tmp_path / 'results.jsonl'
-    path.write_text('{"method": "cut o')
-    for seed in (1, 2):
-        resultsfile.append_result(tmp_path, 'frames', 1, 'video', seed, {})
-    cut, *whole = path.read_text().splitlines()
-    assert cut == '{"method": "cut o' and [json.loads(line)['seed'] for line in whole] == [1, 2]
 
 
 def test_a_file_is_looked_for_as_given_then_in_the_root(tmp_path):

@@ -1,0 +1,25 @@
+"""results.jsonl: a line a result, whatever was cut off before."""
+import json
+
+import pytest
+
+from engine.reporting import resultsfile
+
+
+def test_result_is_one_line_of_json(tmp_path):
+    for unit in ('frame', 'video'):
+        resultsfile.append_result(tmp_path, 'frames', 1, unit, 3, {'lr': 0.1}, n=5, top1=0.2)
+    lines = [json.loads(line) for line in (tmp_path / 'results.jsonl').read_text().splitlines()]
+    assert [line['unit'] for line in lines] == ['frame', 'video']
+    assert {'method', 'split', 'n', 'seed', 'settings', 'command', 'commit'} <= lines[0].keys()
+    with pytest.raises(ValueError):
+        resultsfile.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
+
+
+def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
+    path = tmp_path / 'results.jsonl'
+    path.write_text('{"method": "cut o')
+    for seed in (1, 2):
+        resultsfile.append_result(tmp_path, 'frames', 1, 'video', seed, {})
+    cut, *whole = path.read_text().splitlines()
+    assert cut == '{"method": "cut o' and [json.loads(line)['seed'] for line in whole] == [1, 2]
