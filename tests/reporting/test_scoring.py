@@ -44,6 +44,10 @@ def test_score_top5_and_ties():
     scores = numpy.tile(numpy.arange(20, 0, -1.0), (3, 1))
     assert scoring.score(scores, [0, 4, 5])['top5'] == pytest.approx(2 / 3)
     assert scoring.score(scores, [0, 9, 10])['top10'] == pytest.approx(2 / 3)
+    # the first five of five say nothing, the first of one class must
+    assert scoring.score(scores[:, :5], [0, 1, 2])['top5'] is None
+    assert scoring.score(scores[:, :6], [0, 1, 2])['top5'] == 1
+    assert scoring.score(scores[:, :1], [0, 0, 0])['top1'] == 1
     # a constant answer is no answer
     assert scoring.score(numpy.zeros((2, 12)), [0, 1])['top10'] == 0
     with pytest.raises(UserError, match='not finite'):

@@ -27,3 +27,9 @@ def test_bootstrap_over_groups_is_wider_where_a_group_stands_or_falls_together()
     # ten times fewer independent draws: about sqrt(10) as wide
     assert 2.4 < (groups[1] - groups[0]) / (clips[1] - clips[0]) < 4.0
     assert significance.bootstrap_interval([True] * 5, range(5)) == (1, 1)
+
+
+def test_bootstrap_counts_clips_in_groups_of_unequal_size():
+    # One clip, right, and three, wrong: both drawn, which is half of the draws, 1 of 4 is right.
+    right, groups = [True, False, False, False], ['a', 'b', 'b', 'b']
+    assert significance.bootstrap_interval(right, groups, level=0.4) == (0.25, 0.25)

@@ -51,6 +51,22 @@ def test_choose_takes_the_file_that_knows():
     assert first > 0 and second > 0
 
 
+def sure(*shares):
+    """Log probabilities of two classes, of which the first is the true one."""
+    return numpy.log([[share, 1 - share] for share in shares])
+
+
+def test_choose_takes_the_most_right_first_and_then_the_lowest_loss():
+    # a has all right, barely; b is sure of two and wrong in the third. The odds of the third,
+    # 0.05 (1 - w) - 0.405 w, stay above 0 up to w = 0.1, though more of b lowers the loss.
+    a, b = sure(0.51, 0.51, 0.5125), sure(0.99, 0.99, 0.4)
+    assert combine.choose(numpy.array([a, b]), [0, 0, 0]) == (0.9, 0.1)
+    assert combine.choose(numpy.array([b, a]), [0, 0, 0]) == (0.1, 0.9)
+    # Both have all right: the surer one alone, whichever comes first.
+    assert combine.choose(numpy.array([sure(0.9), sure(0.6)]), [0]) == (1, 0)
+    assert combine.choose(numpy.array([sure(0.6), sure(0.9)]), [0]) == (0, 1)
+
+
 @pytest.fixture
 def root(tmp_path):
     """Two methods, a right where b is wrong by little, on test and validation clips."""

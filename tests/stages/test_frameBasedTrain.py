@@ -5,6 +5,7 @@ import re
 import sys
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
 import numpy
 import pytest
 
@@ -78,6 +79,15 @@ def test_whole_groups_are_held_out_and_validate(root, run):
     assert held_out and trained and not held_out & trained
     assert card['validation']['loss'] == log_of(root)[-1]['validation/main/loss']
     assert card['preprocessing']['mean'] == list(MEAN)
+
+
+def test_held_out_figures_are_by_frames(monkeypatch):
+    batches = [(None, numpy.array(labels, 'f')) for labels in ([1, 2, 6], [7])]
+    monkeypatch.setattr(frameBasedTrain, 'loss_and_accuracy', (
+        lambda model, answers, frames, labels: [
+            chainer.Variable(labels.mean()), chainer.Variable(labels.mean() / 10)]))
+    figures = frameBasedTrain.validate(None, None, batches, 4)
+    assert figures == {'loss': pytest.approx(4), 'accuracy': pytest.approx(0.4)}
 
 
 @pytest.fixture

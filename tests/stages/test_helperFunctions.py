@@ -92,12 +92,22 @@ def test_validation_holds_out_whole_groups_of_every_class():
     sides = [{(c.class_name, c.group) for c in side} for side in (training, validation)]
     assert not sides[0] & sides[1]
     assert [sum(c == name for c, _ in sides[1]) for name in 'AB'] == [3, 3]  # 18 // 5
+    # another seed, other groups
+    assert validation != hf.hold_out_groups(clips(18), seed=1)[1]
+    # of few groups one, of one none
+    assert [len(hf.hold_out_groups(clips(groups))[1]) for groups in (1, 2, 4)] == [0, 6, 6]
 
 
 def test_held_out_groups_do_not_depend_on_other_classes():
     both = hf.hold_out_groups(clips(10))[1]
-    alone = hf.hold_out_groups(clips(10, classes=('A',)))[1]
-    assert [c.name for c in both if c.class_name == 'A'] == [c.name for c in alone]
+    for name in 'AB':
+        alone = hf.hold_out_groups(clips(10, classes=(name,)))[1]
+        assert [c.name for c in both if c.class_name == name] == [c.name for c in alone]
+
+
+def test_group_of_a_name():
+    assert [hf.group_of(name) for name in ('v_A_g07_c02', 'v_A_g07', 'v_g07_A', 'A')] == [
+        'g07', 'g07', 'v_g07_A', 'A']
 
 
 def test_a_file_is_looked_for_as_given_then_in_the_root(tmp_path):

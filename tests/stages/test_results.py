@@ -313,6 +313,19 @@ def test_interval_column(compared, run):
     assert 'written over' in errors and ' to ' not in rows[3] + rows[4]
 
 
+def test_interval_over_groups(compared, run):
+    """Of two groups one is all right, one all wrong: both, either or none may be drawn."""
+    names = [f'v_Archery_g{group:02d}_c{i:02d}' for group in (1, 2) for i in range(5)]
+    (compared / 'ucfTrainTestlist' / 'testlist01.txt').write_text(
+        ''.join(f'Archery/{name}.avi\n' for name in names))
+    write_predictions(compared / 'a.hdf5', [
+        (name, np.float32([[0.9, 0.1] if '_g01_' in name else [0.1, 0.9]])) for name in names],
+        CLASSES, 'a', 1)
+    write(compared, [line('a', 0.5, n=10, predictions='a.hdf5')])
+    assert '0.0 to 100.0' in run('--root', compared, '--interval', 'groups')[1]
+    assert '20.0 to 80.0' in run('--root', compared, '--interval', 'clips')[1]  # Binomial(10, 0.5)
+
+
 @pytest.mark.parametrize('names,why', [(('old', 'a'), 'written over'), (('none', 'a'), 'none'),
                                        (('a', '9'), 'runs 1 to 4')])
 def test_compare_refuses_in_one_line(compared, names, why, run):

@@ -26,7 +26,7 @@ def log_of(root, name='RNN'):
     return json.loads((root / f'{name}.training' / 'log').read_text())
 
 
-def test_writes_what_it_says(packed, run_rnn):
+def test_writes_what_it_says(packed, run_rnn, capsys):
     run_rnn(packed, '--cells', 12, 8, '--dropout', 0.1, 0.2, 0.3, '--variable-length')
     line, = lines_of(packed)
     assert (line['method'], line['unit'], line['n']) == ('LSTM 12-8', 'video', 12)
@@ -34,7 +34,9 @@ def test_writes_what_it_says(packed, run_rnn):
     model, card = load_rnn(packed / 'RNN.model')
     assert card['classes'] == featureSet.CLASSES and model.shape['cells'] == [12, 8]
     lists = hf.read_lists(packed)
-    held_out = hf.hold_out_groups(lists.train)[1]
+    training, held_out = hf.hold_out_groups(lists.train)
+    assert (f'{len(training)} clips to train, {len(held_out)} to validate'
+            in capsys.readouterr().out)
     for kind, clips in (('test', lists.test), ('validation', held_out)):
         with h5py.File(packed / f'RNN_{kind}Predictions.hdf5') as f:
             assert sorted(f) == sorted(clip.name for clip in clips)
