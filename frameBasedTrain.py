@@ -49,7 +49,7 @@ from engine.learning.frames import COUNTS, FrameIterator, frame_counts
 from engine.weights.modelfile import save_model, weights_digest
 from engine.fast.optimizers import MomentumSGD, WeightDecay
 from engine.learning.rates import add_rate, get_rate
-from engine.learning.training import Training, Updater, reseed
+from engine.learning.training import Training, Updater, reseed, say_if_few
 from engine.video.preprocessing import preprocess, preprocessing
 from engine.learning.workers import add_communicator, get_workers
 
@@ -297,6 +297,8 @@ def train(args, model, clips, team, settings):
     batches = FrameIterator(clips.training, clips.counts, args.batch * team.size, size, args.seed,
                             args.frames_per_clip, augmentation, share_of=team.share_of,
                             known=drawn, **common)
+    say_if_few(batches.batches_per_epoch, 'with few clips more frames of each (--frames-per-clip), '
+               'a smaller --batch and a higher --lr help; see docs/own-videos.md')
 
     def validate_now():
         return validate(model, kept, FrameIterator(

@@ -37,9 +37,10 @@ from engine.learning.inference import add_inference, check_technique, predict
 from engine.weights.modelfile import (go_on_from, load_weights, read_card, save_model,
                                      weights_digest)
 from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
-from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences
+from engine.learning.sequences import (FeatureStore, SequenceBatches, add_sequences,
+                                       say_if_short)
 from engine.learning.rates import add_rate, get_rate
-from engine.learning.training import Best, Training, Updater, reseed
+from engine.learning.training import Best, Training, Updater, reseed, say_if_few
 from engine.learning.truncated import LOSSES, sequence_loss, step_weights
 
 
@@ -259,6 +260,9 @@ def make_updater(args, model, data, device, team):
     batches = SequenceBatches(data.training, args.batch * team.size, args.steps, args.seed,
                               args.reverse, args.stride, args.noise, args.drop_frames, data.std,
                               args.variable_length, team.share_of)
+    say_if_few(batches.batches_per_epoch * (1 if model.once else -(-args.steps // args.window)),
+               'with few clips a smaller --batch, --optimizer adam and more --epochs help')
+    say_if_short(data.training.lengths, args.steps)
     common = dict(seed=args.seed, device=device, workers=team, rate=get_rate(args)[0],
                   converter=lambda batch, device: (device.send(batch[0]), *batch[1:]))
     optimizer = make_optimizer(args, model, team)

@@ -195,6 +195,15 @@ class SequenceBatches(NumberedBatches):
         return batch
 
 
+def say_if_short(lengths, steps):
+    """Says that most clips are shorter than a sequence, and so run to and fro in it."""
+    short = int((numpy.asarray(lengths) < steps).sum())
+    if 2 * short > len(lengths):
+        print(f'{short} of {len(lengths)} clips have fewer frames than --steps {steps} and go on in '
+              'reverse until they fill it; fewer --steps, --variable-length, or features of more '
+              "frames (stage 2's --step) waste less", flush=True)
+
+
 def by_length(lengths, batch_size):
     """Groups sequences of about equal length: yields arrays of their places in `lengths`.
 

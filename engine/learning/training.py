@@ -25,6 +25,13 @@ from engine.weights.modelfile import save_model
 from engine.learning.workers import Workers
 
 SNAPSHOT = 'snapshot.npz'
+FEW_UPDATES = 50  # an epoch
+
+
+def say_if_few(updates, advice):
+    """Says that an epoch has few updates of the weights, and what would help."""
+    if updates < FEW_UPDATES:
+        print(f'{updates} updates an epoch are few to learn from: {advice}', flush=True)
 
 
 def reseed(device, *numbers):

@@ -9,7 +9,9 @@ from RNNNet import RNNNet
 from engine.learning import inference
 from engine.errors import UserError
 from engine.learning.inference import predict, sequences_of
-from engine.learning.sequences import FeatureStore, SequenceBatches, by_length, reverse_append
+from engine.learning.sequences import (FeatureStore, SequenceBatches, by_length, reverse_append,
+                                       say_if_short)
+from engine.learning.training import say_if_few
 
 
 @pytest.mark.parametrize('n,steps,frames', [
@@ -228,3 +230,13 @@ def test_what_is_no_clip_is_one_line(tmp_path, put):
         put(f, lists.train[2].name)
         with pytest.raises(UserError, match=f'{lists.train[2].name} .*save_hdf5.py'):
             FeatureStore(f, lists.train)
+
+
+def test_what_little_there_is_to_learn_from_is_said(capsys):
+    say_if_short([10, 119, 200], 120)
+    assert '2 of 3 clips have fewer frames than --steps 120' in capsys.readouterr().out
+    say_if_short([10, 120, 200, 300], 120)
+    say_if_few(50, 'advice')
+    assert not capsys.readouterr().out
+    say_if_few(49, 'advice')
+    assert capsys.readouterr().out == '49 updates an epoch are few to learn from: advice\n'
