@@ -85,7 +85,7 @@ def test_held_out_figures_are_by_frames(monkeypatch):
     batches = [(None, numpy.array(labels, 'f')) for labels in ([1, 2, 6], [7])]
     monkeypatch.setattr(frameBasedTrain, 'loss_and_accuracy', (
         lambda model, answers, frames, labels: [
-            chainer.Variable(labels.mean()), chainer.Variable(labels.mean() / 10)]))
+            chainer.Variable(numpy.array(labels.mean() / share)) for share in (1, 10)]))
     figures = frameBasedTrain.validate(None, None, batches, 4)
     assert figures == {'loss': pytest.approx(4), 'accuracy': pytest.approx(0.4)}
 
