@@ -14,13 +14,14 @@ What is not a number, or infinite, spoils at least the outputs that it spoils in
 and others of its tile. Within a kernel a frame's numbers do not depend, bit for bit, on the
 other frames of its batch or on the number of threads.
 """
-import concurrent.futures
 import functools
 
 import numpy
 
 from engine import usable_cores
 from engine.fast.buffers import empty
+from engine.fast.compiled import plain
+from engine.fast.threads import in_threads, one_blas_thread
 from engine.fast.winograd import (
     INPUT_TRANSFORM, OUTPUT_TRANSFORM, Kernel, channels_first, chosen, kernel_name, out_size,
     transformed_weights)
@@ -93,10 +94,8 @@ class _Numpy:
         self.mean, self.threads = mean, threads
 
     def __call__(self, x):
-        from threadpoolctl import threadpool_limits  # with scikit-learn; here alone
-        with threadpool_limits(1, 'blas'), \
-                concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-            return numpy.ascontiguousarray(numpy.stack(list(pool.map(self._frame, x))))
+        with one_blas_thread():
+            return numpy.ascontiguousarray(numpy.stack(in_threads(self._frame, x, self.threads)))
 
     def _frame(self, x):
         h = x - self.mean if x.dtype == numpy.uint8 else x
@@ -121,12 +120,12 @@ class _Numpy:
             out[top:top + rows] = y.reshape(4, 4, rows, across, outs).transpose(2, 0, 3, 1, 4)
         out = out.reshape(4 * down, 4 * across, outs)[:height, :width]
         if pool:  # the bias comes after: adding it keeps the order
-            out = _pooled(out)
+            out = pooled(out)
         out += bias
         return numpy.maximum(out, 0, out=out) if self.relu else out
 
 
-def _pooled(x):
+def pooled(x):
     """2x2 maxima of (height, width, channels); an odd last row or column stands alone."""
     for axis in (0, 1):
         x = x.swapaxes(0, axis)
@@ -147,7 +146,7 @@ def check_layers(layers):
     layers = list(layers)
     if not layers:
         raise ValueError('a ConvStack needs at least one layer')
-    weights = [numpy.ascontiguousarray(w, numpy.float32) for w, _, _ in layers]
+    weights = [plain(w) for w, _, _ in layers]
     before = None
     for number, w in enumerate(weights):
         if w.ndim != 4 or w.shape[2:] != (3, 3) or before not in (None, w.shape[1]):
@@ -155,7 +154,7 @@ def check_layers(layers):
                              f'(outputs, {before or "inputs"}, 3, 3)')
         before = w.shape[0]
     biases = [numpy.zeros(len(w), numpy.float32) if b is None
-              else numpy.ascontiguousarray(b, numpy.float32)
+              else plain(b)
               for w, (_, b, _) in zip(weights, layers)]
     for number, (w, b) in enumerate(zip(weights, biases)):
         if b.shape != (len(w),):
@@ -186,8 +185,7 @@ class ConvStack:
         weights, biases, pools = check_layers(layers)
         self.in_channels, self.out_channels = weights[0].shape[1], len(weights[-1])
         self.threads = threads or usable_cores()
-        mean = numpy.ascontiguousarray(
-            numpy.broadcast_to(numpy.float32(mean), self.in_channels))
+        mean = plain(numpy.broadcast_to(numpy.float32(mean), self.in_channels))
         library = chosen(compiled)
         made = _Numpy if library is None else functools.partial(_Compiled, library)
         self.kernel = kernel_name(compiled)
@@ -199,7 +197,7 @@ class ConvStack:
 
         May be called from several threads. Raises ValueError for another shape or dtype.
         """
-        x = numpy.ascontiguousarray(x)
+        x = plain(x, None)
         if x.ndim != 4 or x.shape[3] != self.in_channels or 0 in x.shape[1:]:
             raise ValueError(f'input is {x.shape}, not (frames, height, width, '
                              f'{self.in_channels})')

@@ -17,6 +17,7 @@ import chainer
 
 from engine import usable_cores
 from engine.fast.buffers import borrow, give_back
+from engine.fast.compiled import plain
 from engine.fast.winograd import Kernel, channels_first, chosen, out_size, weights_gradient
 
 MOST_BYTES = 16 << 20  # of a layer's transformed input and gradient, so that the cache holds them
@@ -65,10 +66,10 @@ class _ConvStack(chainer.FunctionNode):
         self.no_mean = numpy.zeros(x.shape[1], numpy.float32)
         # Of each layer: input; output; and what was pooled to it, or None.
         self.held = []
-        h = numpy.ascontiguousarray(x.transpose(0, 2, 3, 1))
+        h = plain(x.transpose(0, 2, 3, 1))
         with self.kernel as kernel:
             for level, pool in enumerate(self.pools):
-                W, b = map(numpy.ascontiguousarray, parameters[2 * level:2 * level + 2])
+                W, b = map(plain, parameters[2 * level:2 * level + 2])
                 n, height, width, _ = h.shape
                 outs = kernel.padded(len(W))
                 whole = borrow(numpy, (n, height, width, outs)) if pool else None
@@ -102,7 +103,7 @@ class _ConvStack(chainer.FunctionNode):
                     gradients[1 + 2 * level], gradients[2 + 2 * level] = self._of_weights(
                         x, gz, W.shape, level == 0)
                 if wanted:
-                    turned = numpy.ascontiguousarray(W[:, :, ::-1, ::-1].swapaxes(0, 1))
+                    turned = W[:, :, ::-1, ::-1].swapaxes(0, 1)
                     nothing = numpy.zeros(W.shape[1], numpy.float32)
                     g = borrow(numpy, (*x.shape[:3], kernel.padded(W.shape[1])))
                     kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)

@@ -19,6 +19,9 @@ enum { LANES = 8 };
 #elif defined(__aarch64__)
 enum { LANES = 4 };
 #define INSTRUCTIONS "NEON"
+#elif defined(__SSE2__)
+enum { LANES = 4 };
+#define INSTRUCTIONS "SSE2"
 #else
 enum { LANES = 4 };
 #define INSTRUCTIONS "4 lanes"
@@ -46,6 +49,40 @@ int lanes(void) { return LANES; }
 
 /* For what, and by what, this was compiled. */
 const char *kernel(void) { return INSTRUCTIONS ", " COMPILER; }
+
+/* Whether this CPU has the instructions; what a system tells of it may hide or promise some. */
+int supported(void)
+{
+    int all = 1;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+#if defined(__AVX__)
+    all = all && __builtin_cpu_supports("avx");
+#endif
+#if defined(__FMA__)
+    all = all && __builtin_cpu_supports("fma");
+#endif
+#if defined(__AVX2__)
+    all = all && __builtin_cpu_supports("avx2");
+#endif
+#if defined(__BMI2__)
+    all = all && __builtin_cpu_supports("bmi2");
+#endif
+#if defined(__AVX512F__)
+    all = all && __builtin_cpu_supports("avx512f");
+#endif
+#if defined(__AVX512VL__)
+    all = all && __builtin_cpu_supports("avx512vl");
+#endif
+#if defined(__AVX512DQ__)
+    all = all && __builtin_cpu_supports("avx512dq");
+#endif
+#if defined(__AVX512BW__)
+    all = all && __builtin_cpu_supports("avx512bw");
+#endif
+#endif
+    return all;
+}
 
 /* a where the bits are set, else b. */
 INLINE vec choose(bits where, vec a, vec b)

@@ -23,6 +23,7 @@ from chainer import backend
 from engine.fast import recurrent
 from engine.fast.buffers import borrow, give_back
 from engine.fast.cells import cell, cell_backward, cell_backward_gpu, cell_gpu
+from engine.fast.compiled import plain
 from engine.fast.recurrent import whole_vectors
 
 
@@ -135,7 +136,7 @@ class _LSTMWindow(chainer.FunctionNode):
             gc = whole_vectors(gc, 0, self.compiled).T.copy()
         if self.compiled:
             if gy is not None:
-                gy = numpy.ascontiguousarray(whole_vectors(gy, 1, self.compiled))
+                gy = plain(whole_vectors(gy, 1, self.compiled))
             self._compiled_backward(w_h, gy, gh, gc, 4 in indexes)
         else:
             self._backward(xp, w_h, gy, gh, gc)
@@ -182,9 +183,9 @@ class _LSTMWindow(chainer.FunctionNode):
         exchange = numpy.empty((2, *h.shape), numpy.float32)
         exchange[0] = h
         if self.recurrent_mask is not None:
-            self.recurrent_rows = numpy.ascontiguousarray(self.recurrent_mask.T)
+            self.recurrent_rows = plain(self.recurrent_mask.T)
             exchange[0] *= self.recurrent_rows
-        self._run(self.compiled.forward, w_h, b=numpy.ascontiguousarray(b), h=h,
+        self._run(self.compiled.forward, w_h, b=plain(b), h=h,
                   exchange=exchange)
 
     def _compiled_backward(self, w_h, gy, gh, gc, want_gh):
@@ -202,7 +203,7 @@ class _LSTMWindow(chainer.FunctionNode):
         if self.recurrent_mask is not None:
             arrays['recurrent_mask'] = self.recurrent_rows
         recurrent.run(call, self.gates[0].size if len(self.gates) == steps else 0,
-                      w_h=numpy.ascontiguousarray(w_h), z=self.z, gates=self.gates, c=self.c,
+                      w_h=plain(w_h), z=self.z, gates=self.gates, c=self.c,
                       tanh_c=self.tanh_c, hs=self.h, **arrays)
 
 

@@ -4,8 +4,6 @@ On the CPU they go through each parameter in blocks that stay in the cache, on a
 numbers are Chainer's, bit for bit. Arguments and state files are Chainer's, too. With AMSGrad or
 AdaBound, in float16 and on a GPU all is Chainer's own.
 """
-import concurrent.futures
-
 import numpy
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -14,6 +12,7 @@ from chainer.optimizers.adam import AdamRule
 from chainer.optimizers.momentum_sgd import MomentumSGDRule
 
 from engine import usable_cores
+from engine.fast.threads import in_threads
 
 BLOCK = 1 << 15   # elements whose parameter, gradient and moments stay in the cache
 LEAST = 1 << 18   # elements of a thread
@@ -39,11 +38,7 @@ def _in_blocks(update, *arrays):
         for start in range(size * part // parts, end, BLOCK):
             blocks = [a[start:min(start + BLOCK, end)] for a in arrays]
             update(spare[:len(blocks[0])], *blocks)
-    if parts == 1:
-        one(0)
-        return
-    with concurrent.futures.ThreadPoolExecutor(parts) as pool:
-        list(pool.map(one, range(parts)))
+    in_threads(one, range(parts), parts)
 
 
 class _AdamRule(AdamRule):

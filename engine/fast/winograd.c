@@ -506,8 +506,8 @@ static void through_output_part(struct job *job, float *work)
             for (int64_t k = 0; k < wide; k += LANES) {
                 int64_t one = (row * across + x) * wide + k;
                 vec largest = LOAD(l->out + one), zero = {0}, up = LOAD(g + one);
-                /* As Chainer's ReLU has it: what is no finite number times zero is none. */
-                up *= choose(largest > zero, zero + 1, zero);
+                /* By a product, so that what is no finite number does not become zero. */
+                up *= choose(largest > zero, zero + 1, choose(largest <= zero, zero, largest));
                 bits left = (bits)zero - 1;
                 for (int64_t i = 0; i < side && y + i < l->height; i++)
                     for (int64_t j = 0; j < side && side * x + j < l->width; j++) {

@@ -108,7 +108,7 @@ class Kernel:
     def prepare(self, w, b):
         """(outputs, inputs, 3, 3) and (outputs,) -> what `convolve` wants of a layer's weights."""
         outs = self.padded(len(w))
-        u, w = empty(36 * outs * w.shape[1]), numpy.ascontiguousarray(w)
+        u, w = empty(36 * outs * w.shape[1]), compiled.plain(w)
         self.library.prepare(compiled.address(w), *w.shape[:2], compiled.address(u))
         return u, numpy.pad(b, (0, outs - len(b)))
 

@@ -1,9 +1,4 @@
 """engine/fast/conv.py against a float64 convolution and against Chainer's own layers."""
-import os
-import pathlib
-import subprocess
-import sys
-
 import numpy
 import pytest
 
@@ -14,10 +9,9 @@ import chainer.functions as F
 from convStacks import error, float64_stack, make_layers
 from engine.fast import conv, winograd
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-HAS_COMPILED = 'compiled' in conv.kernel_name()
+HAS_COMPILED = 'compiled' in winograd.kernel_name()
 KERNELS = [pytest.param(True, id='compiled', marks=pytest.mark.skipif(
-    not HAS_COMPILED, reason=conv.kernel_name())), pytest.param(False, id='numpy')]
+    not HAS_COMPILED, reason=winograd.kernel_name())), pytest.param(False, id='numpy')]
 SIZES = [(32, 32), (37, 51), (14, 15), (5, 2), (1, 1), (4, 65)]
 
 
@@ -88,7 +82,7 @@ def test_same_bits_for_any_batch_and_threads(compiled):
                 assert numpy.array_equal(stack(x[some]), whole[some])
 
 
-@pytest.mark.skipif(not HAS_COMPILED, reason=conv.kernel_name())
+@pytest.mark.skipif(not HAS_COMPILED, reason=winograd.kernel_name())
 def test_blocks_and_groups_change_no_bit(monkeypatch):
     layers = make_layers([16, '24', 40])
     x = numpy.random.default_rng(6).normal(0, 50, (5, 33, 64, 3)).astype('f')
@@ -122,57 +116,3 @@ def test_what_does_not_fit_is_named():
         conv.ConvStack(layers)(numpy.zeros((1, 3, 8, 8), 'f'))
     with pytest.raises(ValueError, match='float64'):
         conv.ConvStack(layers)(numpy.zeros((1, 8, 8, 3)))
-
-
-# ---- building the kernel, each time in a process of its own ---------------------------------
-
-SCRIPT = '''
-from engine.fast import conv
-import numpy
-w = numpy.arange(8 * 3 * 9).reshape(8, 3, 3, 3).astype('f') % 7 - 3
-x = numpy.arange(5 * 6 * 3).reshape(1, 5, 6, 3).astype('f')
-print(conv.kernel_name())
-print(float(conv.ConvStack([(w, None, True)])(x).sum()))
-'''
-
-
-def start(cache, **environment):
-    environment = {**os.environ, 'XDG_CACHE_HOME': str(cache), 'ENGINE_CONV': '',
-                   **environment}
-    return subprocess.Popen([sys.executable, '-c', SCRIPT], cwd=ROOT, env=environment,
-                            text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-
-
-def finish(process):
-    out, complaint = process.communicate(timeout=120)
-    assert process.returncode == 0, complaint
-    kernel, total = out.splitlines()
-    return kernel, float(total)
-
-
-def test_without_a_compiler_numpy_steps_in_and_says_so(tmp_path):
-    kernel, total = finish(start(tmp_path, CC='no-such-compiler'))
-    assert kernel == 'numpy (no C compiler (no-such-compiler))'
-    assert finish(start(tmp_path, ENGINE_CONV='numpy')) == ('numpy', total)
-    kernel, same = finish(start(tmp_path, CC='false'))
-    assert kernel.startswith('numpy (false failed') and same == total
-    assert list(tmp_path.rglob('*.so')) == []
-
-
-@pytest.mark.skipif(not HAS_COMPILED, reason=conv.kernel_name())
-def test_two_processes_may_build_at_once(tmp_path):
-    both = [start(tmp_path), start(tmp_path)]
-    (kernel, total), second = finish(both[0]), finish(both[1])
-    assert kernel.startswith('compiled') and second == (kernel, total)
-    (built,) = tmp_path.rglob('*.so')
-    before = built.stat().st_mtime_ns
-    assert finish(start(tmp_path)) == (kernel, total)
-    assert built.stat().st_mtime_ns == before
-    assert total == pytest.approx(finish(start(tmp_path, ENGINE_CONV='numpy'))[1])
-
-
-@pytest.mark.skipif(not HAS_COMPILED, reason=conv.kernel_name())
-def test_a_home_that_cannot_be_written(tmp_path):
-    tmp_path.joinpath('file').write_text('')
-    kernel, _ = finish(start(tmp_path / 'file'))
-    assert kernel.startswith('compiled')

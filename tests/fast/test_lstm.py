@@ -11,6 +11,7 @@ import chainer.links as L
 from chainer import gradient_check
 
 from engine.fast import cells, compiled, lstm_window as window_module, recurrent
+from gpuKernels import elementwise, needs_compiler
 from engine.fast.lstm import GRU, LSTM, copy_gru, copy_lstm, lstm_window
 
 TOLERANCE = {numpy.float32: 1e-5, numpy.float64: 1e-10}
@@ -343,25 +344,9 @@ def test_misuse_is_named():
         F.sum(y).backward()
 
 
-# ---- the kernels of a GPU, read as Python ----------------------------------------------------
+# ---- the kernels of a GPU, compiled for the CPU ----------------------------------------------
 
-def fake_elementwise(in_params, out_params, operation, name):
-    """What cuda.elementwise would compute, by running the kernel's lines over whole arrays."""
-    names = [word.split()[1] for word in f'{in_params}, {out_params}'.split(',')]
-    outs = {word.split()[1] for word in out_params.split(',')}
-
-    def kernel(*arrays):
-        known = dict(zip(names, arrays), tanh=numpy.tanh)
-        for line in filter(None, map(str.strip, operation.split(';'))):
-            target, expression = line.removeprefix('const T ').split(' = ')
-            value = eval(expression, {}, known)
-            if target in outs:
-                known[target][...] = value
-            else:
-                known[target] = value
-    return kernel
-
-
+@needs_compiler
 @pytest.mark.parametrize('masked', [False, True])
 def test_kernels_of_a_gpu_compute_the_same(masked, monkeypatch):
     """The whole window through the GPU's branches, NumPy in CuPy's place."""
@@ -382,7 +367,7 @@ def test_kernels_of_a_gpu_compute_the_same(masked, monkeypatch):
     expected = run()
     used = []
     monkeypatch.setattr(cells.cuda, 'elementwise', lambda *args: (
-        used.append(args[3]), fake_elementwise(*args))[1])
+        used.append(args[3]), elementwise(*args))[1])
     monkeypatch.setattr(window_module, 'backend', types.SimpleNamespace(
         get_array_module=lambda *_: gpu))
     for ours, theirs in zip(run(), expected):
