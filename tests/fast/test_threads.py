@@ -163,9 +163,10 @@ for _ in range(8):
         while True:
             turn()
     except KeyboardInterrupt:
-        begin, number = time.process_time(), threading.active_count()
+        begin = time.process_time()
         time.sleep(0.2)
-        print(number, 'rests' if time.process_time() - begin < 0.1 else 'spins', flush=True)
+        print(threading.active_count(),
+              'rests' if time.process_time() - begin < 0.1 else 'spins', flush=True)
 '''
     with subprocess.Popen([sys.executable, '-c', script], cwd=ROOT, text=True,
                           stdout=subprocess.PIPE) as process:
