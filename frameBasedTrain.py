@@ -9,7 +9,8 @@ Writes  ROOT/VGG_1024.model, and log, plots and snapshot in ROOT/frameTraining/
     python frameBasedTrain.py --fusion slow          # sees 10 frames at once (FusionNet.py)
 
 Every epoch reads one random frame of each clip. Whole groups of the training list are
-held out to validate; no test clip is read. Run it again to resume. On a CPU convolutions
+held out to validate, and the weights of the epoch with the lowest loss on them are kept
+(--keep); no test clip is read. Run it again to resume. On a CPU convolutions
 that learn take some six times as long as those that stay as they are.
 
 Augmentation changes training frames alone: all later stages see whole frames as they are. Does
@@ -49,6 +50,7 @@ from engine.learning.frames import COUNTS, FrameIterator, frame_counts
 from engine.weights.modelfile import save_model, weights_digest
 from engine.fast.optimizers import MomentumSGD, WeightDecay
 from engine.learning.rates import add_rate, get_rate
+from engine.learning.snapshots import Best, best_line, told_of
 from engine.learning.training import Training, Updater, reseed, say_if_few
 from engine.video.preprocessing import preprocess, preprocessing
 from engine.learning.workers import add_communicator, get_workers
@@ -150,6 +152,10 @@ def add_bookkeeping(parser):
                             'The held-out frames come first; training frames only if nothing '
                             'changes them (--no-flip). 0 for none; each worker of '
                             '--communicator has its own (default: 2)')
+    group.add_argument('--keep', choices=('lowest', 'last'), default='lowest', metavar='EPOCH',
+                       help='lowest: the weights of the epoch with the lowest loss on the clips '
+                            'held out, of equal ones the first, as rnn.py does; last: as the '
+                            'original did (default: lowest)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
 
@@ -165,6 +171,13 @@ def parse(parser):
     args.train_layers = args.train_layers or (
         'all' if args.stream == 'flow' else DEFAULT_LAYERS[args.fusion])
     return args
+
+
+def settings_of(args):
+    """What decides a result, as JSON values; to keep the last epoch is no setting, as it was the
+    only way once."""
+    return {key: value for key, value in stage.settings_of(args).items()
+            if (key, value) != ('keep', 'last')}
 
 
 # ---- what learns, and from what ----------------------------------------------------
@@ -288,7 +301,8 @@ def make_optimizer(args, model, team):
 
 
 def train(args, model, clips, team, settings):
-    """Trains `model` for --epochs, from the snapshot if there is one; returns the log."""
+    """Trains `model` for --epochs, from the snapshot if there is one, and gives it the weights of
+    the epoch to keep; returns the log and the line in it of that epoch."""
     augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
                                 args.stream)
     kept, drawn = answers_in_memory(args, model, len(clips.held_out), augmentation.changes)
@@ -299,22 +313,33 @@ def train(args, model, clips, team, settings):
                             known=drawn, **common)
     say_if_few(batches.batches_per_epoch, 'with few clips more frames of each (--frames-per-clip), '
                'a smaller --batch and a higher --lr help; see docs/own-videos.md')
+    optimizer = make_optimizer(args, model, team)
+    folder = args.root / variants.names_of(args).of(FOLDER)
+    best = (Best(folder / 'best.npz', optimizer.target)
+            if clips.held_out and args.keep == 'lowest' else None)
 
     def validate_now():
-        return validate(model, kept, FrameIterator(
+        figures = validate(model, kept, FrameIterator(
             clips.held_out, clips.counts, args.batch, size, repeat=False, known=kept, **common),
             len(clips.held_out))
+        if best:
+            best.add(figures['loss'])
+        return figures
 
     rate, schedule = get_rate(args)
-    updater = FrameUpdater(model, drawn, batches, make_optimizer(args, model, team), args.seed,
-                           rate, device=model.device, workers=team)
-    run = Training(updater, args.epochs, args.root / variants.names_of(args).of(FOLDER),
-                   dict(settings, schedule=schedule),
-                   validate_now if clips.held_out else None, restart=args.restart)
+    updater = FrameUpdater(model, drawn, batches, optimizer, args.seed, rate, device=model.device,
+                           workers=team)
+    run = Training(updater, args.epochs, folder, dict(settings, schedule=schedule),
+                   validate_now if clips.held_out else None, best, restart=args.restart)
     run.run()
     if drawn:
         print(f'{drawn.found} of {drawn.asked} training frames were answered from memory')
-    return run.log()
+    log, line = run.log(), run.log()[-1]
+    if best and team.first:
+        best.load()
+        line = best_line(log)
+        print(f'kept: epoch {line["epoch"]} of {len(log)}, of the lowest held-out loss')
+    return log, line
 
 
 def main():
@@ -335,8 +360,8 @@ def finetune(args, team, device, lists, path):
     print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
-    log = train(args, model, clips, team, dict(
-        stage.settings_of(args), seed=args.seed, split=args.split, workers=team.size,
+    log, kept = train(args, model, clips, team, dict(
+        settings_of(args), seed=args.seed, split=args.split, workers=team.size,
         vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with))
     if not team.first:
         return 0
@@ -346,10 +371,11 @@ def finetune(args, team, device, lists, path):
         'classes': lists.classes, 'preprocessing': preprocessing(model.mean, args.stream),
         'split': args.split,
         'held_out': sorted(clip.name for clip in clips.held_out),
-        'validation': {key.split('/')[-1]: log[-1][key] for key in log[-1] if 'validation' in key},
+        'validation': {key.split('/')[-1]: kept[key] for key in kept if 'validation' in key},
+        'training': told_of(kept, log),
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
-        **stage.provenance(args, {**stage.settings_of(args), **team.settings()})})
+        **stage.provenance(args, {**settings_of(args), **team.settings()})})
     print(f'wrote {path}; next: {variants.features_maker(args)}')
     if clips.failures:
         print(f'{len(clips.failures)} clips were left out, named above')

@@ -34,13 +34,13 @@ from RNNNet import (add_network, check_network, load_rnn, method_of, new_network
 from engine.learning import statistics, workers
 from engine.errors import UserError
 from engine.learning.inference import add_inference, check_technique, predict
-from engine.weights.modelfile import (go_on_from, load_weights, read_card, save_model,
-                                     weights_digest)
+from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
 from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.learning.sequences import (FeatureStore, SequenceBatches, add_sequences,
                                        say_if_short)
 from engine.learning.rates import add_rate, get_rate
-from engine.learning.training import Best, Training, Updater, reseed, say_if_few
+from engine.learning.snapshots import Best, best_line, told_of
+from engine.learning.training import Training, Updater, reseed, say_if_few
 from engine.learning.truncated import LOSSES, sequence_loss, step_weights
 
 
@@ -303,24 +303,19 @@ def train(args, device, lists, team):
 
         settings = dict(settings_of(args), schedule=get_rate(args)[1], seed=args.seed,
                         split=args.split, features=data.made_by, workers=team.size, **started)
-        run = Training(make_updater(args, model, data, device, team), args.epochs, folder, settings,
-                       validate if len(data.validation) else None, best.should_stop, best,
+        run = Training(make_updater(args, model, data, device, team), args.epochs, folder,
+                       settings, validate if len(data.validation) else None, best,
                        restart=args.restart)
         run.run()
         if not team.first:
             return None
-        log, kept = run.log(), run.log()[-1]
         if len(data.validation):
-            load_weights(best.path, model)
-            kept = min(log, key=lambda line: line['validation/main/loss'])
+            best.load()
+        log, kept = run.log(), best_line(run.log())
         model.reset_state()
     model.to_device('@numpy')
-    figures = {name: kept[key] for name, key in (
-        ('train_loss', 'main/loss'), ('train_accuracy', 'main/accuracy'),
-        ('epoch', 'epoch')) if key in kept}
-    figures['epochs'] = log[-1]['epoch']
     save_model(args.root / f'{args.name}.model', model, {
-        **card, 'method': method_of(args), **names._asdict(), **started, 'training': figures,
+        **card, 'method': method_of(args), **names._asdict(), **started, 'training': told_of(kept, log),
         **stage.provenance(args, {**settings_of(args), **team.settings()})})
     return round(log[-1]['elapsed_time'], 1)
 

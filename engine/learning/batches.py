@@ -55,6 +55,11 @@ class NumberedBatches(chainer.dataset.Iterator):
     def is_new_epoch(self):
         return self.number > 0 and self.number % self.batches_per_epoch == 0
 
+    @property
+    def batches_left(self):
+        """How many are still to come in this epoch."""
+        return -self.number % self.batches_per_epoch
+
     def serialize(self, serializer):
         self.number = int(serializer('number', self.number))
 

@@ -19,12 +19,11 @@ from chainer.training import extensions
 
 from engine.drawing import plots
 from engine.errors import UserError
-from engine.files import replacing, write_text
-from engine.weights.limits import DAMAGE
-from engine.weights.modelfile import save_model
+from engine.files import make_folder, write_text
+from engine.learning.snapshots import Snapshots
 from engine.learning.workers import Workers
+from engine.progress import Progress
 
-SNAPSHOT = 'snapshot.npz'
 FEW_UPDATES = 50  # an epoch
 
 
@@ -103,42 +102,15 @@ class Updater(training.updaters.StandardUpdater):
                                 f'{self.iteration}')
 
 
-class Best:
-    """Keeps the weights of the epoch with the lowest validation loss; says when to stop.
-
-    Args:
-        path: file of the weights.
-        model: chainer.Link whose weights they are.
-        patience (int): epochs without a lower loss after which to stop; 0 for never.
-    """
-
-    def __init__(self, path, model, patience):
-        self.path, self.model, self.patience = path, model, patience
-        self.loss, self.age = float('inf'), 0
-
-    def add(self, loss):
-        """Takes in one epoch's validation loss."""
-        self.age += 1
-        if loss < self.loss:
-            self.loss, self.age = loss, 0
-            save_model(self.path, self.model, {}, form='npz')
-
-    def should_stop(self):
-        return bool(self.patience) and self.age >= self.patience
-
-    def __call__(self, trainer):
-        """Nothing to do: an extension only so that the snapshot holds it."""
-
-    def serialize(self, serializer):
-        self.loss = float(serializer('loss', self.loss))
-        self.age = int(serializer('age', self.age))
-
-
 # Title, key in the log, format: 80 columns of a terminal hold them.
 COLUMNS = (('epoch', 'epoch', 'd'), ('updates', 'iteration', 'd'), ('loss', 'main/loss', '.4f'),
            ('accuracy', 'main/accuracy', '.4f'), ('held-out loss', 'validation/main/loss', '.4f'),
            ('held-out accuracy', 'validation/main/accuracy', '.4f'),
            ('seconds', 'elapsed_time', '.1f'))
+
+
+def _is_new_epoch(trainer):
+    return trainer.updater.is_new_epoch
 
 
 class _EpochTable(training.Extension):
@@ -173,76 +145,89 @@ def curve_figure(log, key):
     return figure
 
 
+class _WithinEpoch(training.Extension):
+    """Says in a log now and then how far an epoch has come."""
+
+    progress = None
+
+    def __call__(self, trainer):
+        if trainer.updater.is_new_epoch:
+            self.progress = None
+            return
+        if self.progress is None:
+            left = trainer.updater.get_iterator('main').batches_left
+            self.progress = Progress(left + 1, f'epoch {trainer.updater.epoch + 1}', 'batches')
+        self.progress.update()
+
+
 class Training:
-    """A Trainer with log, plots, snapshot and resume in one folder.
+    """A Trainer with log, plots, snapshots and resume in one folder.
 
     Args:
         updater (Updater): does the work.
         epochs (int): passes over the training clips.
-        folder: where log, plots and snapshot stand.
+        folder: where log, plots and snapshots stand.
         settings (dict): what the run depends on; a snapshot made with others is refused.
         validate: function that returns a dict of validation figures; called each epoch.
-        should_stop: function (without arguments) asked after each epoch's validation.
+        best (Best): what `validate` tells of each epoch; says when to stop.
         restart (bool): throws away what an earlier run left.
     """
 
-    def __init__(self, updater, epochs, folder, settings, validate=None,
-                 should_stop=lambda: False, state=None, restart=False):
+    def __init__(self, updater, epochs, folder, settings, validate=None, best=None,
+                 restart=False):
         self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
-        self.should_stop, self.workers = should_stop, updater.workers
+        self.best, self.workers = best, updater.workers
         self.terminated = False
         self.plotted, self.unplotted = -math.inf, set()
-        self.snapshot_path = os.path.join(self.folder, SNAPSHOT)
-        self.workers.from_first(lambda: self._check_settings(settings, restart))
+        self.snapshots = Snapshots(folder)
+        self.workers.from_first(lambda: self._prepare(settings, restart))
         self.trainer = training.Trainer(updater, self, out=self.folder)
-        self._extend(validate, state)
+        self._extend(validate)
 
-    def _check_settings(self, settings, restart):
-        os.makedirs(self.folder, exist_ok=True)
-        path = os.path.join(self.folder, 'settings.json')
-        # numbers through JSON, so that both sides have been there
-        settings = json.loads(json.dumps(settings))
+    def _prepare(self, settings, restart):
+        if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
+            raise UserError(f'{self.folder}: is to be the folder of the training, but is no '
+                            'folder; move it away, then run the command again')
+        make_folder(self.folder)
         if restart:
-            for name in (SNAPSHOT, 'log', 'settings.json'):
-                if os.path.exists(os.path.join(self.folder, name)):
-                    os.unlink(os.path.join(self.folder, name))
-        if os.path.exists(self.snapshot_path):
-            with open(path, encoding='utf-8') as f:
-                old = json.load(f)
-            differ = [f'{key} {old.get(key)} -> {settings.get(key)}'
-                      for key in sorted(old.keys() | settings.keys())
-                      if key != 'epochs' and old.get(key) != settings.get(key)]
-            if differ:
-                raise UserError(f'{self.folder}: holds a run with other settings '
-                                f'({", ".join(differ)}); give the old ones to continue it, '
-                                'or --restart to begin anew')
-        write_text(path, json.dumps(settings, indent=1, sort_keys=True))
+            self.snapshots.remove()
+        self.snapshots.check_settings(settings)
 
-    def _extend(self, validate, state):
+    def _extend(self, validate):
         trainer = self.trainer
         epoch = (1, 'epoch')
         trainer.extend(lambda _: self.updater.check_weights(), name='check_weights',
                        trigger=epoch, priority=training.PRIORITY_WRITER + 1)
         if validate is not None:
-            def report(trainer):
-                if self.updater.failure is None:
-                    chainer.report({f'validation/main/{key}': value for key, value
-                                    in self.workers.from_first(validate).items()})
-            trainer.extend(report, name='validate', trigger=epoch,
+            trainer.extend(lambda _: self._validate(validate), name='validate', trigger=epoch,
                            priority=training.PRIORITY_WRITER)
-        if state is not None:
-            trainer.extend(state, name='state', trigger=epoch)
-        trainer.extend(extensions.LogReport(
-            trigger=epoch, filename='log' if self.workers.first else None))
+        if self.best is not None:
+            trainer.extend(self.best, name='state', trigger=epoch)
+        trainer.extend(extensions.LogReport(trigger=epoch, filename=None))
         if not self.workers.first:
             return
         # mpiexec shows a terminal to its workers also where it writes into a log.
         terminal = sys.stdout.isatty() and self.workers.size == 1
         trainer.extend(_EpochTable(terminal), name='table', trigger=epoch)
+        # These have no state for a snapshot to hold, so it fits on a terminal and in a log.
+        trainer.extend(lambda _: self._write_log(), name='write_log', trigger=_is_new_epoch)
         trainer.extend(lambda _: self._plot(), name='plot', trigger=epoch, priority=-50)
-        if terminal:
-            trainer.extend(extensions.ProgressBar(update_interval=1))
-        trainer.extend(lambda _: self._snapshot(), name='snapshot', trigger=epoch, priority=-100)
+        trainer.extend(extensions.ProgressBar(update_interval=1) if terminal else _WithinEpoch(),
+                       name='progress', trigger=lambda _: True)
+        trainer.extend(lambda _: self._snapshot(), name='snapshot', priority=-100, trigger=lambda
+                       trainer: _is_new_epoch(trainer) or self.snapshots.is_due())
+
+    def _validate(self, validate):
+        if self.updater.failure is not None:
+            return
+        figures = self.workers.from_first(validate)
+        if not math.isfinite(figures['loss']):
+            self.updater.failure = (f'the loss became {figures["loss"]} in the validation after '
+                                    f'iteration {self.updater.iteration}')
+        chainer.report({f'validation/main/{key}': value for key, value in figures.items()})
+
+    def _write_log(self):
+        write_text(os.path.join(self.folder, 'log'), json.dumps(self.log(), indent=4))
 
     def _plot(self, every=20.0):
         """Draws loss.png and accuracy.png from the log, unless it was done a moment ago."""
@@ -265,7 +250,8 @@ class Training:
     def __call__(self, trainer):
         """Whether the training is over."""
         # All leave together: a scheduler's signal reaches one worker before another.
-        self.terminated, stop = self.workers.any(self.terminated, self.should_stop())
+        self.terminated, stop = self.workers.any(
+            self.terminated, self.best is not None and self.best.should_stop())
         return (self.updater.failure is not None or self.terminated or stop
                 or self.updater.epoch >= self.epochs)
 
@@ -273,26 +259,21 @@ class Training:
         self.updater.check_weights()
         if self.updater.failure is not None:
             return
-        serializer = chainer.serializers.DictionarySerializer()
-        serializer.save(self.trainer)
-        with replacing(self.snapshot_path) as temporary, open(temporary, 'wb') as f:
-            numpy.savez(f, **serializer.target)
+        self.snapshots.save(self.trainer)
 
     def _resume(self):
-        if not os.path.exists(self.snapshot_path):
+        if not self.snapshots.resume(self.trainer):
             return
-        try:
-            # Chainer's own load_npz unpickles what a file says; this does not.
-            with numpy.load(self.snapshot_path, allow_pickle=False) as f:
-                chainer.serializers.NpzDeserializer(f).load(self.trainer)
-        except DAMAGE as error:
-            raise UserError(f'{self.snapshot_path}: cannot be resumed ({error}); '
-                            '--restart begins anew') from error
         # More was trained than is asked for; the results would tell of fewer epochs.
         if self.updater.epoch_detail > self.epochs:
-            raise UserError(f'{self.snapshot_path}: has {self.updater.epoch_detail:.4g} epochs, '
+            raise UserError(f'{self.snapshots.path}: has {self.updater.epoch_detail:.4g} epochs, '
                             f'but --epochs is {self.epochs}; ask for more, or --restart begins '
                             'anew')
+        if self.workers.first:
+            if self.best is not None:
+                self.best.check()
+            if self.log():
+                self._write_log()  # as the snapshot has it
         print(f'resumed after epoch {self.updater.epoch}, iteration '
               f'{self.updater.iteration}', flush=True)
 
@@ -320,8 +301,9 @@ class Training:
             # The others wait: the first of them to leave would end the one that writes.
             self.workers.from_first(self._snapshot)
         if self.updater.failure is not None:
-            kept = (f'the last good snapshot is kept ({self.snapshot_path})'
-                    if os.path.exists(self.snapshot_path) else 'no epoch was finished')
+            path = self.snapshots.path
+            kept = (f'the last good snapshot is kept ({path})' if os.path.exists(path) else
+                    'no epoch was finished')
             raise UserError(f'{self.updater.failure}; {kept}; lower --lr, then begin anew with '
                             '--restart')
         if self.terminated:

@@ -13,7 +13,8 @@ from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
 from engine.weights.modelfile import load_weights
 from engine.learning.rates import rate_factor
-from engine.learning.training import Best, Training, Updater
+from engine.learning.snapshots import Best
+from engine.learning.training import Training, Updater
 
 
 @pytest.mark.parametrize('schedule,progress,factor', [
@@ -123,6 +124,109 @@ def test_a_damaged_snapshot_is_named(tmp_path, damage):
     snapshot.write_bytes(damage(snapshot.read_bytes()))
     with pytest.raises(UserError, match='snapshot.npz: cannot be resumed.*--restart'):
         training(tmp_path, 2)[1].run()
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def flipped(path):
+    data = path.read_bytes()
+    third = len(data) // 3
+    path.write_bytes(data[:third] + bytes(255 - byte for byte in data[third:-third])
+                     + data[-third:])
+
+
+@pytest.mark.parametrize('damage', [cut, empty, flipped, lambda path: path.unlink()])
+def test_the_snapshot_before_a_damaged_one_is_taken_with_a_word(tmp_path, damage, capsys):
+    for name in ('straight', 'damaged'):
+        training(tmp_path / name, 2)[1].run()
+    damage(tmp_path / 'damaged' / 'snapshot.npz')
+    capsys.readouterr()
+    weights = []
+    for k, name in enumerate(('straight', 'damaged')):
+        link, run = training(tmp_path / name, 3)
+        run.run()
+        weights.append(float(link.W.array[0, 0]))
+        assert [line['epoch'] for line in run.log()] == [1, 2, 3]
+        said = capsys.readouterr().out
+        assert ('snapshot.npz: ' in said and 'taking' in said) == (name == 'damaged')
+        assert f'resumed after epoch {2 - k}' in said
+    assert weights[0] == weights[1]
+    # and none is whole
+    for path in (tmp_path / 'straight').glob('snapshot*'):
+        cut(path)
+    with pytest.raises(UserError, match='snapshot.npz: .*before.npz: cannot be.*--restart'):
+        training(tmp_path / 'straight', 3)[1].run()
+    training(tmp_path / 'straight', 1, restart=True)[1].run()
+
+
+@pytest.mark.parametrize('name', ['settings.json', 'log'])
+@pytest.mark.parametrize('text', [None, '', '{"a', '[1]', 'null', '{"a": 2}'])
+def test_what_is_only_told_may_be_anything(tmp_path, name, text):
+    training(tmp_path, 1)[1].run()
+    if text is None:
+        (tmp_path / name).unlink()
+    else:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match='a 1 -> 3'):
+        training(tmp_path, 1, {'a': 3})
+    training(tmp_path, 2)[1].run()
+    assert len(json.loads((tmp_path / 'log').read_text())) == 2
+    assert json.loads((tmp_path / 'settings.json').read_text())['a'] == 1
+
+
+def test_a_snapshot_that_tells_no_settings_wants_settings_json(tmp_path):
+    training(tmp_path, 1)[1].run()
+    snapshot, settings = tmp_path / 'snapshot.npz', tmp_path / 'settings.json'
+    with numpy.load(snapshot) as f:  # as it was written once
+        numpy.savez(snapshot, **{name: f[name] for name in f if name != 'settings'})
+    with pytest.raises(UserError, match='a 1 -> 3'):
+        training(tmp_path, 1, {'a': 3})
+    training(tmp_path, 1)
+    settings.write_text('[1')
+    with pytest.raises(UserError, match='settings.json: not readable .*--restart'):
+        training(tmp_path, 1)
+
+
+def test_a_file_in_the_folders_place_is_named(tmp_path):
+    (tmp_path / 'x').write_text('mine')
+    with pytest.raises(UserError, match='x: is to be the folder of the training.*move it away'):
+        training(tmp_path / 'x', restart=True)
+    assert (tmp_path / 'x').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('damage', [cut, empty, flipped, a_folder, lambda path: path.unlink()])
+def test_the_best_weights_are_missed_before_hours_of_training(tmp_path, damage):
+    path = tmp_path / 'best.npz'
+
+    def run(epochs, **options):
+        link = chainer.Chain(a=L.Linear(100, 100))
+        best = Best(path, link)
+        training(tmp_path, epochs, best=best, validate=lambda: best.add(1) or {'loss': 1.0},
+                 **options)[1].run()
+    run(1)
+    damage(path)
+    with pytest.raises(UserError, match='best.npz: .*the same command with --restart'):
+        run(2)
+    if path.is_dir():
+        path.rmdir()
+    run(2, restart=True)
+
+
+@pytest.mark.parametrize('value', [math.nan, math.inf])
+def test_a_validation_that_is_no_number_ends_the_training(tmp_path, value):
+    with pytest.raises(UserError, match='the loss became .* in the validation after iteration 4'):
+        training(tmp_path, validate=lambda: {'loss': value})[1].run()
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])

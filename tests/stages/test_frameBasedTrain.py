@@ -77,7 +77,6 @@ def test_whole_groups_are_held_out_and_validate(root, run):
     trained = {(clip.class_name, clip.group) for clip in lists.train
                if clip.name not in card['held_out']}
     assert held_out and trained and not held_out & trained
-    assert card['validation']['loss'] == log_of(root)[-1]['validation/main/loss']
     assert card['preprocessing']['mean'] == list(MEAN)
 
 
@@ -88,6 +87,34 @@ def test_held_out_figures_are_by_frames(monkeypatch):
             chainer.Variable(numpy.array(labels.mean() / share)) for share in (1, 10)]))
     figures = frameBasedTrain.validate(None, None, batches, 4)
     assert figures == {'loss': pytest.approx(4), 'accuracy': pytest.approx(0.4)}
+
+
+@pytest.mark.parametrize('keep', ['lowest', 'last'])
+def test_which_epoch_is_kept(root, run, keep, capsys):
+    # A rate at which the loss jumps about: another epoch than the last is the best.
+    run(root, '--epochs', 6, '--lr', 0.3, '--keep', keep)
+    losses = [line['validation/main/loss'] for line in log_of(root)]
+    kept = losses.index(min(losses)) if keep == 'lowest' else 5
+    assert losses.index(min(losses)) < 5  # or this test shows nothing
+    model, card = load_frame_network(root / variants.FRAME_MODEL)
+    line = log_of(root)[kept]
+    assert card['validation'] == {'loss': losses[kept],
+                                  'accuracy': line['validation/main/accuracy']}
+    assert card['training'] == {'train_loss': line['main/loss'], 'epochs': 6, 'epoch': kept + 1,
+                                'train_accuracy': line['main/accuracy']}
+    assert (f'kept: epoch {kept + 1} of 6' in capsys.readouterr().out) == (keep == 'lowest')
+    assert held_out_loss(root, model, card) == pytest.approx(losses[kept], rel=1e-4)
+
+
+def held_out_loss(root, model, card):
+    """Mean of -log probability of the middle frames of the clips held out."""
+    losses = []
+    for clip in hf.read_lists(root).train:
+        if clip.name in card['held_out']:
+            frame = read_frames(clip.path, [count_frames(clip.path) // 2], 32)
+            softmax = model.feature_and_prediction(preprocess(frame, model.mean))[1]
+            losses.append(-numpy.log(softmax[0, clip.label]))
+    return numpy.mean(losses)
 
 
 @pytest.fixture
@@ -106,16 +133,11 @@ def reads(monkeypatch):
     ('2', (), 1), ('2', ('--memory', 0), 2), ('3', (), 2)])
 def test_held_out_frames_are_read_once_where_fc6_stays(layers, flags, times, root, run, reads):
     run(root, '--train-layers', layers, *flags)  # two epochs
-    # The last figure is that of the model as it was written.
+    # The figure is that of the model as it was written.
     model, card = load_frame_network(root / variants.FRAME_MODEL)
     held_out = [clip for clip in hf.read_lists(root).train if clip.name in card['held_out']]
     assert [reads[clip.path] for clip in held_out] == [times] * len(held_out)
-    losses = []
-    for clip in held_out:
-        frame = read_frames(clip.path, [count_frames(clip.path) // 2], 32)
-        softmax = model.feature_and_prediction(preprocess(frame, model.mean))[1]
-        losses.append(-numpy.log(softmax[0, clip.label]))
-    assert numpy.mean(losses) == pytest.approx(card['validation']['loss'], rel=1e-4)
+    assert held_out_loss(root, model, card) == pytest.approx(card['validation']['loss'], rel=1e-4)
 
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(root, tmp_path, run, stopped_after):

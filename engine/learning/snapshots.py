@@ -1,0 +1,177 @@
+"""What a training goes on from when its command runs again: its state, the state before that, and
+the weights of its best epoch."""
+import json
+import os
+import time
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import numpy
+
+from engine.errors import UserError
+from engine.files import replacing, write_text
+from engine.weights.limits import DAMAGE
+from engine.weights.modelfile import load_weights, save_model, weights_digest
+
+# For messages that name the command that makes a file again.
+ANEW = 'the same command with --restart'
+SETTINGS = 'settings'
+
+
+class Snapshots:
+    """snapshot.npz in a training's folder, and snapshot.before.npz, taken where that is damaged.
+
+    Both also hold what the run depends on; settings.json is for people (and tells it of snapshots
+    that were made before they did).
+    """
+
+    def __init__(self, folder):
+        self.folder = os.fspath(folder)
+        self.path, self.before, self.settings_path = (
+            os.path.join(self.folder, name)
+            for name in ('snapshot.npz', 'snapshot.before.npz', 'settings.json'))
+        self.cost, self.last = 0.0, time.monotonic()  # seconds, and when it was written
+
+    def remove(self):
+        for path in (self.path, self.before, self.settings_path, os.path.join(self.folder, 'log')):
+            try:
+                os.unlink(path)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise UserError(f'{path}: cannot be removed: {error.strerror}; remove it, then run '
+                                'the command again') from error
+
+    def check_settings(self, settings):
+        """Refuses settings (dict) other than those of what is there, but for 'epochs'; keeps them.
+
+        Raises:
+            UserError: naming each that differs.
+        """
+        # numbers through JSON, so that both sides have been there
+        self.settings = json.loads(json.dumps(settings))
+        if self._there():
+            old = self._old_settings()
+            differ = [f'{key} {old.get(key)} -> {self.settings.get(key)}'
+                      for key in sorted(old.keys() | self.settings.keys())
+                      if key != 'epochs' and old.get(key) != self.settings.get(key)]
+            if differ:
+                raise UserError(f'{self.folder}: holds a run with other settings '
+                                f'({", ".join(differ)}); give the old ones to continue it, '
+                                'or --restart to begin anew')
+        write_text(self.settings_path, json.dumps(self.settings, indent=1, sort_keys=True))
+
+    def _there(self):
+        return [path for path in (self.path, self.before) if os.path.lexists(path)]
+
+    def _old_settings(self):
+        for path in self._there():
+            try:
+                with numpy.load(path, allow_pickle=False) as f:
+                    if SETTINGS in f:
+                        return dict(json.loads(str(f[SETTINGS])))
+            except DAMAGE:
+                continue  # told of when it is to be resumed
+        try:
+            with open(self.settings_path, encoding='utf-8') as f:
+                return dict(json.load(f))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f'{self.settings_path}: not readable ({error}), so nobody knows with '
+                            f'which settings {self._there()[0]} was made; --restart begins '
+                            'anew') from None
+
+    def save(self, trainer):
+        begin = time.monotonic()
+        serializer = chainer.serializers.DictionarySerializer()
+        serializer.save(trainer)
+        serializer.target[SETTINGS] = numpy.array(json.dumps(self.settings))
+        with replacing(self.path) as temporary:
+            with open(temporary, 'wb') as f:
+                numpy.savez(f, **serializer.target)
+            if os.path.isfile(self.path):
+                os.replace(self.path, self.before)
+        self.last = time.monotonic()
+        self.cost = self.last - begin
+
+    def is_due(self):
+        """Whether so much would be lost now that a snapshot in the middle of an epoch pays."""
+        return time.monotonic() - self.last > max(60.0, 50 * self.cost)
+
+    def resume(self, trainer):
+        """Brings a Trainer to the last state that is whole; returns whether there is one.
+
+        Raises:
+            UserError: none of those that are there can be read.
+        """
+        damaged = []
+        for path in self._there():
+            try:
+                # Chainer's own load_npz unpickles what a file says; this does not.
+                with numpy.load(path, allow_pickle=False) as f:
+                    arrays = {name: f[name] for name in f.files}
+                chainer.serializers.NpzDeserializer(arrays).load(trainer)
+            except DAMAGE as error:
+                reason = ' '.join(str(error).split())[:200] or type(error).__name__
+                damaged.append(f'{path}: cannot be resumed ({reason})')
+                continue
+            if path == self.before:
+                print('; '.join(damaged or [f'{self.path}: not there']) + f'; taking {path}, which '
+                      'was made before it', flush=True)
+            return True
+        if damaged:
+            raise UserError('; '.join(damaged) + '; --restart begins anew')
+        return False
+
+
+class Best:
+    """Keeps the weights of the epoch with the lowest validation loss; says when to stop.
+
+    Of epochs with equal losses the first counts.
+
+    Args:
+        path: file of the weights.
+        model: chainer.Link whose weights they are.
+        patience (int): epochs without a lower loss after which to stop; 0 for never.
+    """
+
+    def __init__(self, path, model, patience=0):
+        self.path, self.model, self.patience = path, model, patience
+        self.loss, self.age = float('inf'), 0
+
+    def add(self, loss):
+        """Takes in one epoch's validation loss."""
+        self.age += 1
+        if loss < self.loss:
+            self.loss, self.age = loss, 0
+            save_model(self.path, self.model, {}, form='npz')
+
+    def should_stop(self):
+        return bool(self.patience) and self.age >= self.patience
+
+    def check(self):
+        """Refuses to go on where the weights to be kept so far are gone or damaged."""
+        if self.loss < float('inf'):
+            weights_digest(self.path, ANEW)
+
+    def load(self):
+        """Gives the model the weights that are kept."""
+        load_weights(self.path, self.model, made_by=ANEW)
+
+    def __call__(self, trainer):
+        """Nothing to do: an extension only so that the snapshot holds it."""
+
+    def serialize(self, serializer):
+        self.loss = float(serializer('loss', self.loss))
+        self.age = int(serializer('age', self.age))
+
+
+def best_line(log):
+    """The epoch of a log (list of dicts) that Best keeps; the last where none validates."""
+    return min(log, key=lambda line: line.get('validation/main/loss', -line['epoch']))
+
+
+def told_of(line, log):
+    """What a model's card tells of its training: figures of the epoch that is kept."""
+    return {**{name: line[key] for name, key in (
+        ('train_loss', 'main/loss'), ('train_accuracy', 'main/accuracy'), ('epoch', 'epoch'))
+        if key in line}, 'epochs': log[-1]['epoch']}
