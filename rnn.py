@@ -190,8 +190,7 @@ def read_training(args, f, lists):
 
 
 def make_optimizer(args, model, team):
-    optimizer = (Adam(args.lr) if args.optimizer == 'adam'
-                 else MomentumSGD(args.lr, 0.9))
+    optimizer = Adam(args.lr) if args.optimizer == 'adam' else MomentumSGD(args.lr, 0.9)
     optimizer.setup(model)
     team.agree(optimizer)
     if args.weight_decay:
