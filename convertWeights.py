@@ -4,9 +4,11 @@
     python convertWeights.py vgg16-397923af.pth --root DIR
 
 SOURCE is one of these, told by its content; no code in it is ever run:
-    .pth, .safetensors  a state dict named as in torchvision or timm, also vgg16_bn
-    .h5, .weights.h5    Keras, with or without top, weights or a whole model
-    .caffemodel         the authors' own; .onnx: an export of any of these
+    .pth, .safetensors  a state dict named as in torchvision or timm, also vgg16_bn, alone or in a
+                        checkpoint (two networks in one file: --prefix says which)
+    .h5, .keras         Keras, with or without top, weights or a whole model
+    .caffemodel         the authors' own
+    .onnx               an export of PyTorch or Keras
     .npz                Chainer's (conv1_1/W), or Keras's arrays as NAME__kernel and
                         NAME__bias (or NAME_W, NAME_b), NAME = block1_conv1 or conv1_1 ... fc8
                         (TensorFlow's vgg16_weights.npz was turned to RGB: --input rgb)
@@ -18,7 +20,8 @@ and every stage subtracts it. So the model computes what the source computes.
 What the source lacks is an error that names it; with --random-rest those layers start
 at random, and the card says so; with --pass-rest convolutions that it lacks hand on what
 comes in, all made smaller by one factor (trained features through random ones are worth
-less). Narrower blocks after those in the source make a quick network for trials:
+less). --no-top takes the convolutions of a network that was made for another task, whatever
+stands on them. Narrower blocks after those in the source make a quick network for trials:
 --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
 from pathlib import Path
@@ -36,9 +39,9 @@ from engine.weights.download import download
 from engine.errors import UserError
 from engine.files import sha256
 from engine.weights.filling import adapt_input, fill
-from engine.weights.layernames import LINEARS, collect
+from engine.weights.layernames import LINEARS, collect, listed
 from engine.weights.modelfile import save_model
-from engine.video.preprocessing import MEAN, preprocessing
+from engine.video.preprocessing import MEAN, mean_of, preprocessing
 from engine.weights.weightfiles import read_weights
 
 
@@ -76,6 +79,10 @@ INPUTS = {'torch': ('RGB', TORCHVISION_MEAN, TORCHVISION_DEVIATION),
           'bgr': ('BGR', BGR_MEAN, (1 / 255,) * 3),
           'rgb': ('RGB', BGR_MEAN[::-1], (1 / 255,) * 3)}
 
+SAID = {'torch': 'RGB, 0-1, less mean, by deviation, as PyTorch\'s VGG-16',
+        'bgr': 'BGR, 0-255 less the mean, as Keras\'s and Caffe\'s',
+        'rgb': 'RGB, 0-255 less the mean', 'told': 'BGR, 0-255 less a mean, as the file says'}
+
 
 def get_parser():
     parser = stage.new_parser(__doc__)
@@ -84,9 +91,16 @@ def get_parser():
     group.add_argument('--download', choices=DOWNLOADS, metavar='NAME',
                        help=f'fetch it into ROOT first: {", ".join(DOWNLOADS)}')
     group.add_argument('--input', choices=INPUTS, default=None,
-                       help='what the source takes: torch: RGB, 0-1, mean and deviation; bgr '
-                            'or rgb: 0-255 minus the mean (default: torch for .pth, '
-                            '.safetensors and .onnx, bgr for the others)')
+                       help='what the first convolution of the source takes: torch: RGB, 0-1, '
+                            'mean and deviation; bgr or rgb: 0-255 minus the mean (default: '
+                            'torch for .pth, .safetensors and ONNX of PyTorch, bgr for the '
+                            'others; asked for where it cannot be told)')
+    group.add_argument('--prefix', default='', metavar='TEXT',
+                       help='of several networks in the source, take the one whose names of '
+                            'arrays begin so: model_ema/')
+    group.add_argument('--no-top', dest='top', action='store_false',
+                       help='take the convolutions alone, whatever stands on them; fc6 to fc8 '
+                            'start at random')
     group.add_argument('--random-rest', action='store_true',
                        help='layers that the source lacks start at random')
     group.add_argument('--pass-rest', action='store_true',
@@ -108,22 +122,15 @@ def main():
         raise UserError('name either a SOURCE or --download; see python convertWeights.py --help')
     if args.download:
         args.source = fetch(args)
-    channels = numbers(args.channels)
-    form, arrays = read_weights(args.source)
-    layers = collect(args.source, arrays, CONVOLUTIONS)
-    shape = {'channels': channels, 'hidden': args.hidden, 'input_size': args.input_size}
-    if 'weight' in layers.get('fc8', {}):
-        # a network for other classes than ImageNet's 1000 is as good
-        shape['n_classes'] = layers['fc8']['weight'].shape[form == 'keras']
-    numpy.random.seed(args.seed)
-    try:
-        model = VGGNet(**shape)
-    except ValueError as error:
-        raise UserError(f'--channels, --hidden, --input-size: {error}') from None
-    missing = fill(model, args.source, form, layers, args.random_rest or args.pass_rest)
-    source = args.input or ('torch' if form == 'torch' else 'bgr')
+    weights = read_weights(args.source, args.top)
+    layers, left_out = collect(args.source, weights, CONVOLUTIONS, args.prefix, args.top)
+    takes, what_it_takes = input_of(args, weights.notes, layers, weights.form)
+    model = new_model(args, layers, weights.form)
+    missing = fill(model, args.source, weights.form, layers,
+                   [*CONVOLUTIONS, *LINEARS] if args.random_rest or args.pass_rest
+                   else [] if args.top else LINEARS)
     if CONVOLUTIONS[0] not in missing:
-        adapt_input(model, *INPUTS[source])
+        adapt_input(model, *what_it_takes)
     passing = pass_on(model, missing) if args.pass_rest else []
     missing = [name for name in missing if name not in passing]
     if missing or passing:
@@ -137,13 +144,50 @@ def main():
         origin += f'; handing on their input: {", ".join(passing)}'
     if missing:
         origin += f'; random (seed {args.seed}): {", ".join(missing)}'
+    if left_out:
+        origin += f'; left out: {listed(left_out, 4)}'
     out = args.root / variants.VGG_MODEL
     save_model(out, model, {
         'kind': 'vgg', 'shape': model.shape, 'source': origin, 'source_sha256': sha256(args.source),
-        'source_input': source, 'preprocessing': preprocessing(model.mean),
+        'source_input': takes, 'preprocessing': preprocessing(model.mean),
         **stage.provenance(args)})
-    print(f'wrote {out} from {origin}; next: python frameBasedTrain.py'
-          + variants.place(args.root, args.split))
+    print(f'wrote {out} from {origin}; its first convolution takes {SAID[takes]} (--input); next: '
+          'python frameBasedTrain.py' + variants.place(args.root, args.split))
+
+
+def input_of(args, notes, layers, form):
+    """What the first convolution of the source takes: (key of SAID, (order, mean, deviation)).
+
+    Raises:
+        UserError: it cannot be told, and --input does not say it.
+    """
+    unsure = ''
+    if 'preprocessing' in notes:
+        mean = mean_of({'preprocessing': notes['preprocessing']}, args.source)
+        return 'told', ('BGR', tuple(value / 255 for value in mean), (1 / 255,) * 3)
+    if notes.get('other_layers'):
+        unsure = f'its layers {listed(notes["other_layers"], 4)} may change its input'
+    elif 'producer' in notes and notes['producer'] != 'pytorch':
+        unsure = f'an ONNX file of {notes["producer"] or "an unnamed program"} does not tell it'
+    if unsure and not args.input and CONVOLUTIONS[0] in layers:
+        raise UserError(f'{args.source}: what does its first convolution take? ({unsure}) Say it: '
+                        + ', '.join(f'--input {name} for {SAID[name]}' for name in INPUTS))
+    name = args.input or ('torch' if form == 'torch' else 'bgr')
+    return name, INPUTS[name]
+
+
+def new_model(args, layers, form):
+    """The VGGNet that the flags describe, for as many classes as the source has."""
+    shape = {'channels': numbers(args.channels), 'hidden': args.hidden,
+             'input_size': args.input_size}
+    if 'weight' in layers.get('fc8', {}):
+        # a network for other classes than ImageNet's 1000 is as good
+        shape['n_classes'] = layers['fc8']['weight'].shape[-1 if form == 'keras' else 0]
+    numpy.random.seed(args.seed)
+    try:
+        return VGGNet(**shape)
+    except ValueError as error:
+        raise UserError(f'--channels, --hidden, --input-size: {error}') from None
 
 
 def smooth_pictures(model):

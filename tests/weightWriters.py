@@ -6,7 +6,9 @@ A network is {layer: {'weight', 'bias'}}, (out, in, h, w) and (out, in), plus
 import json
 import pickle
 import struct
+import tempfile
 import zipfile
+from pathlib import Path
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import h5py
@@ -133,6 +135,20 @@ def write_safetensors(path, arrays):
 
 # ------------------------------------------------------------------------- Keras
 
+def write_keras_archive(path, layers, kinds=('InputLayer', 'Conv2D', 'Dense')):
+    """A .keras file of Keras 3: what it describes, and its weights, in a zip."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_keras(Path(folder) / 'w.h5', layers, 3)
+        weights = (Path(folder) / 'w.h5').read_bytes()
+    layers = [{'module': 'keras.layers', 'class_name': kind, 'config': {'name': kind.lower()}}
+              for kind in kinds]
+    with zipfile.ZipFile(path, 'w') as f:
+        f.writestr('metadata.json', json.dumps({'keras_version': '3.12.0'}))
+        f.writestr('config.json', json.dumps({'class_name': 'Functional', 'config': {
+            'name': 'vgg16', 'layers': layers}, 'compile_config': {'optimizer': 'adam'}}))
+        f.writestr('model.weights.h5', weights)
+
+
 def keras_layers(layers):
     """(layer, Keras's name, kernel, bias): channels last, fc6 by row, column, channel."""
     for name, parts in layers.items():
@@ -214,48 +230,118 @@ def onnx_tensor(name, array, beside=None):
     return out + field(14, 1)
 
 
-def onnx_node(op, inputs, output, **attributes):
+def onnx_node(op, inputs, output, raw=(), **attributes):
     out = b''.join(field(1, name) for name in inputs) + field(2, output) + field(4, op)
+    for key, value in dict(raw).items():
+        out += field(5, field(1, key) + value)
     for key, value in attributes.items():
         place, values = {list: (8, value), int: (3, [value]), float: (2, [value])}[type(value)]
         out += field(5, field(1, key) + b''.join(field(place, v) for v in values))
     return out
 
 
-def write_onnx(path, layers, beside=None):
-    """The graph of a VGG-16; with `beside` the numbers go to a file of that name."""
-    nodes, tensors, numbers, x = [], [], b'', 'input'
+class OnnxWriter:
+    """A graph of one chain: put() adds a constant, step() a node on what came last."""
 
-    def put(name, array):
-        nonlocal numbers
-        tensors.append(onnx_tensor(name, array, beside and (beside, len(numbers))))
-        numbers += array.tobytes()
+    def __init__(self, beside=None):
+        self.nodes, self.tensors, self.numbers, self.x, self.beside = [], [], b'', 'input', beside
+
+    def put(self, name, array):
+        place = self.beside and (self.beside, len(self.numbers))
+        self.tensors.append(onnx_tensor(name, array, place))
+        self.numbers += array.tobytes()
         return name
 
-    def step(op, inputs, **attributes):
-        nonlocal x
-        nodes.append(onnx_node(op, [x, *inputs], f'x{len(nodes)}', **attributes))
-        x = f'x{len(nodes) - 1}'
+    def node(self, op, inputs, **attributes):
+        name = f'x{len(self.nodes)}'
+        self.nodes.append(onnx_node(op, inputs, name, **attributes))
+        return name
 
+    def step(self, op, inputs=(), **attributes):
+        self.x = self.node(op, [self.x, *inputs], **attributes)
+
+    def write(self, path, producer='pytorch', notes=()):
+        graph = b''.join(field(1, node) for node in self.nodes) + field(2, 'graph')
+        graph += b''.join(field(5, tensor) for tensor in self.tensors)
+        graph += field(11, field(1, 'input'))
+        model = field(1, 8) + field(2, producer) + field(7, graph)
+        for key, value in dict(notes).items():
+            model += field(14, field(1, key) + field(2, value))
+        path.write_bytes(model)
+        if self.beside is not None:
+            (path.parent / self.beside).write_bytes(self.numbers)
+
+
+def put_layer(graph, name, parts):
+    """One layer as PyTorch exports it, up to its ReLU."""
+    inputs = [graph.put(f'onnx::{name}_{kind}', parts[kind]) for kind in ('weight', 'bias')]
+    if name.startswith('conv'):
+        graph.step('Conv', inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
+    else:
+        graph.step('Gemm', inputs, transB=1, alpha=1.0, beta=1.0)
+
+
+def put_layer_in_pieces(graph, name, parts):
+    """One layer with constants as nodes, turned weights, and the bias added by itself."""
+    weight, bias = (field(5, onnx_tensor('', parts[kind])) for kind in ('weight', 'bias'))
+    weight, bias = (graph.node('Constant', [], raw={'value': value}) for value in (weight, bias))
+    if name.startswith('conv'):
+        bias = graph.node('Unsqueeze', [bias], axes=[1, 2])
+        graph.step('Conv', [weight], kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    else:
+        graph.step('MatMul', [graph.node('Transpose', [weight], perm=[1, 0])])
+    graph.nodes.append(onnx_node('Add', [bias, graph.x], graph.x + '+'))
+    graph.x += '+'
+    graph.step('Identity')
+
+
+def write_onnx(path, layers, beside=None, put=put_layer, **more):
+    """The graph of a VGG-16 of PyTorch; with `beside` the numbers go to a file of that name."""
+    graph = OnnxWriter(beside)
+    ends = [names[-1] for names in BLOCKS]
     for name, parts in layers.items():
-        ends = [names[-1] for names in BLOCKS]
         if name == 'fc6':
-            step('Flatten', [])
-        inputs = [put(f'onnx::{name}_{kind}', parts[kind]) for kind in ('weight', 'bias')]
-        if parts['weight'].ndim == 4:
-            step('Conv', inputs, kernel_shape=[3, 3], pads=[1, 1, 1, 1], strides=[1, 1])
-        else:
-            step('Gemm', inputs, transB=1, alpha=1.0, beta=1.0)
+            graph.step('Flatten')
+        put(graph, name, parts)
         if 'gamma' in parts:
-            step('BatchNormalization', [put(f'{name}_{kind}', parts[kind])
-                                        for kind in ('gamma', 'beta', 'mean', 'var')],
-                 epsilon=1e-5)
+            graph.step('BatchNormalization', [graph.put(f'{name}_{kind}', parts[kind])
+                                              for kind in ('gamma', 'beta', 'mean', 'var')],
+                       epsilon=1e-5)
         if name != 'fc8':
-            step('Relu', [])
+            graph.step('Relu')
         if name in ends:
-            step('MaxPool', [], kernel_shape=[2, 2], strides=[2, 2])
-    graph = b''.join(field(1, node) for node in nodes)
-    graph += b''.join(field(5, tensor) for tensor in tensors)
-    path.write_bytes(field(1, 8) + field(7, graph))
-    if beside is not None:
-        (path.parent / beside).write_bytes(numbers)
+            graph.step('MaxPool', kernel_shape=[2, 2], strides=[2, 2])
+    graph.write(path, **more)
+
+
+def write_keras_onnx(path, layers, other_top=False):
+    """The graph of a VGG-16 as tf2onnx exports Keras's: channels last but for the convolutions.
+
+    With other_top the fully connected layers have batch normalisation of their own between.
+    """
+    graph = OnnxWriter()
+    ends = [names[-1] for names in BLOCKS]
+    graph.step('Transpose', perm=[0, 3, 1, 2])
+    for name, _, kernel, bias in keras_layers(layers):
+        if name == 'fc6':
+            shape = graph.node('Gather', [graph.node('Shape', [graph.x]), 'order'])
+            graph.step('Transpose', perm=[0, 2, 3, 1])
+            shape = graph.node('Cast', [graph.node('Slice', [shape, 'starts', 'ends'])], to=7)
+            graph.step('Reshape', [graph.node('Concat', [shape, 'rest'], axis=0)])
+        if kernel.ndim == 4:
+            kernel = numpy.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+            graph.step('Conv', [graph.put(f'{name}/kernel:0', kernel),
+                                graph.put(f'{name}/Squeeze:0', bias)],
+                       dilations=[1, 1], strides=[1, 1], kernel_shape=[3, 3],
+                       pads=[1, 1, 1, 1], group=1)
+        else:
+            graph.step('MatMul', [graph.put(f'{name}/kernel:0', numpy.ascontiguousarray(kernel))])
+            graph.step('Add', [graph.put(f'{name}/bias:0', bias)])
+        graph.step('Relu' if name != 'fc8' else 'Softmax')
+        if other_top and name == 'fc6':
+            graph.step('Mul', [graph.put('scale', bias)])
+        if name in ends:
+            graph.step('MaxPool', kernel_shape=[2, 2], strides=[2, 2])
+    for name in ('order', 'starts', 'ends', 'rest'):
+        graph.put(name, numpy.zeros(1, 'f4'))
+    graph.write(path, 'tf2onnx')

@@ -8,14 +8,19 @@ from engine.weights.layernames import LINEARS
 EPSILON = 1e-5
 
 
-def fill(model, path, form, layers, random_rest):
+def fill(model, path, form, layers, may_miss=()):
     """Puts the weights of every layer into the model; returns the layers left random.
+
+    Args:
+        form: of Weights.
+        layers: from layernames.collect.
+        may_miss: names of the layers that need not be there.
 
     Raises:
         UserError: naming the layers that are missing, or the one of another shape.
     """
     missing = [name for name in [*model.conv_names, *LINEARS] if name not in layers]
-    if missing and not random_rest:
+    if not set(missing) <= set(may_miss):
         raise UserError(f'{path}: lacks {", ".join(missing)}; --random-rest starts them at random')
     for name, parts in layers.items():
         link = model[name]
@@ -47,7 +52,9 @@ def fill(model, path, form, layers, random_rest):
 def check(path, layer, kind, array, expected):
     if array.shape != expected:
         raise UserError(f'{path}: the {kind} of {layer} is {array.shape}, expected {expected}; '
-                        'other --channels, --hidden or --input-size?')
+                        'other --channels, --hidden or --input-size?'
+                        + ' Another top: --no-top takes the convolutions alone'
+                        * (layer in LINEARS))
 
 
 def without_normalisation(path, name, weight, bias, parts):

@@ -3,19 +3,24 @@
 A model file is Chainer's own npz (or HDF5) with one more entry, `card`: a JSON
 text. chainer.serializers.load_npz reads the weights as from any other file.
 """
+import contextlib
 import hashlib
 import json
+import math
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
-import h5py
 import numpy
 
 from engine.errors import UserError
 from engine.files import replacing
-from engine.weights.limits import DAMAGE, reason_of
+from engine.hdf5 import writing
+from engine.weights.hdf5file import open_arrays
+from engine.weights.limits import DAMAGE, Budget, reason_of
+from engine.weights.npzfile import open_npz
 
 CARD = 'card'
+PIECE = 1 << 20  # numbers
 
 
 def save_model(path, chain, card, form=None):
@@ -31,9 +36,8 @@ def save_model(path, chain, card, form=None):
         form = 'hdf5' if str(path).endswith(('.h5', '.hdf5')) else 'npz'
     text = json.dumps(card, sort_keys=True)
     if form == 'hdf5':
-        with replacing(path) as temporary, h5py.File(temporary, 'w') as f:
-            serializer = chainer.serializers.HDF5Serializer(f, compression=None)
-            serializer.save(chain)
+        with writing(path) as [f]:
+            chainer.serializers.HDF5Serializer(f, compression=None).save(chain)
             f.attrs[CARD] = text
         return
     serializer = chainer.serializers.DictionarySerializer()
@@ -43,17 +47,24 @@ def save_model(path, chain, card, form=None):
         numpy.savez(f, **dict(sorted(serializer.target.items())), **{CARD: numpy.array(text)})
 
 
-def _kind(path, made_by):
+@contextlib.contextmanager
+def _opened(path, made_by):
+    """Gives (its card's text, its arrays: an Npz or Hdf5Arrays); names what is wrong with it."""
     try:
         with open(path, 'rb') as f:
             start = f.read(8)
     except OSError as error:
         raise UserError(f'{path}: {error.strerror}; made by: {made_by}') from None
-    if start.startswith(b'\x89HDF'):
-        return 'hdf5'
-    if start.startswith(b'PK'):
-        return 'npz'
-    raise UserError(f'{path}: neither Chainer npz nor HDF5; make it again: {made_by}')
+    hdf5 = start.startswith(b'\x89HDF')
+    if not hdf5 and not start.startswith(b'PK'):
+        raise UserError(f'{path}: neither Chainer npz nor HDF5; make it again: {made_by}')
+    budget = Budget(math.inf)  # each array is held against the network before it is read
+    try:
+        with open_arrays(path, budget) if hdf5 else open_npz(path, budget) as source:
+            yield source.text(CARD, '{}'), source
+    except DAMAGE as error:
+        raise UserError(f'{path}: damaged model file ({reason_of(error)}); make it again: '
+                        f'{made_by}') from error
 
 
 def read_card(path, made_by='the stage that writes it'):
@@ -62,20 +73,11 @@ def read_card(path, made_by='the stage that writes it'):
     Args:
         made_by: the command that makes the file, for the error's text.
     """
-    kind = _kind(path, made_by)
-    try:
-        if kind == 'hdf5':
-            with h5py.File(path, 'r') as f:
-                text = f.attrs.get(CARD, '{}')
-        else:
-            with numpy.load(path, allow_pickle=False) as f:
-                text = str(f[CARD]) if CARD in f else '{}'
+    with _opened(path, made_by) as (text, _):
         card = json.loads(text)
         if not isinstance(card, dict):
             raise ValueError(f'its card is a {type(card).__name__}')
         return card
-    except DAMAGE as error:
-        raise _damaged(path, error, made_by) from error
 
 
 def weights_digest(path, made_by='the stage that writes it'):
@@ -88,60 +90,74 @@ def weights_digest(path, made_by='the stage that writes it'):
     preprocessing = card.get('preprocessing') or {}
     digest = hashlib.sha256(json.dumps([card.get('shape'), preprocessing.get('mean')],
                                        sort_keys=True).encode())
-    try:
-        with (h5py.File(path, 'r') if _kind(path, made_by) == 'hdf5'
-              else numpy.load(path, allow_pickle=False)) as source:
-            for name in sorted(_array_names(source)):
-                array = numpy.asarray(source[name])  # read once: the largest has 400 MB
-                digest.update(f'{name} {array.shape} {array.dtype.str} '.encode())
-                digest.update(numpy.ascontiguousarray(array).ravel().view(numpy.uint8))
-    except DAMAGE as error:
-        raise _damaged(path, error, made_by) from error
+    with _opened(path, made_by) as (_, source):
+        for name in sorted(set(source) - {CARD}):
+            array = numpy.asarray(source[name])
+            digest.update(f'{name} {array.shape} {array.dtype.str} '.encode())
+            digest.update(numpy.ascontiguousarray(array).ravel().view(numpy.uint8))
     return digest.hexdigest()
 
 
-def _array_names(source):
-    if isinstance(source, h5py.File):
-        names = []
-        source.visititems(lambda name, item:
-                          names.append(name) if isinstance(item, h5py.Dataset) else None)
-        return names
-    return [name for name in source.files if name != CARD]
-
-
 def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
-    """Loads the weights in place, after checking that each is there and has its shape.
+    """Loads the weights in place, after checking that each is there, has its shape and is finite.
 
     Args:
         skip: names of child links to leave as they are (layers new in `chain`).
 
     Raises:
-        UserError: naming every layer that is missing or differs in shape.
+        UserError: naming every layer that is missing, differs in shape, or holds NaN or infinity.
     """
-    kind = _kind(path, made_by)
-    try:
-        with (h5py.File(path, 'r') if kind == 'hdf5'
-              else numpy.load(path, allow_pickle=False)) as source:
-            problems = _differences(source, chain, skip)
-            if not problems:
-                reader = (chainer.serializers.HDF5Deserializer(source, strict=False)
-                          if kind == 'hdf5' else
-                          chainer.serializers.NpzDeserializer(source, strict=False))
-                # the chain's own arrays (a mean, say), which are no child's
-                chainer.Link.serialize(chain, reader)
-                for child in chain.children():
-                    if child.name not in skip:
-                        child.serialize(reader[child.name])
-    except DAMAGE as error:
-        raise _damaged(path, error, made_by) from error
+    serializer = chainer.serializers.DictionarySerializer()
+    serializer.save(chain)
+    expected = {name: value for name, value in serializer.target.items()
+                if name.split('/')[0] not in skip and getattr(value, 'ndim', None) is not None}
+    with _opened(path, made_by) as (_, source):
+        problems = _differences(source.headers, expected)
+        if not problems:
+            checked = _Checked(source)
+            reader = chainer.serializers.NpzDeserializer(checked, strict=False)
+            # the chain's own arrays (a mean, say), which are no child's
+            chainer.Link.serialize(chain, reader)
+            for child in chain.children():
+                if child.name not in skip:
+                    child.serialize(reader[child.name])
+            problems = checked.problems
     if problems:
         raise UserError(f'{path}: does not fit the network: ' + '; '.join(problems[:5])
                         + (f' and {len(problems) - 5} more' if len(problems) > 5 else '')
                         + f'; made by: {made_by}')
 
 
-def _damaged(path, error, made_by):
-    return UserError(f'{path}: damaged model file ({reason_of(error)}); make it again: {made_by}')
+class _Checked:
+    """Arrays looked at as they are read: `problems` names those with NaN or infinity in them."""
+
+    def __init__(self, source):
+        self._source, self.problems = source, []
+
+    def __contains__(self, name):
+        return name in self._source
+
+    def __getitem__(self, name):
+        array = self._source[name]
+        flat = array.reshape(-1)  # in pieces, as the largest array has 400 MB
+        if not all(numpy.isfinite(flat[i:i + PIECE]).all() for i in range(0, flat.size, PIECE)):
+            self.problems.append(f'{name} holds numbers that are not finite')
+        return array
+
+
+def _differences(headers, expected):
+    """Lists what a network expects and a file lacks or has otherwise."""
+    problems = []
+    for name, value in sorted(expected.items()):
+        if name not in headers:
+            problems.append(f'{name} is missing')
+            continue
+        shape, dtype = headers[name]
+        if shape != value.shape:
+            problems.append(f'{name} is {shape}, expected {value.shape}')
+        elif dtype.kind not in 'fiub':
+            problems.append(f'{name} holds {dtype}, not numbers')
+    return problems
 
 
 def load_network(network, path, made_by='the stage that writes it'):
@@ -201,20 +217,3 @@ def go_on_from(path, model, card, made_by='the stage that writes it'):
         raise UserError(f'{path}: cannot go on from it: its features are normalised by another '
                         'mean and deviation')
     return weights_digest(path, made_by)
-
-
-def _differences(source, chain, skip):
-    """Lists what `chain` holds and `source` (npz or HDF5 file) lacks or has otherwise."""
-    expected = chainer.serializers.DictionarySerializer()
-    expected.save(chain)
-    problems = []
-    for name, value in sorted(expected.target.items()):
-        if name.split('/')[0] in skip or getattr(value, 'ndim', None) is None:
-            continue
-        if name not in source:
-            problems.append(f'{name} is missing')
-        elif source[name].shape != value.shape:
-            problems.append(f'{name} is {source[name].shape}, expected {value.shape}')
-        elif not numpy.issubdtype(source[name].dtype, numpy.number):
-            problems.append(f'{name} holds {source[name].dtype}, not numbers')
-    return problems

@@ -5,7 +5,10 @@ import zipfile
 
 import numpy
 
-from engine.weights.limits import open_zip
+from engine.weights.limits import MOST_OF_TEXT, open_zip
+
+READERS = {(1, 0): numpy.lib.format.read_array_header_1_0,
+           (2, 0): numpy.lib.format.read_array_header_2_0}
 
 
 class Npz:
@@ -18,16 +21,16 @@ class Npz:
         self._archive, self.headers = archive, {}
         for info in archive.infolist():
             if not info.filename.endswith('.npy'):
-                raise ValueError(f'{info.filename} is no array')
+                continue
             if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f'{info.filename} is packed in a way that NumPy never uses')
-            budget.take(objects=1, size=info.file_size)
+            budget.take(objects=1)
             with archive.open(info) as f:
                 version = numpy.lib.format.read_magic(f)
-                read = (numpy.lib.format.read_array_header_1_0 if version == (1, 0)
-                        else numpy.lib.format.read_array_header_2_0)
-                shape, _, dtype = read(f)
-                if math.prod(shape) * dtype.itemsize != info.file_size - f.tell():
+                shape, _, dtype = READERS[version](f)
+                length = math.prod(shape) * dtype.itemsize
+                if min(shape, default=0) < 0 or not dtype.hasobject and (
+                        length != info.file_size - f.tell()):
                     raise ValueError(f'{info.filename} is not as long as its header says')
             self.headers[info.filename.removesuffix('.npy')] = shape, dtype
 
@@ -37,9 +40,22 @@ class Npz:
     def __iter__(self):
         return iter(self.headers)
 
+    def size(self, name):
+        """Bytes of an array in memory."""
+        shape, dtype = self.headers[name]
+        return math.prod(shape) * dtype.itemsize
+
     def __getitem__(self, name):
         with self._archive.open(name + '.npy') as f:
             return numpy.lib.format.read_array(f, allow_pickle=False)
+
+    def text(self, name, default):
+        """A text that stands among the arrays."""
+        if name not in self:
+            return default
+        if self.headers[name][1].itemsize > MOST_OF_TEXT:
+            raise ValueError(f'its {name} is far too long')
+        return str(self[name])
 
 
 @contextlib.contextmanager

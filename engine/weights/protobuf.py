@@ -3,6 +3,7 @@
 A message is read where it lies: what has a length is given as a view, so that half a gigabyte
 of numbers is never copied.
 """
+import struct
 
 
 def fields(data):
@@ -73,3 +74,8 @@ class Messages:
 
 def text(value):
     return bytes(value).decode()
+
+
+def real(value):
+    """The number in four bytes."""
+    return struct.unpack('<f', value)[0]

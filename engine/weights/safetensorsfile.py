@@ -38,8 +38,7 @@ def read_safetensors(path, budget):
         if 8 + length + last > len(view):
             raise ValueError(f'{name} goes on past the end')
         budget.take(objects=1, size=math.prod(shape) * 4)
-        arrays[name.removeprefix('module.')] = numbers(view, dtype, math.prod(shape),
-                                                       8 + length + first).reshape(shape)
+        arrays[name] = numbers(view, dtype, math.prod(shape), 8 + length + first).reshape(shape)
     if 8 + length + end != len(view):
         raise ValueError(f'{len(view) - 8 - length - end} bytes too many')
     return arrays

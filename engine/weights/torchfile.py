@@ -11,29 +11,28 @@ import zipfile
 import numpy
 
 from engine.errors import UserError
-from engine.weights.elements import itemsize, numbers
+from engine.weights.elements import BFLOAT16, itemsize, numbers
 from engine.weights.limits import MOST_DIMENSIONS, open_zip
 from engine.weights.torchpickle import Tensor, follow, of
 
 LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
-# Under these keys training scripts keep the weights beside other things.
-WRAPPERS = ('state_dict', 'model_state_dict', 'model')
 # A pickle of a network's names is some kilobytes; its numbers stand elsewhere.
 MOST_OF_PICKLE = 1 << 26
+# A checkpoint has its state dict two or three dictionaries deep.
+MOST_DEPTH = 8
 
 
 def read_torch(path, budget):
-    """Reads every tensor of a state dict.
+    """Reads every tensor of a state dict, or of a checkpoint with one or more of them in it.
 
     Args:
-        path: .pth file, zip or legacy; a dictionary of tensors, or one that holds such
-            a dictionary under 'state_dict', 'model_state_dict' or 'model'.
+        path: .pth file, zip or legacy.
         budget (Budget): of opcodes and of bytes.
 
     Returns:
-        dict: name -> NumPy array (bfloat16 becomes float32), without the 'module.' that
-        data-parallel training puts in front.
+        dict: name -> NumPy array (bfloat16 becomes float32). Before the name stand the keys of the
+        dictionaries around it, model/features.0.weight; an optimizer's are left out.
 
     Raises:
         UserError: the file names anything but tensors.
@@ -66,13 +65,13 @@ def _read_zip(path, archive, budget):
 
     def stored(storage):
         if storage.key not in storages:
-            name = f'{folder}data/{storage.key}'
-            # entries may lie over one another in the file
-            budget.take(size=infos[name].file_size)
-            storages[storage.key] = archive.read(name)
+            storages[storage.key] = archive.read(f'{folder}data/{storage.key}')
         return storages[storage.key], 0
 
-    return _arrays(path, saved, stored, order, budget)
+    def size(storage):
+        return infos[f'{folder}data/{storage.key}'].file_size
+
+    return _arrays(path, saved, stored, size, order, budget)
 
 
 def _read_legacy(path, view, budget):
@@ -85,11 +84,10 @@ def _read_legacy(path, view, budget):
     if magic != 0x1950a86a20f9469cfc6c or version != 1001:
         raise UserError(f'{path}: a pickle, but not of a PyTorch that can be read here')
     order = '<' if of(dict, machine)['little_endian'] else '>'
-    saved = follow(view, path, budget)
+    storages = []
+    saved = follow(view, path, budget, storages)
     keys = follow(view, path, budget)
-    found, tensors = {}, []
-    _collect(saved, tensors)
-    dtypes = {tensor.storage.key: tensor.storage.dtype for tensor in tensors}
+    found, dtypes = {}, {storage.key: storage.dtype for storage in storages}
     for key in of(list, keys):
         length = int.from_bytes(view.read(8), 'little' if order == '<' else 'big')
         found[of(str, key)] = view.tell()
@@ -97,54 +95,71 @@ def _read_legacy(path, view, budget):
         if end > len(view):
             raise ValueError(f'the numbers of storage {key} go on past the end')
         view.seek(end)
-    return _arrays(path, saved, lambda storage: (view, found[storage.key]), order, budget)
+    return _arrays(path, saved, lambda storage: (view, found[storage.key]), lambda storage: 0,
+                   order, budget)
 
 
-def _collect(value, tensors):
-    """Appends every tensor in a saved object, to any depth of dictionaries and lists."""
-    waiting, seen = [value], set()
+def _named_tensors(saved):
+    """{name: Tensor} of all tensors in a saved object but an optimizer's."""
+    found, waiting, seen = {}, [('', 0, saved)], set()
     while waiting:
-        value = waiting.pop()
+        start, depth, value = waiting.pop()
         if isinstance(value, Tensor):
-            tensors.append(value)
-        elif isinstance(value, (dict, list, tuple)) and id(value) not in seen:
+            found[start.removesuffix('/')] = value
+        elif isinstance(value, dict) and {'state', 'param_groups'} <= value.keys():
+            continue
+        elif depth < MOST_DEPTH and id(value) not in seen:
             seen.add(id(value))
-            waiting.extend(value.values() if isinstance(value, dict) else value)
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f'{start}{key}/', depth + 1, inner) for key, inner in items
+                        if isinstance(inner, (dict, list, tuple))]
+    return dict(reversed(found.items()))
 
 
-def _arrays(path, saved, stored, order, budget):
+def _arrays(path, saved, stored, size, order, budget):
     """Turns the tensors of a state dict into arrays.
 
     Args:
         stored: function of a Storage, giving (bytes-like, where in it it starts).
+        size: function of a Storage, giving the bytes that the former takes.
         order: '<' or '>', the byte order of the numbers.
     """
-    for key in WRAPPERS:
-        if isinstance(saved, dict) and isinstance(saved.get(key), dict):
-            saved = saved[key]
-    if not isinstance(saved, dict):
-        raise UserError(f'{path}: holds a {type(saved).__name__}, not the dictionary of '
-                        'tensors that model.state_dict() gives')
-    return {str(name).removeprefix('module.'): _array(name, tensor, stored, order, budget)
-            for name, tensor in saved.items() if isinstance(tensor, Tensor)}
+    tensors = _named_tensors(saved)
+    if not tensors:
+        raise UserError(f'{path}: holds no tensors; save what model.state_dict() gives')
+    # Before any is read: storages may lie over one another in the file, and views in a storage.
+    storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    budget.take(size=sum(map(size, storages.values())))
+    for name, tensor in tensors.items():
+        _check(name, tensor)
+        if tensor.storage.dtype == BFLOAT16:
+            budget.take(size=4 * math.prod(tensor.size))
+    return {name: _array(tensor, stored, order) for name, tensor in tensors.items()}
 
 
-def _array(name, tensor, stored, order, budget):
+def _check(name, tensor):
+    """Refuses a view that is none, or reaches out of its storage."""
     storage, offset, size, stride = tensor
     counts = (offset, *size, *stride)
     if (len(size) != len(stride) or len(size) > MOST_DIMENSIONS
             or any(type(n) is not int or not 0 <= n < 1 << 63 for n in counts)):
         raise ValueError(f'{name} has no proper shape')
-    elements = math.prod(size)
-    if not elements:
-        return numpy.empty(size, 'f4')
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride))
     # Overlapping views could ask for any amount of memory.
-    if last >= storage.numel or elements > storage.numel:
+    if math.prod(size) > storage.numel or 0 not in size and _last(tensor) >= storage.numel:
         raise ValueError(f'{name} reaches past the end of its storage')
-    budget.take(size=elements * 4)
+
+
+def _last(tensor):
+    """The place in its storage of a tensor's last number."""
+    return tensor.offset + sum((n - 1) * step for n, step in zip(tensor.size, tensor.stride))
+
+
+def _array(tensor, stored, order):
+    storage, offset, size, stride = tensor
+    if 0 in size:
+        return numpy.empty(size, 'f4')
     data, start = stored(storage)
-    first = start + offset * itemsize(storage.dtype)
-    flat = numbers(data, storage.dtype, last - offset + 1, first, order)
+    flat = numbers(data, storage.dtype, _last(tensor) - offset + 1,
+                   start + offset * itemsize(storage.dtype), order)
     return numpy.lib.stride_tricks.as_strided(flat, size,
                                               [step * flat.itemsize for step in stride])

@@ -52,19 +52,20 @@ class _Mark:
     pass
 
 
-def follow(stream, path, budget):
+def follow(stream, path, budget, storages=None):
     """Follows one pickle to its STOP; returns what it builds.
 
     Args:
         stream: binary file or mmap, left behind the STOP.
         path: the file, for the errors' texts.
         budget (Budget): of opcodes.
+        storages: None, or a list that every Storage it names is added to.
 
     Raises:
         UserError: it names or does something that no file of tensors needs.
         ValueError, KeyError, IndexError, TypeError: it is damaged.
     """
-    machine = _Machine(path, budget)
+    machine = _Machine(path, budget, [] if storages is None else storages)
     for opcode, argument, _ in pickletools.genops(stream):
         budget.take(objects=1)
         if opcode.name == 'STOP':
@@ -79,8 +80,8 @@ def follow(stream, path, budget):
 class _Machine:
     """The stack and the memo that the opcodes work on."""
 
-    def __init__(self, path, budget):
-        self.path, self.budget = path, budget
+    def __init__(self, path, budget, storages):
+        self.path, self.budget, self.storages = path, budget, storages
         self.stack, self.memo = [], {}
 
     def push(self, value):
@@ -130,6 +131,7 @@ class _Machine:
         if len(identifier) > 5 and identifier[5] is not None:
             raise ValueError('a storage that is a view of another')
         self.push(Storage(DTYPES[of(Name, dtype).name], str(key), numel))
+        self.storages.append(self.stack[-1])
 
     def make(self):
         """What a call of one of the admitted names stands for."""

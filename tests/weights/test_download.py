@@ -130,7 +130,8 @@ def test_two_at_once(tmp_path):
         while not (tmp_path / '.weights.pth.part').exists():
             time.sleep(0.005)
         time.sleep(0.05)
-        with pytest.raises(UserError, match=f'weights.pth: is being written by process {os.getpid()}'):
+        with pytest.raises(UserError,
+                           match=f'weights.pth: is being written by process {os.getpid()}'):
             fetch(server, path)
         first.join()
         assert path.read_bytes() == DATA

@@ -10,7 +10,9 @@ import numpy
 import pytest
 
 import convertWeights
+import hostileFiles
 import weightWriters as ww
+from smallSet import REPOSITORY
 from weightSources import PLAIN, refused
 
 
@@ -107,3 +109,16 @@ def test_views_that_reach_out_of_their_numbers(tmp_path, size, stride, offset):
             + b''.join(map(ww.integer, stride)) + b't\x89NtRu.')
     ww.write_torch(tmp_path / 'a.pth', {'x': numpy.zeros(5, 'f4')}, data)
     assert 'damaged' in refused(tmp_path / 'a.pth', tmp_path)
+
+
+def test_claims_cost_nothing(tmp_path):
+    """In a process of its own, which some of these files would take down with them."""
+    done = subprocess.run([sys.executable, hostileFiles.__file__, str(tmp_path)],
+                          env=dict(os.environ, PYTHONPATH=str(REPOSITORY)), capture_output=True,
+                          text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    *lines, memory = done.stdout.splitlines()
+    assert len(lines) > 60
+    assert [line for line in lines if not line.endswith((': refused', ': no arrays'))] == [
+        'many names.safetensors: 20000 arrays']
+    assert int(memory.split()[0]) < 1000

@@ -1,6 +1,9 @@
 """engine/weights/: files of weights, whole, damaged or another's, are read or named."""
+import gzip
 import json
+import pickle
 import random
+import zipfile
 
 import h5py
 import numpy
@@ -34,15 +37,6 @@ def test_names_of_data_parallel_training_and_timm(tmp_path):
             array = array[:, :, None, None]
         timm[name] = array
     numpy.testing.assert_allclose(torch_scores(tmp_path, timm), expected, atol=1e-4)
-
-
-def test_a_checkpoint_around_the_state_dict(tmp_path):
-    arrays = ww.state_dict(PLAIN)
-    inner = ww.torch_pickle(arrays)[2:-1]
-    data = (b'\x80\x02}(' + ww.text('epoch') + ww.integer(3) + ww.text('state_dict') + inner
-            + b'u.')
-    numpy.testing.assert_allclose(torch_scores(tmp_path, arrays, data),
-                                  reference(torch_input(FRAMES), PLAIN), atol=1e-4)
 
 
 def test_half_precision(tmp_path):
@@ -91,20 +85,34 @@ def test_other_networks(tmp_path):
     nodes = ww.onnx_node('Conv', ['x', 'w'], 'y', pads=[0, 0, 0, 0])
     (tmp_path / 'a.onnx').write_bytes(ww.field(7, ww.field(1, nodes)))
     assert 'pads [0, 0, 0, 0]' in refused(tmp_path / 'a.onnx', tmp_path)
-    nodes = ww.onnx_node('Transpose', ['x'], 'y')
-    (tmp_path / 'a.onnx').write_bytes(ww.field(7, ww.field(1, nodes)))
-    assert 'Transpose' in refused(tmp_path / 'a.onnx', tmp_path)
 
 
 @pytest.mark.parametrize('name, content, words', [
     ('a.pth', b'', 'empty'), ('a.pth', b'<html>404', 'web page'),
-    ('a.h5', b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS'),
+    ('a.h5', b'\xef\xbb\xbf\n <!DOCTYPE html>', 'web page'),
+    ('a.h5', b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
+    ('a.pth', b'404: Not Found', '"404: Not Found"'), ('a.onnx', b'{"error": "gone"}', 'text'),
+    ('a.pth', gzip.compress(b'x'), 'gzip; unpack it'), ('a.pth', b'Rar!\x1a\7\1\0', 'RAR'),
+    ('a.pth', b'x' * 257 + b'ustar\0', 'tar archive'), ('a.mat', b'MATLAB 5.0 MAT', 'MATLAB'),
+    ('vgg16.npy', b'\x93NUMPY\1\0', 'single .npy'), ('a.pkl', pickle.dumps([1]), 'a pickle that'),
+    ('a.pth', b'PK\3\4' + b'x' * 99, 'contents at its end is missing'),
     ('a.bin', b'\1' * 100, 'none of PyTorch'), ('a.safetensors', b'\1' * 100, 'safetensors'),
     ('a.safetensors', b'\xff' * 8 + b'{}', 'damaged'), ('a.caffemodel', b'\0' * 9, 'damaged'),
     ('a.safetensors', b'\2' + b'\0' * 7 + b'{}' + b'more', 'bytes too many')])
 def test_no_weights_at_all(tmp_path, name, content, words):
     (tmp_path / name).write_bytes(content)
     assert words in refused(tmp_path / name, tmp_path)
+
+
+@pytest.mark.parametrize('names, words', [
+    (['a/data.pkl', 'a/code/__torch__.py'], 'TorchScript'),
+    (['a/data.pkl', 'a/constants.pkl'], 'TorchScript'), (['vgg16.pth', 'readme'], 'vgg16.pth'),
+    ([], 'holds nothing')])
+def test_zips_of_other_things(tmp_path, names, words):
+    with zipfile.ZipFile(tmp_path / 'a.zip', 'w') as f:
+        for name in names:
+            f.writestr(name, b'x')
+    assert words in refused(tmp_path / 'a.zip', tmp_path)
 
 
 @pytest.mark.parametrize('name', SOURCES)
