@@ -21,10 +21,11 @@ import sys
 from pathlib import Path
 
 from engine import arguments, stage, variants
-from engine.cluster import leaving, states, status, submitting
+from engine.cluster import jobfile, record, states, status, submitting
 from engine.cluster.dialects import DIALECTS
-from engine.cluster.flags import SETTINGS, remember, remembered, settings_flags
-from engine.cluster.jobfile import job_text
+from engine.cluster.estimate import estimate
+from engine.cluster.flags import SETTINGS, remember, remembered, replaced, settings_flags
+from engine.cluster.leaving import seconds
 from engine.errors import UserError
 from engine.files import write_text
 
@@ -32,6 +33,9 @@ from engine.files import write_text
 STAGES = ('saveFeatures_1024', 'opticalFlow')
 # One job each, which several nodes may share.
 TRAININGS = ('frameBasedTrain', 'rnn')
+# The compiled kernel that each uses on a CPU, and the variable that chooses another way.
+KERNELS = {'saveFeatures_1024': ('winograd', 'ENGINE_CONV'),
+           'frameBasedTrain': ('winograd', 'ENGINE_CONV'), 'rnn': ('recurrent', 'ENGINE_LSTM')}
 
 
 def get_parser():
@@ -61,6 +65,8 @@ def add_what_to_do(parser):
     group.add_argument('--submit', action='store_true',
                        help='submit, as saveFeatures.sh does, in place of showing how')
     group.add_argument('--dry-run', action='store_true', help='only shows what it would submit')
+    group.add_argument('--again', metavar='JOB',
+                       help='for job files with --requeue: sends JOB, which is about to end, again')
 
 
 def add_job(parser):
@@ -77,6 +83,12 @@ def add_job(parser):
                        help='its processes on each node, as many as --gpus (default: 1)')
     group.add_argument('--gpus', type=arguments.whole(0), default=0, metavar='N',
                        help='GPUs of a node (default: 0); say --device 0 too')
+    group.add_argument('--memory', metavar='SIZE',
+                       help='memory of a node that a job gets, such as 8gb (default: what the '
+                            'scheduler gives)')
+    group.add_argument('--requeue', type=arguments.whole(0), default=0, metavar='N',
+                       help='a job that its walltime or a node has ended is sent again by itself, '
+                            'so many times at most, and goes on (default: 0)')
     group.add_argument('--property', metavar='NAME', help='kind of node, such as xk')
     group.add_argument('--queue', metavar='NAME', help='queue or partition')
     group.add_argument('--account', metavar='NAME', help='who pays')
@@ -95,8 +107,9 @@ def add_inside(parser):
     group.add_argument('--setup', action='append', default=[], metavar='COMMAND',
                        help='shell command to run first; again for more')
     group.add_argument('--launcher', metavar='COMMAND',
-                       help="put before python: 'aprun -n 1 -N 1' on a Cray (default: nothing, or "
-                            'mpiexec -n with as many workers as a training has)')
+                       help="put before python: 'aprun -n {workers} -N {processes} -d {cores}' on "
+                            'a Cray; in braces all processes, those of a node, the cores of each '
+                            '(default: nothing, or mpiexec -n for several)')
     group.add_argument('--python', default=sys.executable, metavar='FILE',
                        help='default: the one that runs this')
     group.add_argument('--pack-flags', default='', metavar='FLAGS',
@@ -116,22 +129,38 @@ def command_of(args, root, script, *words):
 def write_jobs(args, work_flags, root, folder, work):
     """Writes ROOT/jobs/partNN.pbs, and pack.pbs where the stage has a next one."""
     module, dialect = stage_of(args), DIALECTS[args.scheduler]
+    variant = variants.names_of(work).flags().split()
 
-    def write(job, commands):
+    def write(job, commands, **more):
         name = dialect.job_name(args.name or module.JOB, job.removeprefix('part'))
-        write_text(folder / f'{job}.pbs', job_text(args, name, job, folder, commands))
+        write_text(folder / f'{job}.pbs', jobfile.job_text(
+            args, name, job, folder, commands, **more))
     if module.THEN:
-        same = [f'--split={work.split}', *variants.names_of(work).flags().split()]
+        same = [f'--split={work.split}', *variant]
         write(status.PACK, [
             command_of(args, root, module.THEN[0], *same, *shlex.split(args.pack_flags)),
             *(command_of(args, root, script, *same) for script in module.THEN[1:])])
     for part in range(1, work.parts + 1):
-        write(f'part{part:02d}', [command_of(args, root, f'{args.stage}.py', str(part),
-                                             *work_flags, '--walltime', args.walltime)])
+        job = f'part{part:02d}'
+        write(job, [command_of(args, root, f'{args.stage}.py', str(part), *work_flags,
+                               '--walltime', args.walltime)],
+              kernel=kernel_of(args.stage, work),
+              again=command_of(args, root, 'generate_pbs.py', '--stage', args.stage, *variant,
+                               '--again', job))
+
+
+def kernel_of(stage_name, work):
+    """(name, variable) of the compiled kernel that a stage uses with these flags, or None."""
+    on_cpu = getattr(work, 'device', None) == '-1' and getattr(work, 'fast', True)
+    return KERNELS.get(stage_name) if on_cpu else None
 
 
 def training(args, flags, root):
     """Submits the one job of a training, or tells how it is; returns the exit code."""
+    folder = root / 'jobs'
+    if args.again:
+        submitting.send_again(args, folder)
+        return 0
     if args.resubmit:
         raise UserError(f'--resubmit is for stages in parts; {args.stage} goes on where it stopped '
                         'if you submit it again with the same flags')
@@ -142,25 +171,36 @@ def training(args, flags, root):
     if args.nodes * args.processes > 1 and not work.communicator:
         raise UserError(f'{args.nodes * args.processes} workers want to know of one another: add '
                         '--communicator pure_nccl (GPUs) or naive (CPUs)')
-    leaving.seconds(args.walltime)
-    folder = root / 'jobs'
+    jobfile.check(args)
     # A named run of rnn.py writes under its name, whatever it sees: never two of them at once.
-    kind = args.stage if args.stage == 'rnn' and args.name else variants.names_of(work).of(args.stage)
-    job = '-'.join(filter(None, (kind, args.name)))
-    jobs = states.Jobs(folder, args.scheduler)
-    stream = sys.stdout if args.status else sys.stderr
-    print(f'{job}: {jobs.shown.get(job, "never submitted")}',
-          *(f'  {line}' for line in status.last_words(folder, job)), sep='\n', file=stream)
-    if args.status:
-        return 0
-    if not jobs.known or job in jobs.alive:
-        raise UserError(f'{job}: may still run{jobs.complaint and f" ({jobs.complaint})"}; '
-                        'nothing is submitted')
-    name = DIALECTS[args.scheduler].job_name(args.stage, job.removeprefix(args.stage))
-    write_text(folder / f'{job}.pbs', job_text(
-        args, name, job, folder, [command_of(args, root, f'{args.stage}.py', *flags)]))
-    submitting.submit(args.scheduler, folder, [job], dry=args.dry_run or not args.submit)
+    named = args.stage == 'rnn' and args.name
+    job = '-'.join(filter(None, (
+        args.stage if named else variants.names_of(work).of(args.stage), args.name)))
+    again = command_of(args, root, 'generate_pbs.py', '--stage', args.stage, '--scheduler',
+                       args.scheduler, '--requeue', str(args.requeue), '--again', job)
+    text = jobfile.job_text(
+        args, DIALECTS[args.scheduler].job_name(args.stage, job.removeprefix(args.stage)), job,
+        folder, [command_of(args, root, f'{args.stage}.py', *flags)],
+        kernel_of(args.stage, work), again)
+    with submitting.only_one(folder, submits(args)):
+        jobs = states.Jobs(folder, args.scheduler)
+        print(*status.of_training(job, jobs), sep='\n',
+              file=sys.stdout if args.status else sys.stderr)
+        if args.status:
+            return 0
+        if not jobs.known or job in jobs.alive or job in jobs.unclear:
+            raise UserError(f'{job}: may still run{jobs.complaint and f" ({jobs.complaint})"}; '
+                            'nothing is submitted')
+        if submits(args):
+            record.check_rights([root, *record.files_of(folder, [job])])
+        write_text(folder / f'{job}.pbs', text)
+        submission = submitting.Submission(args.scheduler, folder, 'the same command')
+        submission.submit([job]) if submits(args) else submission.show([job])
     return 0
+
+
+def submits(args):
+    return args.submit and not args.dry_run and not args.status
 
 
 def names_in(flags):
@@ -170,59 +210,70 @@ def names_in(flags):
     return variants.names_of(parser.parse_known_args(flags)[0])
 
 
+def flags_of_parts(first, given, settings, folder, command):
+    """The flags that count: those given, above those of the last time or of cluster.toml."""
+    before = remembered(folder)
+    if (first.resubmit or first.again) and before is None:
+        raise UserError(f'{folder}: nothing was submitted from here; run {command}')
+    if before and (first.resubmit or first.again or first.status):
+        return replaced(before, given)
+    return settings + given
+
+
 def parts_of(parser, first, given, settings, root):
     """Submits the parts of a stage that want it, or tells how they are; returns the exit code."""
     module, names = stage_of(first), names_in(settings + given)
     folder = root / names.of(module.JOBS)
-    before = remembered(folder)
-    if first.resubmit and before is None:
-        stage_flag = '' if first.stage == STAGES[0] else f' --stage {first.stage}'
-        raise UserError(f'{folder}: nothing was submitted from here; run ./saveFeatures.sh'
-                        f'{stage_flag}{names.flags()}{variants.place(first.root)}')
-    again = before and (first.resubmit or first.status)
-    flags = (before if again else settings) + given
+    stage_flag = '' if first.stage == STAGES[0] else f' --stage {first.stage}'
+    command = f'./saveFeatures.sh{stage_flag}{names.flags()}{variants.place(first.root)}'
+    flags = flags_of_parts(first, given, settings, folder, command)
     args, work_flags = parser.parse_known_args(flags)
+    if args.again:
+        submitting.send_again(args, folder)
+        return 0
     # The stage's own parser checks the rest now, not in a job in the night.
-    work = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
-    leaving.seconds(args.walltime)
+    work_args = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
+    jobfile.check(args, work_args.margin)
     if args.then_pack and not module.THEN:
         raise UserError(f'--then-pack: nothing is packed after {args.stage}')
-
-    parts = status.inspect(module.work_of(work), work.parts)
-    jobs = states.Jobs(folder, args.scheduler)
-    if not jobs.known:
-        print(f'no word of the jobs: {jobs.complaint}', file=sys.stderr)
-    print(*status.report(parts, jobs, folder), sep='\n',
-          file=sys.stdout if first.status else sys.stderr)
-    if first.status:
-        return 0 if not any(part.left for part in parts) else 4
-    if not jobs.known:
-        raise UserError('some parts may still run; nothing is submitted until the scheduler '
-                        'answers')
-    write_jobs(args, work_flags, root, folder, work)
-    dry = args.dry_run or not args.submit
-    if not dry:
-        remember(folder, flags)
-    todo = to_submit(args, parts, jobs, names.flags() + variants.place(first.root, work.split))
-    # A job that waits for parts that died would wait for ever, and packs nothing new.
-    old_pack = jobs.alive.pop(status.PACK, None)
-    submitting.submit(args.scheduler, folder, todo, jobs.alive.values(), old_pack, dry)
+    work = module.work_of(work_args)
+    with submitting.only_one(folder, submits(args)):
+        parts, jobs = status.inspect(work, work_args.parts), states.Jobs(folder, args.scheduler)
+        unpacked, pack = packing_of(args, work, parts, jobs, names.flags() + variants.place(
+            first.root, work_args.split))
+        lines = [*status.report(parts, jobs), *filter(None, [unpacked])]
+        if args.status:
+            print(*lines, sep='\n')
+            return 4 if unpacked or any(part.left for part in parts) else 0
+        print(*estimate(work, parts, seconds(args.walltime), root, bool(module.THEN)), *lines,
+              sep='\n', file=sys.stderr)
+        if not jobs.known:
+            raise UserError('some parts may still run; nothing is submitted until the scheduler '
+                            'answers')
+        todo = [part.name for part in parts
+                if part.left and part.name not in (*jobs.alive, *jobs.unclear)]
+        if submits(args):
+            record.check_rights([*record.files_of(folder, todo), *results_of(work), root])
+            remember(folder, flags)
+        write_jobs(args, work_flags, root, folder, work_args)
+        submitting.Submission(args.scheduler, folder, f'{command} --resubmit').parts(
+            todo, jobs, pack, submits(args))
     return 0
 
 
-def to_submit(args, parts, jobs, place):
-    """Names of the jobs to submit; says why there are none, or why nothing is packed."""
-    todo = [part.name for part in parts if part.left and part.name not in jobs.alive]
-    if not todo:
-        print('no part has clips left that no job is at', file=sys.stderr)
-    failed = sum(len(part.failed) for part in parts)
-    if args.then_pack and failed and not any(part.left for part in parts):
-        print(f'not packed: {failed} clips failed; mend them, or go on without: python '
-              f'save_hdf5.py --allow-missing{place}, then python normalizeData.py{place}',
-              file=sys.stderr)
-    elif args.then_pack and 'running' not in jobs.shown.get(status.PACK, ''):
-        todo.append(status.PACK)
-    return todo
+def packing_of(args, work, parts, jobs, place):
+    """status.packing where packing was asked for, now or when the jobs were sent."""
+    if not args.then_pack and status.PACK not in jobs.sent:
+        return '', False
+    unpacked, pack = status.packing(
+        parts, jobs, work.packed, f'python save_hdf5.py --allow-missing{place}, then python '
+                                  f'normalizeData.py{place}')
+    return unpacked, pack and args.then_pack
+
+
+def results_of(work):
+    """Folders into which a stage writes."""
+    return {work.folder, *(path.parent for clip in work.clips for path in work.results(clip))}
 
 
 def main():

@@ -39,7 +39,7 @@ from engine.files import write_text
 from engine.video.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
                                stored_frames, wheel)
 from engine.progress import Progress
-from engine.video.decode import VideoError, read_frames
+from engine.video.decode import VideoError, read_frames, read_header
 
 # For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
 JOB, JOBS, THEN = 'flow', 'jobs_opticalFlow', ()
@@ -85,7 +85,10 @@ def work_of(args, values=False):
     lists = hf.read_lists(args.root, args.split)
     return parts.Work(lists.train + lists.test, args.root / variants.clips_folder('flow'),
                       lambda clip: stored_frames(variants.flow_path(args.root, clip)),
-                      lambda clip: [variants.flow_path(args.root, clip)])
+                      lambda clip: [variants.flow_path(args.root, clip)],
+                      announced=lambda clip: read_header(clip.path)[0] // args.step,
+                      # as measured at 320x240: docs/flow.md
+                      frame_bytes=1400 * args.size[0] * args.size[1] / (320 * 240))
 
 
 def claim_folder(args):

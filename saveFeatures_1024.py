@@ -16,6 +16,7 @@ Exit code 0: all done; 3: done but for the clips named; 4: stopped before the en
 SIGTERM or because --walltime is nearly over.
 """
 import json
+import os
 import queue
 import shlex
 import threading
@@ -26,12 +27,12 @@ import numpy
 from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
-from engine import arguments, files, stage, variants
+from engine import arguments, files, hdf5, stage, variants
 from engine.weights import cards
 from engine.cluster import leaving, parts
-from engine.learning import featurefile
+from engine.learning import featurefile, statistics
 from engine.reporting import scoring
-from engine.video import flowfiles
+from engine.video import decode, flowfiles
 from FusionNet import load_frame_network
 from VGGNet_1024 import layer_width
 from engine.video.augmentation import views
@@ -245,7 +246,21 @@ def work_on(args, lists, card, values=False):
         lambda clip: finished_frames(args.root, clip, *widths, names, values),
         lambda clip: [variants.output_path(args.root, folder, clip)
                       for folder in (names.frame_predictions, names.features)],
-        lambda clip: variants.in_stream(args.root, clip, args.stream))
+        lambda clip: variants.in_stream(args.root, clip, args.stream),
+        lambda clip: decode.read_header(clip.path)[0] // args.step,
+        widths[0] * numpy.dtype(names.dtype).itemsize + widths[1] * 4,
+        lambda newest: is_packed(args.root, names, newest))
+
+
+def is_packed(root, names, newest):
+    """Whether the files of stages 3 and 4 are there, none older than the newest result."""
+    try:
+        with hdf5.open_hdf5(root / names.train, '') as f:
+            statistics.read(f)
+        return all(os.path.getmtime(root / name) >= newest
+                   for name in (names.train, names.test, names.test_predictions))
+    except (OSError, UserError):
+        return False
 
 
 def check_model(args, path, card, lists):

@@ -30,5 +30,22 @@ def remembered(folder):
 
 
 def remember(folder, flags):
-    files.write_text(folder / REMEMBERED,
-                     json.dumps([flag for flag in flags if flag != '--resubmit']))
+    """Keeps the flags of a submission, but for those that say what to do this time."""
+    files.write_text(folder / REMEMBERED, json.dumps(
+        [flag for flag in flags if flag not in ('--resubmit', '--submit', '--dry-run')]))
+
+
+def replaced(old, given):
+    """The flags `old` with those `given` in their places: none is there twice.
+
+    Args:
+        old, given: lists of words, '--name value' or '--name=value'.
+    """
+    names = {word.partition('=')[0] for word in given if word.startswith('--')}
+    kept, keep = [], True
+    for word in old:
+        if word.startswith('--'):
+            keep = word.partition('=')[0] not in names
+        if keep:
+            kept.append(word)
+    return kept + given

@@ -2,6 +2,7 @@
 """
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -15,11 +16,11 @@ PATIENCE = 1.0
 
 def seconds(walltime):
     """'02:30:00' -> 9000.0."""
-    try:
-        hours, minutes, rest = walltime.split(':')
-        return int(hours) * 3600 + int(minutes) * 60 + float(rest)
-    except ValueError:
-        raise UserError(f'--walltime {walltime}: expected HH:MM:SS') from None
+    found = re.fullmatch(r'(\d+):([0-5]?\d):([0-5]?\d)', walltime)
+    if not found:
+        raise UserError(f'--walltime {walltime}: expected HH:MM:SS')
+    hours, minutes, rest = map(float, found.groups())
+    return hours * 3600 + minutes * 60 + rest
 
 
 class Stop:

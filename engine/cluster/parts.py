@@ -33,13 +33,19 @@ class Work(NamedTuple):
     clips: list of Clip; folder: where the reports of the parts stand; finished: function of
     a clip, the frames of its whole result, else 0; results: function of a clip, the files
     that are written for it, the last one last; seen: function of a clip, the clip with the
-    file that the stage reads, where its own file only says how large a part is.
+    file that the stage reads, where its own file only says how large a part is; announced:
+    function of a clip, the frames that its header promises and a job will do; frame_bytes: what
+    the results of a frame take; packed: function of the time of the newest result, whether all
+    that is made of them is there and no older.
     """
     clips: list
     folder: Path
     finished: Callable
     results: Callable
     seen: Callable = lambda clip: clip
+    announced: Callable = lambda clip: 0
+    frame_bytes: float = 0.0
+    packed: Callable = lambda newest: True
 
 
 def size(clip):

@@ -1,65 +1,142 @@
-"""States of jobs, as the scheduler tells them, and the numbers under which they were sent."""
+"""States of jobs, as the scheduler tells them."""
+import re
 import subprocess
+from typing import NamedTuple
 
+from engine.cluster import record
 from engine.errors import UserError
 
-RECORD = 'jobs.txt'
-# What a one-letter state of qstat means; a job that is over or unknown is none of these.
+# What a one-letter state of qstat means (qstat(1B) of Torque and OpenPBS); a job that is over is
+# none of these. U: suspended as somebody sits at the workstation; of Slurm's qstat, any other.
 ALIVE = {'Q': 'queued', 'R': 'running', 'H': 'held', 'E': 'ending', 'W': 'waiting',
-         'S': 'suspended', 'T': 'moving', 'B': 'running'}
+         'S': 'suspended', 'T': 'moving', 'B': 'running', 'M': 'moved', 'U': 'suspended'}
+OVER = {'C', 'F', 'X'}
+# Of Slurm's (squeue(1)) those in which a job never runs again.
+SLURM_OVER = {'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE_FAIL',
+              'OUT_OF_MEMORY', 'PREEMPTED', 'REVOKED', 'TIMEOUT'}
+# Its reasons to wait that say no more than that.
+USUAL = {'None', 'Priority', 'Resources', 'Dependency', 'BeginTime'}
+NEVER = 'DependencyNeverSatisfied'
+# States of a job that has not begun.
+WAITING = ('queued', 'held', 'waiting')
+
+
+class State(NamedTuple):
+    """Of a job that is alive: 'queued', 'running' ..., and why, in the scheduler's words."""
+    word: str
+    comment: str = ''
+
+
+def number(job):
+    """What tells one job from another: '12.server' and '12' are the same."""
+    return job.split('.')[0]
 
 
 def alive_jobs(scheduler):
-    """{job number: state} of the jobs that are queued or running.
+    """{job number: State} of the jobs that are queued, running or in between.
 
     Raises:
         UserError: the scheduler does not answer.
     """
-    command = (['squeue', '-h', '-o', '%A x x x %T x'] if scheduler == 'slurm' else ['qstat'])
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise UserError(f'{command[0]}: {error}') from None
-    if done.returncode:
-        raise UserError(f'{command[0]}: {(done.stderr or done.stdout).strip()}')
+    if scheduler == 'slurm':
+        return _slurm(_ask('squeue', '-h', '-t', 'all', '-o', '%A|%T|%r'))
     found = {}
-    for line in done.stdout.splitlines():
+    for line in _ask('qstat').splitlines():
         # Torque, OpenPBS and Slurm's qstat: Job id, Name, User, Time Use, S, Queue
         words = line.split()
-        if len(words) >= 6 and words[0][0].isdigit():
-            state = words[-2].lower() if scheduler == 'slurm' else ALIVE.get(words[-2])
-            if state:
-                found[words[0].split('.')[0]] = state
+        if len(words) >= 6 and words[0][0].isdigit() and words[-2] not in OVER:
+            # A letter that is not known may mean a job that runs: never send it again.
+            found[number(words[0])] = State(ALIVE.get(words[-2], f'state {words[-2]}'))
     return found
 
 
-def submitted_jobs(folder):
-    """{part: job id}, as they were recorded; the last one of each part."""
-    try:
-        lines = (folder / RECORD).read_text(encoding='utf-8').splitlines()
-    except FileNotFoundError:
+def _slurm(text):
+    found = {}
+    for line in text.splitlines():
+        job, state, reason = (*line.strip().split('|', 2), '', '')[:3]
+        if job and state not in SLURM_OVER:
+            word = {'PENDING': 'queued'}.get(state, state.lower())
+            if state == 'PENDING' and reason.startswith('JobHeld') or reason == 'Dependency':
+                word = 'held'
+            waits = state == 'PENDING' and reason not in USUAL
+            found[job] = State(word, reason if waits else '')
+    return found
+
+
+def comments(scheduler, jobs):
+    """{id: why it waits} of queued jobs, in the scheduler's words; of those that have any."""
+    if scheduler == 'slurm' or not jobs:
         return {}
-    return dict(line.split('\t')[:2] for line in lines if '\t' in line)
+    try:
+        # Its exit code tells of any that has ended meanwhile.
+        text = subprocess.run(['qstat', '-f', *jobs], capture_output=True, text=True,
+                              timeout=60).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found = {}
+    for block in re.split(r'(?m)^Job Id:\s*', text)[1:]:
+        # a long line goes on behind a tab
+        comment = re.search(r'(?m)^\s+comment = (.*)$', block.replace('\n\t', ''))
+        if comment:
+            found[number(block.split()[0])] = comment[1].strip()
+    return {job: found[number(job)] for job in jobs if number(job) in found}
+
+
+def _ask(*command):
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors='replace',
+                              timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise UserError(f'{command[0]}: {error}') from None
+    if done.returncode:
+        raise UserError(f'{command[0]}: {" ".join((done.stderr or done.stdout).split())}')
+    return done.stdout
 
 
 class Jobs:
     """The jobs that were sent from a folder.
 
     Attributes:
-        known (bool): whether the scheduler answered.
-        alive (dict): {part: job id} of those queued or running; none if it did not.
-        shown (dict): {part: 'job 12 running'}, for a table.
-        complaint (str): why it did not answer.
+        known (bool): whether the scheduler answered; `complaint` is why not.
+        sent (dict): {part: record.Sent}.
+        states (dict): {part: State} of those alive; empty if it did not answer.
+        unclear (list): parts that were sent under an id that could not be read.
     """
 
     def __init__(self, folder, scheduler):
-        jobs = submitted_jobs(folder)
+        self.folder, self.scheduler = folder, scheduler
+        self.sent = record.read(folder)
         states, self.known, self.complaint = {}, True, ''
         try:
-            states = alive_jobs(scheduler) if jobs else {}
+            states = alive_jobs(scheduler) if self.sent else {}
         except UserError as error:
             self.known, self.complaint = False, str(error)
-        state_of = {part: states.get(job.split('.')[0]) for part, job in jobs.items()}
-        otherwise = 'ended' if self.known else '?'
-        self.shown = {part: f'{job} {state_of[part] or otherwise}' for part, job in jobs.items()}
-        self.alive = {part: job for part, job in jobs.items() if state_of[part]}
+        self.states = {part: states[number(sent.job)] for part, sent in self.sent.items()
+                       if number(sent.job) in states}
+        self.unclear = [part for part, sent in self.sent.items() if sent.job == record.UNCLEAR]
+
+    @property
+    def alive(self):
+        """{part: job id} of those queued, running or in between."""
+        return {part: self.sent[part].job for part in self.states}
+
+    def shown(self, part):
+        """'12 running': what a table says of a part's job."""
+        if part not in self.sent:
+            return '-'
+        state = self.states.get(part)
+        return (f'{self.sent[part].job} '
+                + (state.word if state else 'ended' if self.known and part not in self.unclear
+                   else '?'))
+
+    def waiting(self):
+        """{comment: [parts]} of the jobs that wait, in the scheduler's words."""
+        queued = {part: self.sent[part].job for part, state in self.states.items()
+                  if state.word in WAITING}
+        told = comments(self.scheduler, list(queued.values()))
+        found = {}
+        for part, job in queued.items():
+            comment = self.states[part].comment or told.get(job)
+            if comment:
+                found.setdefault(comment, []).append(part)
+        return found

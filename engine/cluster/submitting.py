@@ -1,50 +1,221 @@
-"""Sending jobs to the scheduler, one by one, and writing down under which numbers."""
+"""Sending jobs to the scheduler, one by one, and writing down under which ids.
+
+OpenPBS drops a job that is to wait for one which has ended and is forgotten, and says nothing.
+So parts are held until the packing job, which waits for them, is in; and where it waits for parts
+that were sent earlier and run, it is looked for.
+"""
+import contextlib
+import os
 import shlex
 import subprocess
+import sys
 import time
 
-from engine import files
+from engine import locks
+from engine.cluster import record
 from engine.cluster.dialects import DIALECTS
-from engine.cluster.states import RECORD
+from engine.cluster.states import Jobs, alive_jobs, number
 from engine.cluster.status import PACK
 from engine.errors import UserError
 
 
-def submit(scheduler, folder, names, after=(), old_pack=None, dry=False):
-    """Submits jobs whose files stand in a folder, and records each in its jobs.txt.
+class Refused(UserError):
+    """The scheduler does not take a job."""
+
+
+class Submission:
+    """Jobs that are sent together from a folder.
 
     Args:
         scheduler: key of DIALECTS.
-        names: of the jobs, in order; the packing job, if it is one of them, comes last.
-        after: ids of jobs sent before, for which packing waits as well.
-        old_pack: id of the packing job that a new one takes the place of.
-        dry: only shows the commands.
+        folder (Path): where the job files stand, and jobs.txt.
+        go_on: the command that sends what could not be sent, for messages.
+        again (bool): the jobs are sent by themselves, as their walltime is over.
+    """
+
+    def __init__(self, scheduler, folder, go_on, again=False):
+        self.scheduler, self.dialect = scheduler, DIALECTS[scheduler]
+        self.folder, self.go_on, self.again = folder, go_on, again
+        self.sent, self.held = {}, []
+
+    def parts(self, names, jobs, pack, really):
+        """Sends parts, and a packing job if `pack`; or shows how.
+
+        Args:
+            names: of the parts to send.
+            jobs (states.Jobs): those sent before, some of which may be at work.
+        """
+        before = {part: job for part, job in jobs.alive.items() if part != PACK}
+        if pack and jobs.unclear:
+            pack = False
+            print(f'not packed: nobody knows how {" ".join(jobs.unclear)} will end', flush=True)
+        if not names and not pack:
+            print('no part has clips left that no job is at', file=sys.stderr)
+        after = before if pack else None
+        if not really:
+            self.show(names, after)
+            return
+        # left so by a submission that was cut off
+        held = [job for part, job in before.items() if jobs.states[part].word == 'held']
+        self.submit(names, after, held, jobs.alive.get(PACK))
+
+    def show(self, names, pack=None):
+        """Prints the commands that `submit` would run."""
+        names, hold = [*names], bool(names and pack is not None)
+        ids = [f'ID_OF_{name}' for name in names]
+        for name in names:
+            print(shlex.join(self.dialect.submit(name, hold=hold)))
+        if pack is not None:
+            print(shlex.join(self.dialect.submit(PACK, [*pack.values(), *ids])))
+        for job in ids if hold else ():
+            print(shlex.join([*self.dialect.release.split(), job]))
+
+    def submit(self, names, pack=None, held=(), old_pack=None):
+        """Submits jobs and records each in jobs.txt.
+
+        Args:
+            names: of the parts or the training.
+            pack: None, or {part: id} of jobs sent before for which a packing job waits, as for
+                those of `names`.
+            held: ids of jobs that were left held by a submission that was cut off.
+            old_pack: id of the packing job whose place a new one takes.
+
+        Raises:
+            UserError: a job was refused; says what was sent and what was not.
+        """
+        todo = [*names, *[PACK] * (pack is not None)]
+        self.held += held
+        try:
+            for name in names:
+                self._send(name, hold=pack is not None)
+            if pack is not None:
+                if old_pack:
+                    self._cancel(old_pack)
+                self._send_pack(dict(pack))
+        except Refused as error:
+            left = [name for name in todo if name not in self.sent]
+            raise UserError(f'{error}; sent: {" ".join(self.sent) or "nothing"}; not sent: '
+                            f'{" ".join(left)}. When there is room again {self.go_on} goes on'
+                            ) from None
+        finally:
+            self._release()
+
+    def _send(self, name, after=(), hold=False):
+        try:
+            done = self._run(self.dialect.submit(name, after, hold))
+        except BaseException as error:
+            if not isinstance(error, UserError):  # Ctrl-C: it may be in, or not
+                record.add(self.folder, name, record.UNCLEAR)
+            raise
+        if done.returncode:
+            words = " ".join((done.stderr or done.stdout).split())
+            raise Refused(f'{name}: {self.dialect.submit(name)[0]} refused it: '
+                          f'{words or f"exit code {done.returncode}"}')
+        job = self.dialect.id_in(done.stdout)
+        record.add(self.folder, name, job or record.UNCLEAR,
+                   f'after {":".join(after)}' if after else record.AGAIN if self.again else '')
+        if job is None:
+            sent = ', '.join(f'{part} as {id_}' for part, id_ in self.sent.items())
+            raise UserError(
+                f'{name}: was submitted, but what was printed holds no id, or more than one: '
+                f'{" ".join(done.stdout.split())!r}. Find it with qstat or squeue and put it into '
+                f'{self.folder / record.RECORD} in place of the {record.UNCLEAR}, or cancel it and '
+                f'take the line out. Sent before: {sent or "nothing"}')
+        self.sent[name] = job
+        if hold:
+            self.held.append(job)
+        print(f'{name}: job {job}', flush=True)
+        return job
+
+    def _send_pack(self, before):
+        new = list(self.sent.values())
+        while True:
+            refusal = None
+            try:
+                job = self._send(PACK, [*before.values(), *new])
+            except Refused as error:
+                refusal = error
+            if not before:
+                if refusal:
+                    raise refusal
+                return
+            # The jobs of `new` are held; one of `before` may have ended since it was looked for.
+            alive = alive_jobs(self.scheduler)
+            if refusal is None and number(job) in alive:
+                return
+            gone = [part for part, id_ in before.items() if number(id_) not in alive]
+            if not gone:
+                raise refusal or Refused(f'{PACK}: job {job} is not known any more')
+            self.sent.pop(PACK, None)
+            for part in gone:
+                del before[part]
+            print(f'{PACK}: {", ".join(gone)} ended meanwhile; sent anew, to wait for the others',
+                  flush=True)
+
+    def _cancel(self, job):
+        done = self._run([self.dialect.cancel, job])
+        if done.returncode:
+            print(f'the packing job {job} of before could not be cancelled: '
+                  f'{" ".join((done.stderr or done.stdout).split())}', flush=True)
+
+    def _release(self):
+        for job in self.held:
+            with contextlib.suppress(UserError):
+                done = self._run([*self.dialect.release.split(), job])
+                if done.returncode == 0:
+                    continue
+            print(f'job {job} is still held: {self.dialect.release} {job}', flush=True)
+
+    def _run(self, words):
+        # From the folder, with names that have none: not every qsub quotes what it hands on.
+        try:
+            return subprocess.run(words, cwd=self.folder, capture_output=True, text=True,
+                                  errors='replace', stdin=subprocess.DEVNULL)
+        except OSError as error:
+            raise Refused(f'{words[0]}: {error.strerror}') from None
+
+
+@contextlib.contextmanager
+def only_one(folder, when=True, patience=0.0):
+    """Lets no second submission from a folder begin before this one has ended.
+
+    Args:
+        patience: seconds to wait for another one.
+    """
+    end = time.monotonic() + patience
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(locks.only_one(folder / record.RECORD, when))
+                break
+            except UserError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(2)
+        yield
+
+
+def send_again(args, folder):
+    """Sends the job --again, from within it as its walltime is nearly over, and a packing job.
 
     Raises:
-        UserError: a job was refused.
+        UserError: it is not to be had; --resubmit by hand is.
     """
-    dialect, ids = DIALECTS[scheduler], list(after)
-    for name in names:
-        if name == PACK and old_pack and not dry:
-            # It may wait for ever for a part that died.
-            _run([dialect.cancel, old_pack], folder)
-        words = dialect.submit(name, ids if name == PACK else ())
-        if dry:
-            print(shlex.join(words), flush=True)
-            ids.append(f'ID_OF_{name}')
-            continue
-        # --parsable: "12;cluster"
-        ids.append(_run(words, folder).partition(';')[0])
-        files.append_line(folder / RECORD, f'{name}\t{ids[-1]}\t{time.strftime("%FT%T%z")}')
-        print(f'{name}: job {ids[-1]}', flush=True)
-
-
-def _run(words, folder):
-    """Runs a command of the scheduler; returns what it prints."""
-    # From the folder, with names that have none: not every qsub quotes what it hands on.
-    try:
-        done = subprocess.run(words, cwd=folder, stdout=subprocess.PIPE, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f'{shlex.join(words)}: {getattr(error, "strerror", None) or error}'
-                        ) from None
-    return done.stdout.strip()
+    job = args.again
+    with only_one(folder, patience=60):  # the parts of a submission end together
+        jobs = Jobs(folder, args.scheduler)
+        sent = jobs.sent.get(job)
+        if sent is None or not jobs.known:
+            raise UserError(f'{job}: not sent again: '
+                            f'{jobs.complaint or "never submitted from here"}')
+        if number(sent.job) == number(os.environ.get('PBS_JOBID', '')):
+            jobs.states.pop(job, None)
+        if job in jobs.alive:
+            print(f'{job}: not sent again, as job {jobs.shown(job)}')
+        elif sent.again >= args.requeue:
+            print(f'{job}: not sent again: it was {sent.again} times')
+        else:
+            print(f'the walltime is nearly over: sent again, {sent.again + 1} of at most '
+                  f'{args.requeue} times', flush=True)
+            Submission(args.scheduler, folder, '--resubmit', again=True).parts(
+                [job], jobs, args.then_pack, True)

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 import generate_pbs
+from engine import files
 from engine.errors import UserError
 from smallSet import REPOSITORY, copy_set
 
@@ -19,26 +20,29 @@ def text_of(monkeypatch, root, *flags):
 
 def test_header_for_torque(small_set, tmp_path, monkeypatch):
     lines = text_of(monkeypatch, copy_set(small_set, tmp_path / 'r'), '--property', 'xk',
-                    '--account', 'abc', '--directive', '-l mem=32gb', '--module', 'cudatoolkit',
-                    '--launcher', 'aprun -n 1 -N 1', '--python', '/opt/python', '--device', '0')
-    assert lines[:10] == [
-        '#!/bin/bash -l', '#PBS -N features02', '#PBS -l nodes=1:ppn=16:xk',
-        '#PBS -l walltime=02:30:00', '#PBS -j oe', '#PBS -o part02.out', '#PBS -A abc',
-        '#PBS -l mem=32gb', 'module load cudatoolkit', f'cd {tmp_path}/r/jobs || exit 1']
-    assert lines[10].startswith(f'exec aprun -n 1 -N 1 /opt/python {REPOSITORY}/'
-                                'saveFeatures_1024.py 2 --device 0 ')
-    assert not any('mail' in line or '-m ' in line for line in lines)
+                    '--account', 'abc', '--directive', '-l pmem=1gb', '--memory', '32gb', '--module', 'cudatoolkit',
+                    '--launcher', 'aprun -n {workers} -N {processes} -d {cores}',
+                    '--python', '/opt/python', '--device', '0')
+    assert lines == [
+        '#!/bin/bash -l', '#PBS -S /bin/bash', '#PBS -N features02', '#PBS -l nodes=1:ppn=16:xk',
+        '#PBS -l mem=32768mb', '#PBS -l walltime=02:30:00', '#PBS -j oe', '#PBS -o part02.out',
+        f'#PBS -W umask=0{files.UMASK:o}', '#PBS -m n', '#PBS -A abc', '#PBS -l pmem=1gb',
+        f'umask 0{files.UMASK:o}', f'exec >>{tmp_path}/r/jobs/part02.log 2>&1',
+        f'here={REPOSITORY}', '. "$here/engine/cluster/job.sh" || exit 1', 'load cudatoolkit',
+        'needs - - aprun -n 1 -N 1 -d 16 /opt/python', f'cd {tmp_path}/r/jobs || exit 1',
+        f'exec aprun -n 1 -N 1 -d 16 /opt/python {REPOSITORY}/saveFeatures_1024.py 2 --device 0 '
+        f'--walltime 02:30:00 --root {tmp_path}/r </dev/null']
 
 
 def test_header_for_openpbs_and_slurm(small_set, tmp_path, monkeypatch):
     root = copy_set(small_set, tmp_path / 'r')
-    flags = ('--ppn', '8', '--gpus', '1', '--queue', 'gpu', '--mail', 'a@b.org')
+    flags = ('--ppn', '8', '--gpus', '1', '--queue', 'gpu', '--mail', 'a@b.org', '--memory', '8gb')
     lines = text_of(monkeypatch, root, '--scheduler', 'openpbs', *flags)
-    assert '#PBS -l select=1:ncpus=8:ngpus=1' in lines
+    assert '#PBS -l select=1:ncpus=8:ngpus=1:mem=8192mb' in lines
     assert '#PBS -q gpu' in lines and '#PBS -m ae -M a@b.org' in lines
     lines = text_of(monkeypatch, root, '--scheduler', 'slurm', *flags)
     assert {'#SBATCH --cpus-per-task=8', '#SBATCH --gres=gpu:1', '#SBATCH --partition=gpu',
-            '#SBATCH --time=02:30:00'} <= set(lines)
+            '#SBATCH --time=02:30:00', '#SBATCH --mem=8192M'} <= set(lines)
     assert not any(line.startswith('#PBS') for line in lines)
 
 
@@ -58,8 +62,12 @@ def test_a_training_on_several_nodes(small_set, tmp_path, monkeypatch, capsys):
     text = lines(*rnn, '--scheduler', 'slurm')
     assert {'#SBATCH --nodes=3', '#SBATCH --ntasks=6', '#SBATCH --cpus-per-task=4',
             '#SBATCH --job-name=rnn-deep'} <= set(text)
-    assert text[-1] == (f'exec mpiexec -n 6 /opt/python {REPOSITORY}/rnn.py --communicator naive '
-                        f'--layers 5 --name deep --root {root} >>rnn-deep.log 2>&1')
+    assert text[-1] == ('exec mpiexec "${machines[@]}" -n 6 env OMP_NUM_THREADS="$OMP_NUM_THREADS" '
+                        f'/opt/python {REPOSITORY}/rnn.py --communicator naive --layers 5 '
+                        f'--name deep --root {root} </dev/null')
+    assert 'export OMP_NUM_THREADS=4' in text
+    text = lines(*rnn, '--launcher', 'aprun -n {workers} -N {processes} -d {cores} -cc none')
+    assert text[-1].startswith('exec aprun -n 6 -N 2 -d 4 -cc none /opt/python ')
     with pytest.raises(UserError, match='add --communicator'):
         lines('--stage', 'frameBasedTrain')
     with pytest.raises(UserError, match='--resubmit is for stages in parts'):
@@ -86,7 +94,7 @@ def test_trainings_of_two_variants_are_two_jobs(small_set, tmp_path, monkeypatch
     lines = (root / 'jobs' / 'frameBasedTrain_flow.pbs').read_text().splitlines()
     # as many characters as Torque takes
     assert '#PBS -N frameBased_flow' in lines and '#PBS -o frameBasedTrain_flow.out' in lines
-    assert lines[-1].endswith(f'--stream flow --root {root} >>frameBasedTrain_flow.log 2>&1')
+    assert lines[-1].endswith(f'--stream flow --root {root} </dev/null')
     assert job(*train, '--fusion=slow') == 'frameBasedTrain_slow'
     assert job(*train, '--fusion', 'slow', '--name', 'b') == 'frameBasedTrain_slow-b'
     assert job('--stage', 'rnn', '--stream', 'flow', '--layer', 'pool5') == 'rnn_flow_pool5'
@@ -102,7 +110,7 @@ def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
                                        'module = ["a", "b"]\nthen-pack = false\n')
     lines = text_of(monkeypatch, root, '--ppn', '2')
     assert '#PBS -l nodes=1:ppn=2' in lines and '#PBS -l walltime=01:00:00' in lines
-    assert 'module load a' in lines and 'module load b' in lines
+    assert 'load a' in lines and 'load b' in lines
     assert '--parts=3' in lines[-1]
     assert sorted(p.name for p in (root / 'jobs').iterdir()) == [
         'pack.pbs', 'part01.pbs', 'part02.pbs', 'part03.pbs']

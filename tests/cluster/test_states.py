@@ -30,4 +30,4 @@ def test_qstat_is_understood(text, jobs, tmp_path, monkeypatch):
     qstat.write_text(f'#!/bin/sh\ncat {tmp_path}/text\n')
     qstat.chmod(0o755)
     monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
-    assert alive_jobs('torque') == jobs
+    assert {job: state.word for job, state in alive_jobs('torque').items()} == jobs
