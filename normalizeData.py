@@ -11,7 +11,7 @@ features cannot meet other numbers. Running this twice gives the same.
 """
 import numpy
 
-from engine import hdf5, stage, variants
+from engine import hdf5, locks, stage, variants
 from engine.learning import statistics
 from engine.errors import UserError
 from engine.progress import Progress
@@ -66,6 +66,12 @@ def main():
     names = variants.names_of(args)
     path = args.root / names.train
     made_by = f'python save_hdf5.py{variants.flags_of(args)}'
+    with locks.only_one(path):
+        normalize(args, path, made_by)
+
+
+def normalize(args, path, made_by):
+    """Works out the statistics of a file of features and stores them there."""
     with hdf5.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
         clips = hdf5.clip_names(f)
         n_features = hdf5.attribute(f, 'n_features')

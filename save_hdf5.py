@@ -24,7 +24,7 @@ from collections import defaultdict
 import numpy
 
 import helperFunctions as hf
-from engine import hdf5, stage, variants
+from engine import hdf5, locks, stage, variants
 from engine.weights import cards
 from engine.learning import featurefile, statistics
 from engine.video import flowfiles
@@ -192,8 +192,14 @@ def main():
     stage.print_settings(args)
     names = variants.names_of(args)
     paths = [args.root / name for name in names.packed]
-    remove_leftovers(paths)
     lists = hf.read_lists(args.root, args.split)
+    with locks.only_one(args.root / names.train):
+        return write_set(args, names, paths, lists)
+
+
+def write_set(args, names, paths, lists):
+    """Packs all clips; returns the exit code."""
+    remove_leftovers(paths)
     clips = lists.train + lists.test
     card, made_with = check_features(args, names, clips)
     attributes = describe(args, names, lists, card, made_with)

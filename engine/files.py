@@ -244,7 +244,10 @@ def append_line(path, line):
             size = os.fstat(descriptor).st_size
             if size and os.pread(descriptor, 1, size - 1) != b'\n':
                 data = b'\n' + data
-            if os.write(descriptor, data) < len(data):
+            written = os.write(descriptor, data)
+            if written < len(data):
+                if os.fstat(descriptor).st_size == size + written:  # half a line is none
+                    os.ftruncate(descriptor, size)
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             sync(descriptor)
         finally:

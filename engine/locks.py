@@ -80,7 +80,8 @@ class _Lock:
             with self.one_at_a_time, contextlib.suppress(OSError):
                 if not self.over.is_set():
                     # where someone has deleted it, it is made again
-                    if _read(self.lock_path) != self.text and not _create(self.lock_path, self.text):
+                    if not (_read(self.lock_path) == self.text
+                            or _create(self.lock_path, self.text)):
                         self._lost()
                     os.utime(self.lock_path)
 
@@ -127,7 +128,7 @@ def _take(path, lock_path):
 
 
 def _remove(lock_path, text):
-    """Removes the lock of a dead run: of several that see it one alone, and none that of another."""
+    """Removes the lock of a dead run: one alone of several that see it, and no other's."""
     claim = f'{lock_path}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.part'
     try:
         os.close(os.open(claim, os.O_CREAT | os.O_EXCL))

@@ -48,8 +48,8 @@ def add_variant(parser, *fields):
             ('stream', STREAMS, 'what the network sees: the frames, or the optical flow that '
                                 'opticalFlow.py makes of them'),
             ('fusion', FUSIONS, 'how it joins frames in time (Karpathy et al. 2014)'),
-            ('layer', LAYERS, 'what is saved of a frame: fc7, 10 GB of the whole of UCF-101, or the '
-                              'maps of the last convolution after pooling (pool5), 125 GB, or '
+            ('layer', LAYERS, 'what is saved of a frame: fc7, 10 GB of the whole of UCF-101, or '
+                              'the maps of the last convolution after pooling (pool5), 125 GB, or '
                               '5 GB of one frame a second (saveFeatures --step 25)')):
         if field in fields:
             group.add_argument(f'--{field}', choices=values, default=values[0],

@@ -10,6 +10,7 @@ import numpy
 
 from engine import hdf5
 from engine.errors import UserError
+from engine.files import sync
 
 KEY = 'statistics'
 PARTS = ('mean', 'std', 'frames')
@@ -35,18 +36,22 @@ def store(path, mean, std, frames, made_by='python save_hdf5.py'):
     """
     try:
         with hdf5.open_file(path) as f:
-            if _read(f) == [part.tobytes() for part in (mean, std, numpy.array([frames]))]:
+            values = [part.tobytes() for part in (mean, std, numpy.array([frames]))]
+            if _read(f) == values:
                 return
-        with hdf5.open_file(path, 'r+') as f:
             group = hdf5.about(f, KEY)
-            for name, value in zip(PARTS, (mean, std, frames)):
-                group[name][...] = value
-            values = [group[name][()].tobytes() for name in PARTS]
-            group['digest'][...] = numpy.frombuffer(_digest(values), numpy.uint8)
+            places = [group[name].id.get_offset() for name in (*PARTS, 'digest')]
+        # Not by HDF5, which crashes where the disk takes no more.
+        with open(path, 'rb+') as raw:
+            for place, value in zip(places, (*values, _digest(values))):
+                raw.seek(place)
+                raw.write(value)
+            raw.flush()
+            sync(raw.fileno())
     except BlockingIOError:
         raise hdf5.in_use(path) from None
     except (OSError, KeyError, TypeError, ValueError) as error:
-        reason = ' '.join(str(error).split())
+        reason = getattr(error, 'strerror', None) or ' '.join(str(error).split())
         raise UserError(f'{path}: cannot take mean and deviation ({reason}); check its rights '
                         f'and who has it open, or make it again: {made_by}') from error
 

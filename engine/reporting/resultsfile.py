@@ -11,11 +11,16 @@ from engine.variants import place
 
 RESULTS = 'results.jsonl'
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
+# Says when and by which state of the code a result was found, not what it is.
+PASSING = ('command', 'commit', 'time', 'seconds')
 OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,)}
 
 
 def append_result(root, method, split, unit, seed, settings, **figures):
     """Appends one result to ROOT/results.jsonl and returns it.
+
+    It is not told again where the last line of these predictions says the same already: a stage
+    that was killed between its line and its end is run again.
 
     Args:
         method: short name ('frames', 'LSTM 1x1024').
@@ -27,8 +32,19 @@ def append_result(root, method, split, unit, seed, settings, **figures):
     line = dict(method=method, split=split, unit=unit, **figures, seed=seed,
                 settings=settings, command=command_line(), commit=commit(),
                 time=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
-    append_line(Path(root) / RESULTS, json.dumps(line))
+    if not _is_told(Path(root) / RESULTS, line):
+        append_line(Path(root) / RESULTS, json.dumps(line))
     return line
+
+
+def _is_told(path, line):
+    of_these = [result for result in (read_results(path)[0] if path.exists() else ())
+                if all(result.get(key) == line.get(key) for key in ('unit', 'predictions'))]
+    return bool(of_these) and _lasting(of_these[-1]) == _lasting(_checked(json.dumps(line)))
+
+
+def _lasting(result):
+    return {key: value for key, value in result.items() if key not in (*PASSING, 'root')}
 
 
 def read_results(path):

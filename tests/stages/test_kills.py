@@ -1,6 +1,21 @@
-"""The short form of the kill test; the long one: python tests/killTest.py --kills 100."""
+"""Short forms of the kill tests; the long ones are commands, see the heads of both files."""
+import shutil
+import sys
+
+import pytest
+
 from killTest import STAGES, kill_test
+from smallSet import REPOSITORY, run
 
 
 def test_every_stage_killed_once_ends_in_the_same_bytes(tmp_path):
     assert kill_test(tmp_path, len(STAGES), seed=2) == len(STAGES)
+
+
+@pytest.mark.skipif(not sys.platform.startswith('linux') or not shutil.which('cc'),
+                    reason='wants Linux and a C compiler')
+def test_every_kind_of_file_is_whole_whatever_step_ends_its_writer():
+    done = run(sys.executable, REPOSITORY / 'tests/everyStepTest.py', '--saves', '--sample', 5,
+               '--seed', 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert 'every one left whole files' in done.stdout

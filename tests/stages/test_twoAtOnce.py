@@ -65,6 +65,12 @@ def test_tests_of_one_model_stand_not_in_each_others_way(packed):
     is_refused(packed / name, 'rnn', '--test-only', '--readout', 'max', '--root', packed)
 
 
+def test_packing_and_normalising(packed):
+    """One may not pack what the other is measuring."""
+    is_refused(packed / variants.TRAIN_HDF5, 'save_hdf5', '--root', packed)
+    is_refused(packed / variants.TRAIN_HDF5, 'normalizeData', '--root', packed)
+
+
 def test_combine_and_sweep(packed):
     (packed / 'runs.txt').write_text('--cell linear\n')
     is_refused(packed / 'sweep', 'sweep', packed / 'runs.txt', '--root', packed)
