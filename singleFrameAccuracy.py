@@ -6,7 +6,8 @@ Writes  two lines in ROOT/results.jsonl (unit frame, unit video)
     python singleFrameAccuracy.py
 
 By frame: every frame of every test clip counts once. By video: one vote a clip, the
-argmax of the mean over its frames of log softmax.
+argmax of the mean over its frames of log softmax. The same of the clips held out, from
+ROOT/validationPredictions1024.hdf5, stands beside it, as with the lines of rnn.py.
 """
 import json
 
@@ -25,42 +26,59 @@ def get_parser():
     return parser
 
 
-def main():
-    args = stage.parse(get_parser())
-    names = variants.names_of(args)
-    lists = hf.read_lists(args.root, args.split)
-    path = args.root / names.test_predictions
-    made_by = f'python save_hdf5.py{variants.flags_of(args)}'
+def accuracy(path, args, clips, classes, made_by):
+    """Scores the clips of a prediction file.
+
+    Returns:
+        ({'frame': figures, 'video': figures} as of scoring.score, or {} where the file holds
+        none of the clips; its attributes).
+    """
+    videos, labels, frames = [], [], []
     with hdf5.open_hdf5(path, made_by) as f:
         attrs = hdf5.attributes(f)
-        cards.check_split(path, attrs, args.split, names)
-        readout = attrs.get('readout', 'mean')
-        videos, labels, frames = [], [], []
+        cards.check_split(path, attrs, args.split, variants.names_of(args))
         # Clip by clip: all frames at once would be some 700,000 times 101 numbers.
-        for clip, softmax in predictionfile.each_prediction(f, lists.test, lists.classes, made_by):
-            videos.append(scoring.video_log_probability(softmax, readout))
+        for clip, softmax in predictionfile.each_prediction(f, clips, classes, made_by):
+            videos.append(scoring.video_log_probability(softmax, attrs.get('readout', 'mean')))
             labels.append(clip.label)
             frames.append(scoring.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
                                         numpy.full(len(softmax), clip.label)))
     if not videos:
+        return {}, attrs
+    return {'frame': scoring.figures(*map(numpy.concatenate, zip(*frames)), len(classes)),
+            'video': scoring.score(videos, labels)}, attrs
+
+
+def main():
+    args = stage.parse(get_parser())
+    names = variants.names_of(args)
+    lists = hf.read_lists(args.root, args.split)
+    made_by = f'python save_hdf5.py{variants.flags_of(args)}'
+    path = args.root / names.test_predictions
+    tested, attrs = accuracy(path, args, lists.test, lists.classes, made_by)
+    if not tested:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
                         f'made by: {made_by}')
-    if len(videos) < len(lists.test):
-        print(f'{len(lists.test) - len(videos)} test clips have no predictions and are not '
-              'counted')
-    by_video = scoring.score(videos, labels)
-    by_frame = scoring.figures(*map(numpy.concatenate, zip(*frames)), len(lists.classes))
+    if tested['video']['n'] < len(lists.test):
+        print(f'{len(lists.test) - tested["video"]["n"]} test clips have no predictions and are '
+              'not counted')
+    held_out = args.root / names.validation_predictions
+    validated = (accuracy(held_out, args, lists.train, lists.classes, made_by)[0]
+                 if held_out.exists() else {})
     # The seed and settings that made these figures are those of the network's training.
     seed = int(attrs.get('seed', args.seed))
     settings = json.loads(attrs.get('settings', '{}'))
     for key in ('step', 'views'):
         if attrs.get(key, 1) != 1:
             settings[key] = int(attrs[key])
-    for unit, figures in (('frame', by_frame), ('video', by_video)):
+    for unit, figures in tested.items():
+        more = ({'validation_loss': validated[unit]['loss'],
+                 'validation_accuracy': validated[unit]['top1']} if validated else {})
         resultsfile.append_result(
             args.root, names.method('frames'), args.split, unit, seed, settings,
-            predictions=names.test_predictions, **figures)
-        print(f'by {unit}:  {scoring.in_words(figures)}')
+            predictions=names.test_predictions, **more, **figures)
+        print(f'by {unit}:  {scoring.in_words(figures)}'
+              + (f'  (validation: top-1 {validated[unit]["top1"]:.3f})' if validated else ''))
 
 
 if __name__ == '__main__':

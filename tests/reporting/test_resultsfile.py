@@ -16,6 +16,20 @@ def test_result_is_one_line_of_json(tmp_path):
         resultsfile.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
 
 
+def test_a_result_is_there_once_however_often_its_stage_ends(tmp_path):
+    def lines(top1, name='a_testPredictions.hdf5', **more):
+        resultsfile.append_result(tmp_path, 'GRU', 1, 'video', 0, {'lr': 0.1}, predictions=name,
+                                  n=2, top1=top1, **more)
+        text = (tmp_path / 'results.jsonl').read_text()
+        return [json.loads(line)['top1'] for line in text.splitlines()]
+    assert lines(0.5, seconds=3) == [0.5] == lines(0.5, seconds=9.5)
+    assert lines(0.5, name='b_testPredictions.hdf5') == [0.5, 0.5]
+    assert lines(0.5, test_only=True) == [0.5, 0.5, 0.5]
+    # What was overwritten in between is told again: the last line is what the file holds.
+    assert lines(0.6) == [0.5, 0.5, 0.5, 0.6]
+    assert lines(0.5) == [0.5, 0.5, 0.5, 0.6, 0.5] == lines(0.5)
+
+
 def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
     path = tmp_path / 'results.jsonl'
     path.write_text('{"method": "cut o')
