@@ -19,6 +19,11 @@ import numpy
 from engine.errors import UserError
 
 COMMUNICATORS = ('naive', 'flat', 'pure_nccl')
+# What launchers tell a copy: how many there are, or its rank. srun sets the first in a step only; a
+# batch script, one task whatever it asked for, has SLURM_NTASKS and SLURM_PROCID too.
+SIZES = {'srun': ('SLURM_STEP_NUM_TASKS',),
+         'mpiexec': ('OMPI_COMM_WORLD_SIZE', 'PMI_SIZE', 'MPI_LOCALNRANKS', 'MV2_COMM_WORLD_SIZE')}
+RANKS = {'aprun': ('ALPS_APP_PE',), 'mpiexec': ('PMI_RANK', 'PMIX_RANK', 'PALS_RANKID')}
 
 
 class Workers:
@@ -123,6 +128,19 @@ def add_communicator(parser):
                             'this process alone)')
 
 
+def copies():
+    """(what has started this process, how many copies of it): 0 of an unknown number."""
+    for launcher, names in SIZES.items():
+        for name in names:
+            number = os.environ.get(name, '')
+            if number.isdigit() and int(number) > 1:
+                return launcher, int(number)
+    for launcher, names in RANKS.items():
+        if any(os.environ.get(name, '0') not in ('', '0') for name in names):
+            return launcher, 0
+    return '', 1
+
+
 def get_workers(name):
     """Returns the Workers for --communicator; all but the first fall silent.
 
@@ -130,19 +148,20 @@ def get_workers(name):
         UserError: mpi4py or MPI is missing, or no such communicator can be had.
     """
     if not name:
-        started = os.environ.get('OMPI_COMM_WORLD_SIZE') or os.environ.get('PMI_SIZE') or '1'
-        if started != '1':
-            raise UserError(f'mpiexec has started {started} processes that know nothing of one '
-                            'another; add --communicator naive (or pure_nccl), or leave out '
-                            'mpiexec')
+        launcher, started = copies()
+        if started != 1:
+            raise UserError(f'{launcher} has started {started or "several"} processes that know '
+                            'nothing of one another; add --communicator naive (or pure_nccl), or '
+                            f'leave out {launcher}')
         return Workers()
     try:
         import chainermn
         from chainermn import global_except_hook
         comm = chainermn.create_communicator(name)
     except Exception as error:  # MPI, NCCL and CuPy each have their own
-        raise UserError(f'--communicator {name}: {" ".join(str(error).split())}; see '
-                        'requirements-mpi.txt') from None
+        missing = 'NCCL' if name == 'pure_nccl' and 'mpi' not in str(error).lower() else 'MPI'
+        raise UserError(f'--communicator {name}: {" ".join(str(error).split())}; {missing}: see '
+                        f'requirements-{"gpu" if missing == "NCCL" else "mpi"}.txt') from None
     if comm.size == 1:
         print('one process only: start it by mpiexec -n N python ...', file=sys.stderr)
     global_except_hook.add_hook()

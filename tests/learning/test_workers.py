@@ -13,6 +13,8 @@ import pytest
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 from engine import variants
+from engine.errors import UserError
+from engine.learning import workers
 from engine.learning.workers import Workers
 from featureSet import make_features
 from smallSet import REPOSITORY, vgg_set
@@ -153,3 +155,29 @@ def test_mpiexec_without_a_communicator_is_refused(tmp_path):
                           timeout=60)
     assert done.returncode != 0 and 'add --communicator' in done.stderr
     assert not (tmp_path / 'RNN.model').exists()
+
+
+@pytest.mark.parametrize('environment, started', [
+    # a batch script on Slurm, one task of those that it asked for, and srun in it
+    ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '0'}, ''),
+    ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '0', 'SLURM_STEP_NUM_TASKS': '1'}, ''),
+    ({'SLURM_NTASKS': '2', 'SLURM_PROCID': '1', 'SLURM_STEP_NUM_TASKS': '2'}, 'srun has started 2'),
+    ({'PMI_SIZE': '3', 'PMI_RANK': '0'}, 'mpiexec has started 3'),
+    ({'OMPI_COMM_WORLD_SIZE': '4'}, 'mpiexec has started 4'),
+    ({'OMPI_COMM_WORLD_SIZE': '1'}, ''),
+    ({'ALPS_APP_PE': '1'}, 'aprun has started several'), ({'ALPS_APP_PE': '0'}, '')])
+def test_copies_that_know_nothing_of_one_another_are_refused(environment, started, monkeypatch):
+    for name in sum((*workers.SIZES.values(), *workers.RANKS.values()), ()):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    if started:
+        with pytest.raises(UserError, match=started):
+            workers.get_workers(None)
+    else:
+        assert workers.get_workers(None).size == 1
+
+
+def test_what_pure_nccl_wants_is_named():
+    with pytest.raises(UserError, match=r'requirements-(gpu|mpi)\.txt'):
+        workers.get_workers('pure_nccl')
