@@ -9,6 +9,9 @@ predictions, for every run NAME its NAME_testPredictions.hdf5 and NAME.training/
 the clips for example frames. The page stands alone: it holds its pictures and needs
 neither network nor script.
 
+Beside the run that is set against the frames stands one on the same features that sees no order
+(rnn.py --cell mean), if there is one: what a better classifier of frames gains is not time.
+
 Without --runs the runs are taken in order of their lowest validation loss: a run chosen
 by its test accuracy would look better than it is.
 
@@ -25,7 +28,7 @@ from engine.reporting.methods import first_few
 from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results
 from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, predictions_path, read_run,
-                                   sees_first_frames)
+                                   run_without_order, sees_first_frames)
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
 from engine.stage import commit, new_parser as stage_parser, run as stage_main
@@ -36,7 +39,8 @@ REPORT = 'report.html'
 
 
 def collect(args, notes, faults):
-    """Reads what ROOT holds: (results, lists or None, names of runs, [Run])."""
+    """Reads what ROOT holds: (results, lists or None, names of runs, [Run], the one of these that
+    sees no order and is to be held against the second, or None)."""
     root, results, lists, runs = args.root, [], None, []
     try:
         results, bad = read_results(root / RESULTS)
@@ -49,6 +53,8 @@ def collect(args, notes, faults):
         notes.append(str(error))
     names = args.runs or find_runs(root, results, args.split, notes)
     names = [FRAMES] + [name for name in dict.fromkeys(names) if name != FRAMES]
+    blind = run_without_order(root, names[1], results, args.split, notes) if names[1:] else None
+    names += [blind] if blind and blind not in names else []
     for name in names:
         path = predictions_path(root, name)
         if not path.exists():
@@ -73,7 +79,7 @@ def collect(args, notes, faults):
     runs = [run if titles.count(run.title) == 1 else
             run._replace(method=run.method._replace(name=f'{run.title} ({run.name})'))
             for run in runs]
-    return results, lists, names, runs
+    return results, lists, names, runs, next((run for run in runs if run.name == blind), None)
 
 
 def build(args):
@@ -85,7 +91,7 @@ def build(args):
     root, notes, faults = args.root, [], []
     if not root.is_dir():
         raise UserError(f'{root}: no such folder; made by: make demo, or the stages in order')
-    results, lists, names, runs = collect(args, notes, faults)
+    results, lists, names, runs, blind = collect(args, notes, faults)
     titles = {run.name: run.title for run in runs}
     combined = [name for name in names if 'files' in line_of(
         results, predictions_path(root, name), args.split).get('settings', {})]
@@ -104,7 +110,7 @@ def build(args):
     lead = ''
     if len(runs) > 1 and shared_clips(*runs[:2]):
         a, b = runs[:2]
-        lead = summary(a, b)
+        lead = summary(a, b, blind)
         body += [('Classes and pairs', change_sections(a, b, lists, args.top)),
                  ('Flipped clips', flips_section(a, b, lists, args, notes))]
     elif len(runs) > 1:

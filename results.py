@@ -35,6 +35,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import write_text
+from engine.reporting.baselines import lines_about_order
 from engine.reporting.means import mean_over_seeds, mean_over_splits
 from engine.reporting.methods import read_method
 from engine.reporting.resultsfile import RESULTS, is_number, read_results
@@ -183,6 +184,8 @@ def main():
         if any(result['split'] != '1,2,3' for result in results):
             print('Papers report the mean over splits 1, 2 and 3: a line of fewer does not '
                   'compare.')
+    for line in lines_about_order(results):
+        print(line)
     for path, write in ((args.markdown, as_markdown), (args.csv, as_csv)):
         if path:
             write_text(path, write(header, rows, settings))

@@ -140,24 +140,39 @@ def flips_section(a, b, lists, args, notes):
                   'the probability given to the class named.'), *parts)
 
 
-def summary(a, b):
-    """The three figures to take away."""
+def against(a, b):
+    """How run B differs from A: (top-1 of A, of B, clips in both, the test in words)."""
     clips = shared_clips(a, b)
     right_a, right_b = (numpy.mean([run.method.said[c.name] == c.label for c in clips])
                         for run in (a, b))
     gained, lost = map(len, flips(a, b))
     p = mcnemar(lost, gained)
     p = f'p = {p:.2g}' if p >= 0.0001 else 'p < 0.0001'
+    return right_a, right_b, len(clips), (
+        f'Over the {len(clips)} test videos that both predict: {gained} flipped to right, {lost} '
+        f'to wrong; McNemar\u2019s exact test {p}')
 
-    unit = f'top-1 by video (n\u00a0{len(clips)})'
+
+def summary(a, b, no_order=None):
+    """The figures to take away.
+
+    Args:
+        no_order (Run): one on the same features as B that sees no order, if there is one.
+    """
+    right_a, right_b, n, test = against(a, b)
+    unit = f'top-1 by video (n\u00a0{n})'
 
     def one(number, words):
         return element('div', element('dt', words), element('dd', number))
-    return join([
-        element('dl', one(f'{100 * right_a:.1f} %', f'{a.title}, {unit}'),
-                one(f'{100 * right_b:.1f} %', f'{b.title}, {unit}'),
-                one(points(right_b - right_a), 'percentage points between them'),
-                class_='figures'),
-        paragraph(f'Over the {len(clips)} test videos that both predict: {gained} flipped to '
-                  f'right, {lost} to wrong; McNemar\u2019s exact test {p} (it takes videos '
-                  'as independent, which those of one group are not quite).')])
+    figures = [one(f'{100 * right_a:.1f} %', f'{a.title}, {unit}'),
+               one(f'{100 * right_b:.1f} %', f'{b.title}, {unit}'),
+               one(points(right_b - right_a), 'percentage points between them')]
+    said = [paragraph(f'{test} (it takes videos as independent, which those of one group are not '
+                      'quite).')]
+    if no_order:
+        blind, seeing, n, test = against(no_order, b)
+        figures += [one(f'{100 * blind:.1f} %', f'{no_order.title}, on the features of {b.title} '
+                        f'without their order (n\u00a0{n})'),
+                    one(points(seeing - blind), f'points of {b.title} over it: what order adds')]
+        said.append(paragraph(f'{b.title} over {no_order.title}, which sees no order. {test}.'))
+    return join([element('dl', *figures, class_='figures'), *said])

@@ -1,5 +1,6 @@
 """The runs that a root holds, as report.py shows them: predictions and logs, read."""
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy
@@ -7,6 +8,7 @@ import numpy
 from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
+from engine.reporting.baselines import baseline_of, sees_order, what_makes_one
 from engine.reporting.methods import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of
 from engine.reporting.scoring import video_log_probability
@@ -111,6 +113,19 @@ def find_runs(root, results, split, notes):
                      f'{MOST_RUNS} of lowest validation loss. Others: --runs NAME ...; not '
                      f'shown: {first_few(order[MOST_RUNS:], 20)}')
     return order[:MOST_RUNS]
+
+
+def run_without_order(root, name, results, split, notes):
+    """Name of the run to hold against run `name`, on the same features without their order."""
+    line = line_of(results, predictions_path(root, name), split)
+    if not line or not sees_order(line):
+        return None
+    other = baseline_of(line, [result for result in results if result.get('predictions')])
+    if other is None:
+        notes.append('no run without order to tell what order adds; made by: '
+                     + what_makes_one(line))
+        return None
+    return Path(other['predictions']).name.removesuffix(TEST_SUFFIX)
 
 
 def count_clips(path):

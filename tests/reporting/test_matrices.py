@@ -29,6 +29,9 @@ def test_gains_by_hand():
     assert matrices.gains(MATRIX_A, MATRIX_B) == ([2, 0], [1])
     assert matrices.gains(MATRIX_A, MATRIX_B, top=1) == ([2], [1])
     assert matrices.gains(MATRIX_A, MATRIX_A) == ([], [])
+    # of two that rise by 50 points the one of more clips comes first
+    few_and_many = np.array([[1, 1], [2, 2]]), np.array([[2, 0], [0, 4]])
+    assert matrices.gains(*few_and_many) == ([1, 0], [])
 
 
 def test_class_without_clips_has_no_accuracy_and_no_gain():

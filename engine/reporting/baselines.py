@@ -1,0 +1,67 @@
+"""Runs that see no order: what a model of time has to beat before it has learned from time."""
+import math
+
+from engine.reporting.resultsfile import is_number
+from engine.variants import Names, place
+
+BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
+NO_ORDER = (*BASELINES, 'conv-pool', 'late-pool')
+FEATURES = ('stream', 'fusion', 'layer')  # settings that tell which features a network saw
+
+
+def sees_order(result):
+    """Whether a line of results.jsonl tells of a network of rnn.py that can see order."""
+    return (result['unit'] == 'video' and not result.get('test_only')
+            and result['settings'].get('cell', 'mean') not in NO_ORDER)
+
+
+def baseline_of(result, results):
+    """The result of a network without order on the same features, or None.
+
+    Of several one with the same seed, and of these the one of lowest validation loss, never
+    the one that the test clips like best.
+    """
+    def features(line):
+        # A run that was joined over seeds may come from several roots.
+        return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
+                [line['settings'].get(key) for key in FEATURES])
+    found = [line for line in results if line['settings'].get('cell') in BASELINES
+             and not line.get('test_only') and features(line) == features(result)]
+    return min(reversed(found), default=None, key=lambda line: (
+        line.get('seed') != result.get('seed'), mean_of(line.get('validation_loss'), math.inf)))
+
+
+def mean_of(value, otherwise=math.nan):
+    """A figure of one run, or the mean of one that was joined over seeds."""
+    value = value[0] if isinstance(value, tuple) else value
+    return value if is_number(value) else otherwise
+
+
+def what_makes_one(result):
+    """A command that trains a run without order on the features of a result."""
+    given = {key: result['settings'][key] for key in FEATURES if key in result['settings']}
+    names = Names(**{key: str(value) for key, value in given.items()})
+    split = result['split'] if isinstance(result['split'], int) else 1  # of joined ones each
+    return (f'python rnn.py{names.flags()}{place(result["root"], split)} --cell mean '
+            f'--name {names.of("mean")}')
+
+
+def lines_about_order(results):
+    """Lines that hold each run that sees order against one on the same features that does not."""
+    lines, lacking = [], {}
+    for number, result in enumerate(results, 1):
+        if not sees_order(result):
+            continue
+        other = baseline_of(result, results)
+        if other is None:
+            lacking[what_makes_one(result)] = None
+            continue
+        gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
+        place_of_other = next(i for i, line in enumerate(results, 1) if line is other)
+        lines.append(f'  {gain:+5.1f}  run {number}, {result["method"]}, over run '
+                     f'{place_of_other}, {other["method"]}')
+    if lines:
+        lines.insert(0, 'What order adds: points of top-1 over a run on the same features that '
+                        'sees none')
+    lines += [f'no run without order to hold against: {command}' for command in lacking]
+    return lines

@@ -1,0 +1,44 @@
+"""Which run without order a run is held against."""
+from pathlib import Path
+
+from engine.reporting import baselines, means
+
+
+def run(cell, top1=0.5, seed=0, loss=1.0, root='r', split=1, stream='rgb', **more):
+    return {'method': cell, 'unit': 'video', 'split': split, 'n': 9, 'top1': top1, 'seed': seed,
+            'validation_loss': loss, 'root': Path(root), **more,
+            'settings': {'cell': cell, 'stream': stream, 'fusion': 'single', 'layer': 'fc7'}}
+
+
+def test_the_baseline_has_seen_the_same_features_and_validates_best():
+    lstm = run('lstm', 0.8)
+    right = run('mean', 0.6, loss=0.9)
+    others = [run('linear', 0.7, loss=1.0),  # the test clips like it better
+              run('mean', 0.9, loss=0.1, seed=1), run('mean', 0.9, loss=0.1, split=2),
+              run('mean', 0.9, loss=0.1, stream='flow'), run('mean', 0.9, loss=0.1, root='q'),
+              run('mean', 0.9, loss=0.1, test_only=True), run('gru', 0.9, loss=0.1)]
+    for lines in (others + [right], [right] + others):
+        assert baselines.baseline_of(lstm, [lstm] + lines) is right
+    # of another seed rather than none; of two alike the later
+    assert baselines.baseline_of(lstm, others[1:]) is others[1]
+    assert baselines.baseline_of(lstm, [right, later := dict(right)]) is later
+    assert baselines.baseline_of(lstm, [lstm, *others[2:]]) is None
+
+
+def test_what_order_adds_is_said_or_the_command_that_tells_it():
+    lines = [run('lstm', 0.8), run('mean', 0.65), run('lstm', 0.9, split=2, stream='flow'),
+             run('conv-pool', 0.7, split=2), {**run('lstm'), 'settings': {}},
+             run('lstm', test_only=True)]
+    assert baselines.lines_about_order(lines)[1:] == [
+        '  +15.0  run 1, lstm, over run 2, mean',
+        'no run without order to hold against: python rnn.py --stream flow --root r --split 2 '
+        '--cell mean --name mean_flow']
+    assert baselines.lines_about_order(lines[1:2]) == []
+
+
+def test_means_over_seeds_are_held_against_each_other():
+    lines = [run(cell, top1, seed, root=root) for cell, seed, top1, root in (
+        ('lstm', 0, 0.8, 'r0'), ('lstm', 1, 0.7, 'r1'), ('mean', 0, 0.5, 'r0'),
+        ('mean', 1, 0.4, 'r1'), ('lstm', 2, 0.9, 'r2'))]
+    assert baselines.lines_about_order(means.mean_over_seeds(lines))[1:] == [
+        '  +35.0  run 1, lstm, over run 2, mean']
