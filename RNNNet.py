@@ -18,6 +18,7 @@ from FusionNet import load_frame_network
 from PoolingNet import FAMILIES, PoolingNet
 from engine import arguments, variants
 from engine.errors import UserError
+from engine.fast import kernels, recurrent
 from engine.fast.lstm import GRU, LSTM
 from engine.learning import statistics
 from engine.learning.featurenet import FeatureNet
@@ -67,6 +68,12 @@ class RNNNet(FeatureNet):
                         self.norm2 = L.BatchNormalization(width)
             self.out = L.Linear(width, n_classes)
         self.reset_state()
+
+    def kernel(self):
+        if self.cell != 'lstm':
+            return super().kernel()
+        name = recurrent.kernel_name() if self.xp is numpy else 'CuPy'
+        return kernels.in_words(self.xp, LSTM=name)
 
     def reset_state(self):
         """Begins a new sequence."""

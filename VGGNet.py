@@ -11,7 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine.fast import conv_gpu, conv_learn
+from engine.fast import conv_gpu, conv_learn, kernels, winograd
 from engine.fast.conv import ConvStack
 from engine.weights.modelfile import load_network
 from engine.video.preprocessing import MEAN, mean_of, preprocess
@@ -146,6 +146,19 @@ class VGGNet(chainer.Chain):
                     self[name].to_device('@numpy')
             self._stacks[names[0]] = *state(), made
         return made
+
+    def kernel(self):
+        """What computes it where it is now, in words."""
+        if not self.fast:
+            name = 'Chainer'
+        elif self.xp is not numpy:
+            name = conv_gpu.kernel_name()
+        else:
+            name = winograd.kernel_name()
+            learn = set(self.trained or ()) & set(self.conv_names)
+            if learn and not conv_learn.available():
+                name += ', learning by Chainer'
+        return kernels.in_words(self.xp, convolutions=name)
 
     def forget_copies(self):
         """Has them made anew: for another kernel than they were made for."""

@@ -360,6 +360,7 @@ def finetune(args, team, device, lists, path):
     print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
+    kernel = stage.tell_kernel(model)
     log, kept = train(args, model, clips, team, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
         vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with))
@@ -375,7 +376,7 @@ def finetune(args, team, device, lists, path):
         'training': told_of(kept, log),
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
-        **stage.provenance(args, {**settings_of(args), **team.settings()})})
+        **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})
     print(f'wrote {path}; next: {variants.features_maker(args)}')
     if clips.failures:
         print(f'{len(clips.failures)} clips were left out, named above')

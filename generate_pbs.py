@@ -21,7 +21,7 @@ import sys
 from pathlib import Path
 
 from engine import arguments, stage, variants
-from engine.cluster import jobfile, record, states, status, submitting
+from engine.cluster import jobfile, kernels, record, states, status, submitting
 from engine.cluster.dialects import DIALECTS
 from engine.cluster.estimate import estimate
 from engine.cluster.flags import SETTINGS, remember, remembered, replaced, settings_flags
@@ -241,7 +241,8 @@ def parts_of(parser, first, given, settings, root):
         parts, jobs = status.inspect(work, work_args.parts), states.Jobs(folder, args.scheduler)
         unpacked, pack = packing_of(args, work, parts, jobs, names.flags() + variants.place(
             first.root, work_args.split))
-        lines = [*status.report(parts, jobs), *filter(None, [unpacked])]
+        lines = [*status.report(parts, jobs), *kernels.several(work.folder),
+                 *filter(None, [unpacked])]
         if args.status:
             print(*lines, sep='\n')
             return 4 if unpacked or any(part.left for part in parts) else 0

@@ -308,7 +308,9 @@ def look(args, networks, source, stem):
 
 def run(args, tell):
     networks = Networks(args)
-    print(f'{networks.in_words()}; a window of {networks.window} every {args.stride}', flush=True)
+    print(f'{networks.in_words()}; a window of {networks.window} every {args.stride}')
+    for network in filter(None, (networks.frames, networks.rnn)):
+        stage.tell_kernel(network)
     failed = frames = seconds = spent = 0
     sources = (videos_given(args.videos, args.out, OURS) if args.camera is None else
                [(None, args.out and args.out / f'camera{OURS}', None)])

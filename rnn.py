@@ -29,15 +29,13 @@ import helperFunctions as hf
 from engine import arguments, hdf5, locks, stage, variants
 from engine.weights import cards
 from engine.reporting import predictionfile, resultsfile, scoring
-from RNNNet import (add_network, check_network, load_rnn, method_of, new_network,
-                    unused_flags)
+from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
 from engine.learning import statistics, workers
 from engine.errors import UserError
 from engine.learning.inference import add_inference, check_technique, predict
 from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
 from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
-from engine.learning.sequences import (FeatureStore, SequenceBatches, add_sequences,
-                                       say_if_short)
+from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.rates import add_rate, get_rate
 from engine.learning.snapshots import Best, best_line, told_of
 from engine.learning.training import Training, Updater, reseed, say_if_few
@@ -290,6 +288,7 @@ def train(args, device, lists, team):
                 path, model, card, trained_by(args, args.start_from))
         team.join_batch_statistics(model)
         model.to_device(device)
+        kernel = stage.tell_kernel(model)
         folder = args.root / f'{args.name}.training'
         best = Best(folder / 'best.npz', model, args.patience)
 
@@ -302,9 +301,8 @@ def train(args, device, lists, team):
 
         settings = dict(settings_of(args), schedule=get_rate(args)[1], seed=args.seed,
                         split=args.split, features=data.made_by, workers=team.size, **started)
-        run = Training(make_updater(args, model, data, device, team), args.epochs, folder,
-                       settings, validate if len(data.validation) else None, best,
-                       restart=args.restart)
+        run = Training(make_updater(args, model, data, device, team), args.epochs, folder, settings,
+                       validate if len(data.validation) else None, best, restart=args.restart)
         run.run()
         if not team.first:
             return None
@@ -314,8 +312,9 @@ def train(args, device, lists, team):
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {
-        **card, 'method': method_of(args), **names._asdict(), **started, 'training': told_of(kept, log),
-        **stage.provenance(args, {**settings_of(args), **team.settings()})})
+        **card, **names._asdict(), **started,
+        'method': method_of(args), 'training': told_of(kept, log),
+        **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})
     return round(log[-1]['elapsed_time'], 1)
 
 
@@ -354,8 +353,8 @@ def write_predictions(args, model, card, device, f, kind, lists, out):
         raise UserError(f'{f.filename}: features of another {variants.names_of(args).model} than '
                         f'{path} was trained on; train it again: {trained_by(args, args.name)} '
                         '--restart')
-    if len(store) < len(clips):
-        print(f'{len(clips) - len(store)} {kind} clips have no features and are not counted')
+    if missing := len(clips) - len(store):
+        print(f'{missing} {kind} clips have no features and are not counted')
     if not len(store):
         return []
     predictionfile.write_predictions(out, look_at(args, model, store, device, card['seed']),
@@ -376,6 +375,8 @@ def test(args, device, lists, **figures):
     if card['split'] != args.split:
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
     model.to_device(device)
+    if args.test_only:
+        stage.tell_kernel(model)
     found = {}
     for kind, source in (('validation', names.train), ('test', names.test)):
         out = args.root / f'{name}_{kind}Predictions.hdf5'
@@ -385,11 +386,10 @@ def test(args, device, lists, **figures):
             found[kind] = predictionfile.score_file(out, clips, trained_by(args, args.name))
     if 'test' not in found:
         raise UserError(f'{args.root / names.test}: holds no test clip; made by: {made_by(args)}')
-    settings = {**card['settings'], **{key: value for key, value in settings_of(args).items()
-                                       if key in stage.TEST_FLAGS}}
+    settings = {**card['settings'], **{key: vars(args)[key] for key in stage.TEST_FLAGS}}
     if 'validation' in found:
-        figures.update(validation_loss=found['validation']['loss'],
-                       validation_accuracy=found['validation']['top1'])
+        seen = found['validation']
+        figures.update(validation_loss=seen['loss'], validation_accuracy=seen['top1'])
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
                               settings, predictions=out.name, **card['training'], **figures,
                               **found['test'])

@@ -29,7 +29,7 @@ from chainer.backends.cuda import to_cpu
 import helperFunctions as hf
 from engine import arguments, files, hdf5, stage, variants
 from engine.weights import cards
-from engine.cluster import leaving, parts
+from engine.cluster import kernels, leaving, parts
 from engine.learning import featurefile, statistics
 from engine.reporting import scoring
 from engine.video import decode, flowfiles
@@ -77,8 +77,11 @@ def finished_frames(root, clip, n_features, n_classes, names, values=True):
         return 0
 
 
-def claim_folders(root, model_path, step, names, n_views=1):
-    """Makes sure that what stands in the output folders came from this very model."""
+def claim_folders(root, model_path, step, names, n_views=1, kernel=None):
+    """Makes sure that what stands in the output folders came from this very model.
+
+    `kernel` tells what computes the first of it; another may compute the rest (cluster/kernels.py).
+    """
     digest = weights_digest(model_path)
     made_with = {'model_sha256': digest, 'step': step}
     if n_views > 1:
@@ -86,8 +89,8 @@ def claim_folders(root, model_path, step, names, n_views=1):
     path = root / names.features / 'extraction.json'
     before = files.read_json(path)
     if before is None:
-        write_text(path, json.dumps(made_with))
-    elif before != made_with:
+        write_text(path, json.dumps({**made_with, 'kernel': kernel}))
+    elif {key: before[key] for key in before if key != 'kernel'} != made_with:
         what = ('another model' if before.get('model_sha256') != digest
                 else f'--step {before.get("step")} --views {before.get("views", 1)}')
         raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
@@ -294,13 +297,18 @@ def main():
         flowfiles.check_flow(
             args.root, parts.deal(work.clips, args.parts)[args.part - 1], args.split,
             parts.failed_clips(args.root / variants.clips_folder('flow')), work.finished)
-    claim_folders(args.root, model_path, args.step, names, args.views)
     device = stage.get_device(args.device)
     model.fast = args.fast
     model.to_device(device)
+    kernel = stage.tell_kernel(model)
+    claim_folders(args.root, model_path, args.step, names, args.views, kernel)
 
     with parts.only_one(work, args.part):
         mine, todo, report = parts.begin(work, args.part, args.parts)
+        if todo:
+            kernels.note(work.folder, args.part, kernel)
+        for line in kernels.several(work.folder):
+            print(line, flush=True)
         stop.run(lambda: run_part(args, todo, report, model, device, stop.event))
         return parts.end(mine, report, args.part)
 

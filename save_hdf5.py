@@ -29,6 +29,7 @@ from engine.weights import cards
 from engine.learning import featurefile, statistics
 from engine.video import flowfiles
 from VGGNet_1024 import layer_shape, layer_width
+from engine.cluster import kernels
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
 from engine.files import load_npy, read_json, remove_leftovers
@@ -202,6 +203,8 @@ def write_set(args, names, paths, lists):
     remove_leftovers(paths)
     clips = lists.train + lists.test
     card, made_with = check_features(args, names, clips)
+    for line in kernels.several(args.root / names.features):
+        print(line)
     attributes = describe(args, names, lists, card, made_with)
     n_features = attributes[FEATURES]['n_features']
 

@@ -224,11 +224,21 @@ def commit():
         return 'unknown'
 
 
-def provenance(args, settings=None):
-    """What every model's card tells of its making; `settings` default to those of args."""
+def tell_kernel(network):
+    """Prints by what a network is computed where it is now; returns it for `provenance`."""
+    kernel = network.kernel()
+    print(f'computed by {kernel}', flush=True)
+    return kernel
+
+
+def provenance(args, settings=None, kernel=None):
+    """What every model's card tells of its making; `settings` default to those of args.
+
+    `kernel` is of `tell_kernel`.
+    """
     import engine.chainer_today  # noqa: F401  (before chainer)
     import chainer
     return {'seed': args.seed, 'settings': settings_of(args) if settings is None else settings,
-            'commit': commit(),
+            'commit': commit(), **({'kernel': kernel} if kernel else {}),
             'versions': {'python': platform.python_version(), 'numpy': numpy.__version__,
                          'chainer': chainer.__version__}}

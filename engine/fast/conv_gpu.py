@@ -101,11 +101,15 @@ class GPUStack:
         return self.xp.ascontiguousarray(y.transpose(0, 3, 1, 2))
 
 
+def kernel_name():
+    """What a stack made now would run on, for logs: 'cudnn 9.1, float16' or 'products, float32'."""
+    cudnn, version = find_cudnn()
+    return f'cudnn {version}, float16' if cudnn else f'products, float32 ({version})'
+
+
 def make_stack(layers, xp, relu=True, mean=0):
     """A GPUStack on what this machine has."""
-    cudnn, version = find_cudnn()
-    name = f'cudnn {version}, float16' if cudnn else f'products, float32 ({version})'
-    return GPUStack(layers, relu, mean, xp, cudnn, f'GPU, {name}')
+    return GPUStack(layers, relu, mean, xp, find_cudnn()[0], f'GPU, {kernel_name()}')
 
 
 def _half(xp, array):

@@ -36,6 +36,11 @@ def library_for(x, n_units):
     return library if os.environ.get(SWITCH) or 2 * x.shape[1] >= library.lanes() else None
 
 
+def kernel_name():
+    """What an LSTM would run on now on the CPU, for logs: see compiled.kernel_name."""
+    return compiled.kernel_name('recurrent', SWITCH)
+
+
 def whole_vectors(array, axis, library):
     """Adds zeros along an axis, the batch, to a multiple of the compiled steps' vectors."""
     rest = -array.shape[axis] % library.lanes() if library else 0

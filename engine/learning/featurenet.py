@@ -3,6 +3,8 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import numpy
 
+from engine.fast import kernels
+
 
 class FeatureNet(chainer.Chain):
     """Normalises its input by statistics that travel with the weights.
@@ -27,6 +29,10 @@ class FeatureNet(chainer.Chain):
     def normalise(self, xs):
         """Raw features (..., D) -> such of mean 0 and deviation 1."""
         return (xs - self.mean) * self.scale
+
+    def kernel(self):
+        """What computes it where it is now, in words."""
+        return kernels.in_words(self.xp)
 
     def reset_state(self):
         """Begins a new sequence."""

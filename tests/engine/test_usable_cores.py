@@ -23,7 +23,8 @@ def cores(monkeypatch):
     ({'OMP_NUM_THREADS': '3', 'OPENBLAS_NUM_THREADS': '2'}, 2),
     # more than the cpuset gives would stand in one another's way
     ({'OMP_NUM_THREADS': '16'}, 8),
-    ({'OMP_NUM_THREADS': ' 4,2'}, 4), ({'OMP_NUM_THREADS': '+5'}, 5), ({'OMP_NUM_THREADS': '06'}, 6),
+    ({'OMP_NUM_THREADS': ' 4,2'}, 4), ({'OMP_NUM_THREADS': '+5'}, 5),
+    ({'OMP_NUM_THREADS': '06'}, 6),
     ({'OMP_NUM_THREADS': '0'}, 8), ({'OMP_NUM_THREADS': ''}, 8), ({'OMP_NUM_THREADS': 'all'}, 8),
     ({'OMP_NUM_THREADS': '-1'}, 8), ({'OMP_NUM_THREADS': '2.5'}, 8), ({'OMP_NUM_THREADS': '²'}, 8),
     ({'OPENBLAS_NUM_THREADS': '0', 'OMP_NUM_THREADS': '3'}, 3)])
