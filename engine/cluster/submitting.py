@@ -95,7 +95,7 @@ class Submission:
         except Refused as error:
             left = [name for name in todo if name not in self.sent]
             raise UserError(f'{error}; sent: {" ".join(self.sent) or "nothing"}; not sent: '
-                            f'{" ".join(left)}. When there is room again {self.go_on} goes on'
+                            f'{" ".join(left)}. When it takes them again, {self.go_on} goes on'
                             ) from None
         finally:
             self._release()
