@@ -1,4 +1,4 @@
-"""Which kernel computed: told by each stage, in extraction.json and cards, and where parts differ."""
+"""Which kernel computed: told by stages, in extraction.json and cards, and where parts differ."""
 import json
 import sys
 
