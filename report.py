@@ -5,8 +5,8 @@
     python report.py --root ROOT --runs RNN deep     # both in the curves; RNN against frames
 
 Reads what is there and says what is not: results.jsonl, the lists, the frame
-predictions, for every run NAME its NAME_testPredictions.hdf5 and NAME.training/log, and
-the clips for example frames. The page stands alone: it holds its pictures and needs
+predictions, for every run NAME its NAME_testPredictions.hdf5 and NAME.training/log, the
+features for a map of the clips, and the clips for example frames. The page stands alone: it holds its pictures and needs
 neither network nor script.
 
 Beside the run that is set against the frames stands one on the same features that sees no order
@@ -24,11 +24,12 @@ from engine.arguments import whole
 from engine.errors import UserError
 from engine.files import write_text
 from engine.reporting.changes import change_sections, flips_section, shared_clips, summary
+from engine.reporting.featuremap import map_section
 from engine.reporting.methods import first_few
 from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results
-from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, predictions_path, read_run,
-                                   run_without_order, sees_first_frames)
+from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, names_of_run, predictions_path,
+                                   read_run, run_without_order, sees_first_frames)
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
 from engine.stage import commit, new_parser as stage_parser, run as stage_main
@@ -113,6 +114,11 @@ def build(args):
         lead = summary(a, b, blind)
         body += [('Classes and pairs', change_sections(a, b, lists, args.top)),
                  ('Flipped clips', flips_section(a, b, lists, args, notes))]
+    if runs:
+        seen = names_of_run(root, runs[:2][-1].name, results, args.split)
+        body.append(('Features', map_section(
+            runs[:2][-1], root, seen, lists, f'python save_hdf5.py{seen.flags()}'
+            f'{place(root, args.split)}', args.top, notes)))
     elif len(runs) > 1:
         faults.append(f'{runs[0].method.path} and {runs[1].method.path} have no clip in common')
     anchors = {'Classes and pairs': 'classes', 'Flipped clips': 'flips'}

@@ -12,7 +12,7 @@ from engine.reporting.baselines import baseline_of, sees_order, what_makes_one
 from engine.reporting.methods import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of
 from engine.reporting.scoring import video_log_probability
-from engine.variants import TEST_SUFFIX, VARIANTS
+from engine.variants import FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VARIANTS, Names
 
 FRAMES = 'frames'                  # the run that frameBasedTrain.py makes
 POSITIONS = (10, 30, 60, 120)      # frames; in the table
@@ -69,6 +69,14 @@ def training_folder(root, name):
 
 def predictions_path(root, name):
     return root / (VARIANTS[name].test_predictions if name in VARIANTS else name + TEST_SUFFIX)
+
+
+def names_of_run(root, name, results, split):
+    """The Names of the features that a run saw; of a run that no line tells of, the plain ones."""
+    settings = line_of(results, predictions_path(root, name), split).get('settings', {})
+    return VARIANTS.get(name) or Names(*(
+        settings[key] if settings.get(key) in values else values[0] for key, values in (
+            ('stream', STREAMS), ('fusion', FUSIONS), ('layer', LAYERS))))
 
 
 def read_log(root, name):

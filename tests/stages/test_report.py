@@ -151,7 +151,10 @@ def test_frames_alone_make_a_page(root, run):
     shutil.rmtree(root / 'RNN.training')
     code, shown, missing = run(root)
     assert code == 0
-    assert missing == f'{root}: no run of rnn.py yet; made by: python rnn.py --root {root}\n'
+    assert missing == (
+        f'{root}: no run of rnn.py yet; made by: python rnn.py --root {root}\n'
+        f'no map of features: {root}/train1024.hdf5: not there; made by: python save_hdf5.py '
+        f'--root {root}\n')
     assert 'no run of rnn.py yet' in shown.text
     assert 'Confusion matrices' in shown.text and 'Clips that flipped' not in shown.text
 
@@ -184,7 +187,7 @@ def test_a_log_that_is_missing_cut_or_odd_is_one_line(root, run):
             'writes it\n') in missing
     log.write_text(log.read_text()[:70])
     code, _, missing = run(root)
-    assert code == 3 and f'{log}: not readable' in missing and missing.count('\n') == 3
+    assert code == 3 and f'{log}: not readable' in missing and missing.count('\n') == 4
     log.write_text('[{"epoch": "one", "main/loss": NaN, "validation/main/loss": 2}, {}]')
     code, shown, missing = run(root)
     assert code == 0 and shown.table('LSTM 1x8: figures')[1][:3] == ['1', '-', '2.000']
