@@ -65,8 +65,8 @@ int64_t work_size(const struct layer *l)
 void prepare(const float *w, int64_t co, int64_t c, float *u)
 {
     static const double g[6][3] = {
-        {1. / 4, 0, 0}, {-1. / 6, -1. / 6, -1. / 6}, {-1. / 6, 1. / 6, -1. / 6},
-        {1. / 24, 1. / 12, 1. / 6}, {1. / 24, -1. / 12, 1. / 6}, {0, 0, 1}};
+        {1, 0, 0}, {1. / 3, 1. / 3, 1. / 3}, {-1. / 3, 1. / 3, -1. / 3},
+        {-16. / 15, -8. / 15, -4. / 15}, {1. / 15, -2. / 15, 4. / 15}, {0, 0, 1}};
     int64_t all = padded(co);
     for (int64_t p = 0; p < all; p += PANEL) {
         int64_t wide = all - p < PANEL ? all - p : PANEL;
@@ -97,13 +97,13 @@ void prepare(const float *w, int64_t co, int64_t c, float *u)
 
 INLINE void forth(const vec d[6], vec t[6])
 {
-    vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
-    t[0] = 4 * d[0] - 5 * d[2] + d[4];
+    vec c = d[4] - d[2], e = d[3] - d[1], a = c + 1.5f * d[3], b = e + 1.5f * d[2];
+    t[0] = d[0] - d[2] + c + 1.5f * e;
     t[1] = a + b;
     t[2] = a - b;
-    t[3] = c + e;
-    t[4] = c - e;
-    t[5] = 4 * d[1] - 5 * d[3] + d[5];
+    t[3] = c + 2 * e;
+    t[4] = c - 0.5f * e;
+    t[5] = d[5] - d[3] - e + 1.5f * c;
 }
 
 /* One patch, LANES channels of it, from 36 addresses to 36 places `stride` floats apart. Two
@@ -116,14 +116,17 @@ INLINE void transform_in(const float *const from[POINTS], int64_t k, float *v, i
         vec half[2][6], t[6];
 #pragma GCC unroll 6
         for (int j = 0; j < 6; j++) {
+            vec c = D(4) - D(2), e = D(3) - D(1);
             if (pair == 0) {
-                half[0][j] = 4 * D(0) - 5 * D(2) + D(4);
-                half[1][j] = 4 * D(1) - 5 * D(3) + D(5);
-            } else {
-                vec a = pair == 1 ? D(4) - 4 * D(2) : D(4) - D(2);
-                vec b = pair == 1 ? D(3) - 4 * D(1) : 2 * (D(3) - D(1));
+                half[0][j] = D(0) - D(2) + c + 1.5f * e;
+                half[1][j] = D(5) - D(3) - e + 1.5f * c;
+            } else if (pair == 1) {
+                vec a = c + 1.5f * D(3), b = e + 1.5f * D(2);
                 half[0][j] = a + b;
                 half[1][j] = a - b;
+            } else {
+                half[0][j] = c + 2 * e;
+                half[1][j] = c - 0.5f * e;
             }
         }
 #pragma GCC unroll 2
@@ -242,11 +245,11 @@ static void multiply_any(int64_t rows, int64_t vecs, const float *v, const float
 
 INLINE void back(const vec m[6], vec t[4])
 {
-    vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = 2 * (m[3] - m[4]);
-    t[0] = m[0] + a + c;
-    t[1] = b + d;
-    t[2] = a + 4 * c;
-    t[3] = b + 4 * d + m[5];
+    vec a = m[1] + m[2], b = m[1] - m[2];
+    t[0] = m[0] + a + m[3] + m[4];
+    t[1] = b + 0.5f * m[3] - 2 * m[4];
+    t[2] = a + 0.25f * m[3] + 4 * m[4];
+    t[3] = b + 0.125f * m[3] - 8 * m[4] + m[5];
 }
 
 /* Of equal ones the first; what is not a number wins. */
@@ -387,12 +390,12 @@ static void spread_input_part(struct job *job, float *work)
 
 INLINE void apart(const vec t[4], vec m[6])
 {
-    vec a = t[0] + t[2], b = t[1] + t[3], c = t[0] + 4 * t[2], d = 2 * t[1] + 8 * t[3];
+    vec a = t[0] + t[2], b = t[1] + t[3];
     m[0] = t[0];
     m[1] = a + b;
     m[2] = a - b;
-    m[3] = c + d;
-    m[4] = c - d;
+    m[3] = t[0] + 0.25f * t[2] + 0.5f * (t[1] + 0.25f * t[3]);
+    m[4] = t[0] + 4 * t[2] - 2 * (t[1] + 4 * t[3]);
     m[5] = t[3];
 }
 

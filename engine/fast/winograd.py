@@ -15,12 +15,13 @@ from engine.fast.buffers import empty
 MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
 LARGE_WEIGHTS = 16 << 20  # bytes, from where twice as many tiles save more in reading these
 
-# F(4x4,3x3) at the points 0, 1, -1, 2, -2 and infinity.
-_G = numpy.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
-_B = numpy.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-                  [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])
-_A = numpy.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0],
-                  [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
+# F(4x4,3x3) at the points 0, 1, -1, 1/2, -2 and infinity: with 2 in place of 1/2, as is usual,
+# rounding is twice as large.
+_G = numpy.array([[15, 0, 0], [5, 5, 5], [-5, 5, -5], [-16, -8, -4], [1, -2, 4], [0, 0, 15]]) / 15
+_B = numpy.array([[2, -3, -4, 3, 2, 0], [0, -2, 1, 5, 2, 0], [0, 2, -5, 1, 2, 0],
+                  [0, -4, -2, 4, 2, 0], [0, 1, -2, -1, 2, 0], [0, 2, -3, -4, 3, 2]]) / 2
+_A = numpy.array([[8, 8, 8, 8, 8, 0], [0, 8, -8, 4, -16, 0],
+                  [0, 8, 8, 2, 32, 0], [0, 8, -8, 1, -64, 8]]) / 8
 # On a tile's numbers in a row: 36 of the input to 36, and 36 products to 16 of the output.
 INPUT_TRANSFORM, OUTPUT_TRANSFORM = (numpy.kron(a, a).astype(numpy.float32) for a in (_B, _A))
 

@@ -61,7 +61,7 @@ SIZES = [(32, 32), (37, 51), (14, 15), (5, 2), (1, 1), (4, 65)]
 def test_whole_numbers_without_rounding(size, pool):
     """All that decides about ReLU and maxima is exact here, equal numbers in a window included."""
     random = numpy.random.default_rng(0)
-    layers = [(576. * random.integers(-1, 2, (8, 3, 3, 3)), 576. * random.integers(-2, 3, 8), pool)]
+    layers = [(225. * random.integers(-1, 2, (8, 3, 3, 3)), 225. * random.integers(-2, 3, 8), pool)]
     x = random.integers(0, 2, (3, 3, *size)).astype('f')
     ours = answers(conv_learn.conv_stack, x, layers, 'f')
     theirs = answers(chainers, x, layers, 'd')
