@@ -13,7 +13,7 @@ import zlib
 
 # What h5py, zipfile, json and NumPy raise on a file that is cut off or has bytes changed.
 DAMAGE = (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, EOFError,
-          OverflowError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError,
+          ArithmeticError, RuntimeError, MemoryError, SyntaxError, tokenize.TokenError,
           struct.error, zlib.error, zipfile.BadZipFile)
 
 # VGG-16's arrays have 553 MB, the largest 411 MB; twice that in float64.

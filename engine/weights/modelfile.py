@@ -20,6 +20,9 @@ from engine.weights.limits import DAMAGE, Budget, reason_of
 from engine.weights.npzfile import open_npz
 
 CARD = 'card'
+# Of what a card says, what is relied on before it is looked at.
+KINDS = {'kind': str, 'stream': str, 'fusion': str, 'layer': str, 'split': int, 'shape': dict,
+         'preprocessing': dict, 'classes': list}
 PIECE = 1 << 20  # numbers
 
 
@@ -77,6 +80,9 @@ def read_card(path, made_by='the stage that writes it'):
         card = json.loads(text)
         if not isinstance(card, dict):
             raise ValueError(f'its card is a {type(card).__name__}')
+        for key, kind in KINDS.items():
+            if not isinstance(card.get(key, kind()), kind):
+                raise ValueError(f'the {key} in its card is a {type(card[key]).__name__}')
         return card
 
 
@@ -181,7 +187,7 @@ def new_network(network, card, path, made_by='the stage that writes it'):
     shape = card.get('shape', {})
     try:
         return network(**shape)
-    except (TypeError, ValueError, MemoryError):
+    except DAMAGE:
         raise UserError(f'{path}: its card tells of a model of kind {card.get("kind")} and '
                         f'shape {shape}, which {network.__name__} cannot have; made by: '
                         f'{made_by}') from None

@@ -99,7 +99,10 @@ class Graph:
                             'the same folder is read')
         if beside not in self._files:
             place = self._path.parent / beside
-            if place.is_symlink() or not place.is_file():
+            if place.is_symlink():
+                raise UserError(f'{self._path}: its numbers lie in {beside}, which is a link and '
+                                'may lead anywhere; put a copy of both files into one folder')
+            if not place.is_file():
                 raise UserError(f'{self._path}: its numbers lie in {beside}, which is not there; '
                                 'fetch that file too, into the same folder')
             with open(place, 'rb') as f:

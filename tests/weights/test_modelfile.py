@@ -72,7 +72,9 @@ def test_a_model_reads_no_other_file(tmp_path):
 
 @pytest.mark.parametrize('form', FORMS)
 def test_a_card_that_is_none(tmp_path, form):
-    for card in ('[' * 50000, '[]', '{"shape": [1]}', '{"shape": {"hidden": 1e400}}', '7', 'x'):
+    for card in ('[' * 50000, '[]', '{"shape": [1]}', '{"shape": {"hidden": 1e400}}', '7',
+                 '{"shape": {"input_size": 0}}', '{"shape": {"hidden": 1000000000000}}',
+                 '{"split": "1"}', '{"fusion": {"a": 1}}', '{"preprocessing": [1]}', 'x'):
         save(tmp_path / 'a.model', form)
         if form == 'hdf5':
             with h5py.File(tmp_path / 'a.model', 'r+') as f:
