@@ -158,6 +158,9 @@ def _code_of(main):
         code, said = 130, ('stopped by hand; what is finished is kept, and the same command'
                            + ' without --restart' * ('--restart' in sys.argv)
                            + ' goes on from there')
+    except MemoryError as error:
+        code, said = 1, (f'error: not enough memory ({error or "the machine gives no more"}); end '
+                         'other programs, or see "Out of memory?" in docs/troubleshooting.md')
     except (OSError, UserError) as error:
         # What writes files may have taken a print's failure in between for its own.
         lost = _Output.failure is not None and _Output.failure in (error, error.__cause__)

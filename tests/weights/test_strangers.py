@@ -111,6 +111,19 @@ def test_views_that_reach_out_of_their_numbers(tmp_path, size, stride, offset):
     assert 'damaged' in refused(tmp_path / 'a.pth', tmp_path)
 
 
+def test_too_little_memory_is_one_line(tmp_path):
+    numpy.savez(tmp_path / 'a.npz', **{f'{name}/W': parts['weight']
+                                       for name, parts in PLAIN.items()})
+    done = subprocess.run([
+        sys.executable, '-c', 'import resource, runpy, sys; import convertWeights;'
+        'resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, -1)); sys.argv = sys.argv[1:];'
+        'runpy.run_path(sys.argv[0], run_name="__main__")', convertWeights.__file__,
+        tmp_path / 'a.npz', '--root', tmp_path, '--hidden', '100000'], capture_output=True,
+        text=True, cwd=REPOSITORY)
+    assert done.returncode == 1 and done.stderr.startswith('error: not enough memory (')
+    assert done.stderr.count('\n') == 1
+
+
 def test_claims_cost_nothing(tmp_path):
     """In a process of its own, which some of these files would take down with them."""
     done = subprocess.run([sys.executable, hostileFiles.__file__, str(tmp_path)],
