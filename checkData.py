@@ -7,14 +7,14 @@ Writes  ROOT/frameCounts.json   what was counted, so that a second run takes sec
     python checkData.py --quick                # believes the headers: seconds
     python checkData.py --json inventory.json  # every name, for a program
 
-Names the clips that are missing, unreadable or short (fewer frames than the header
-promises), files that no list names, clips and groups on both lists, and files of the
-same bytes. Exit code 0: all is well; 3: something was found; 1: could not be checked.
+Names the clips that are missing, unreadable, short (frames are missing) or damaged (all frames
+are there, but the decoder complained), files that no list names, clips and groups on both
+lists, and files of the same bytes. Exit code 0: all is well; 3: something was found; 1: could
+not be checked.
 """
 import json
 import shlex
 from collections import Counter, defaultdict
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import helperFunctions as hf
@@ -23,7 +23,8 @@ from engine.errors import UserError
 from engine.files import files_under, sha256, write_text
 from engine.learning.frames import frame_counts
 from engine.progress import Progress
-from engine.video.decode import is_short, read_header
+from engine.video.container import read_header
+from engine.video.ffmpeg import readers
 
 # Lines of a kind that the terminal shows; --json has them all.
 SHOWN = 10
@@ -65,7 +66,7 @@ def duplicates(paths, workers):
     by_digest = defaultdict(list)
     if alike:
         with Progress(len(alike), 'comparing files', 'files') as progress, \
-                ThreadPoolExecutor(workers) as pool:
+                readers(workers) as pool:
             for path, key in zip(alike, pool.map(digest, alike)):
                 by_digest[key].append(path)
                 progress.update()
@@ -80,7 +81,7 @@ def headers(clips, workers):
         except OSError:
             return 0, 0.0
     with Progress(len(clips), 'reading headers') as progress, \
-            ThreadPoolExecutor(workers) as pool:
+            readers(workers) as pool:
         found = {}
         for clip, header in zip(clips, pool.map(read, clips)):
             found[clip.name] = header
@@ -126,11 +127,12 @@ def inventory(root, split, workers, quick=False):
         counts = {name: frames for name, (frames, _) in promised.items() if frames}
         failures = [(clip.name, f'{clip.path}: its header promises no frame')
                     for clip in found if clip.name not in counts]
+        remarks = {}
     else:
-        counts, failures = frame_counts(root, found, workers)
+        counts, failures, remarks = frame_counts(root, found, workers)
     unreadable = dict(failures)
-    short = {name: f'{count} of {promised[name][0]} frames' for name, count in counts.items()
-             if is_short(count, promised[name][0])}
+    of_kind = {kind: [clip for clip in clips if clip.name in remarks
+                      and remarks[clip.name].kind == kind] for kind in ('short', 'damaged')}
     missing = {clip.name for clip in clips if clip.path not in there}
     figures = {name: Counter() for name in lists.classes}
     for clip in clips:
@@ -138,7 +140,7 @@ def inventory(root, split, workers, quick=False):
         row['listed'] += 1
         row['missing'] += clip.name in missing
         row['unread.'] += clip.name in unreadable
-        row['short'] += clip.name in short
+        row['short'] += clip in of_kind['short']
         row['frames'] += counts.get(clip.name, 0)
         rate = promised.get(clip.name, (0, 0.0))[1]
         row['seconds'] += counts.get(clip.name, 0) / rate if rate else 0
@@ -151,15 +153,16 @@ def inventory(root, split, workers, quick=False):
                     for name, row in figures.items()},
         'missing': [str(clip.path) for clip in clips if clip.name in missing],
         'unreadable': [unreadable[clip.name] for clip in clips if clip.name in unreadable],
-        'short': [f'{clip.path}: {short[clip.name]}' for clip in clips if clip.name in short],
+        **{kind: [f'{clip.path}: {remarks[clip.name].reason}' for clip in which]
+           for kind, which in of_kind.items()},
         'extra': [str(path) for path in files if path not in listed],
         'clip on both lists': names,
         'group on both lists': groups,
         'same bytes': [[str(path) for path in same] for same in duplicates(files, workers)]}
 
 
-KINDS = ('missing', 'unreadable', 'short', 'extra', 'clip on both lists', 'group on both lists',
-         'same bytes')
+KINDS = ('missing', 'unreadable', 'short', 'damaged', 'extra', 'clip on both lists',
+         'group on both lists', 'same bytes')
 
 
 def table(classes):

@@ -57,7 +57,7 @@ CLIPS_NUMBERS = {'--groups': (8, 4, 'places and people of each class'),
                  '--shortest': (48, 12, 'frames of the shortest clip'),
                  '--longest': (72, 16, 'frames of the longest clip')}
 PRETRAIN_NUMBERS = {'--stills': (2500, 100, 'still pictures to draw'),
-                    '--epochs': (5, 2, 'passes over them'),
+                    '--epochs': (10, 2, 'passes over them'),
                     '--batch': (32, 32, 'pictures a step')}
 
 

@@ -219,7 +219,11 @@ def readable_clips(args, lists):
     """Returns the Clips of the training list, whole groups held out; prints each that cannot be
     read with its reason."""
     names = variants.Names(stream=args.stream)
-    counts, failures = frame_counts(args.root, lists.train, args.workers, names.of(COUNTS))
+    counts, failures, remarks = frame_counts(args.root, lists.train, args.workers,
+                                             names.of(COUNTS))
+    for clip in lists.train:
+        if clip.name in remarks:
+            print(f'{remarks[clip.name].kind}: {clip.path}: {remarks[clip.name].reason}')
     for _, reason in failures:
         print(f'left out: {reason}')
     if not counts:

@@ -39,7 +39,8 @@ from engine.files import write_text
 from engine.video.flow import (CODEC, METHODS, colours, dequantise, get_method, save_flow,
                                stored_frames, wheel)
 from engine.progress import Progress
-from engine.video.decode import VideoError, read_frames, read_header
+from engine.video.container import read_header
+from engine.video.decode import VideoError, read_frames
 
 # For generate_pbs.py: what the jobs are called, their folder, what runs after all of them.
 JOB, JOBS, THEN = 'flow', 'jobs_opticalFlow', ()
@@ -67,7 +68,8 @@ def get_parser():
                        metavar='N',
                        help='take every Nth frame, and the flow from one of these to the next '
                             '(default: %(default)s)')
-    group.add_argument('--bound', type=arguments.real(above=0, below=1e4), default=variants.FLOW_DECIDES['bound'],
+    group.add_argument('--bound', type=arguments.real(above=0, below=1e4),
+                       default=variants.FLOW_DECIDES['bound'],
                        metavar='PIXELS',
                        help='what moves farther from frame to frame is taken to move so far; a '
                             'stored byte is a 127th of it (default: %(default)g)')

@@ -12,10 +12,10 @@ Writes  nothing; with --out DIR, for each video
     python predict.py --camera 0 --out seen           # until Ctrl-C
 
 A video is read as a stream and seen through a window, as long as the RNN's training sequences
-(120 frames), that moves on by 30; of a shorter one the RNN sees the reverse appended, as in
-training. So an hour takes no more memory than a minute, but for a few MB of results. The
-prediction of the whole video is, of the frame network, the mean over all frames of log softmax;
-of the RNN, the mean over the windows of their log probability.
+(120 frames), that moves on by a quarter of its length; of a shorter one the RNN sees the reverse
+appended, as in training. So an hour takes no more memory than a minute, but for a few MB of
+results. The prediction of the whole video is, of the frame network, the mean over all frames of
+log softmax; of the RNN, the mean over the windows of their log probability.
 Exit code 3: done but for the videos named.
 """
 import contextlib
@@ -41,11 +41,12 @@ from engine.errors import UserError
 from engine.files import write_text
 from engine.video.given import videos_given
 from engine.weights.modelfile import read_card, weights_digest
-from engine.video.overlay import label_video, panel, shown_size
+from engine.video.container import read_header, shape_of
+from engine.video.overlay import label_video, panel
 from engine.progress import Progress
-from engine.video.sliding import OneClip, Pictures, edges_of, moment, slide
+from engine.video.sliding import OneClip, Pictures, moment, slide, zones
 from engine.video.strip import draw_strip
-from engine.video.decode import Frames, VideoError, read_header
+from engine.video.decode import Frames, VideoError
 
 OURS = '.predicted'  # in the names of the outputs, which are not looked at again
 
@@ -73,8 +74,9 @@ def get_parser():
     group.add_argument('--window', type=arguments.whole(1), metavar='N',
                        help='frames taken that are seen at once (default: the length of the '
                             "RNN's training sequences, else 120)")
-    group.add_argument('--stride', type=arguments.whole(1), default=30, metavar='N',
-                       help='frames taken from one window to the next (default: 30)')
+    group.add_argument('--stride', type=arguments.whole(1), metavar='N',
+                       help='frames taken from one window to the next (default: a quarter of a '
+                            'window); what lies between windows that do not touch is unseen')
     group.add_argument('--readout', choices=scoring.READOUTS,
                        help="how the RNN's steps make one prediction (default: as it was tested)")
     group.add_argument('--batch', type=arguments.whole(1), default=16, metavar='N',
@@ -127,6 +129,7 @@ class Networks:
         self.trained_step = made.get('step', 1) if made.get('model_sha256') == digest else 1
         self.step = args.step or self.trained_step
         self.window = args.window or settings.get('steps', 120)
+        self.stride = args.stride or max(1, self.window // 4)
         self.readout = args.readout or settings.get('readout', 'linear')
         # An RNN that is tested on whole clips as they are sees short ones so here, too.
         as_is = settings.get('variable_length') or not settings.get('test_steps', 180)
@@ -182,8 +185,8 @@ class Seen:
     `windows` is [(start, end, {'frames' or 'rnn': (C,) float32 log probability})].
     """
 
-    def __init__(self, networks, frames, stride, progress=None):
-        self.networks, self.frames, self.stride = networks, frames, stride
+    def __init__(self, networks, frames, progress=None):
+        self.networks, self.frames = networks, frames
         self.progress, self.windows, self.pictures = progress, [], Pictures(16)
         self.frame_logs = 0.0
 
@@ -202,7 +205,7 @@ class Seen:
     def __iter__(self):
         """Goes through the video; yields each window, which is also kept."""
         for start, end, features, softmax in slide(self._batches(), self.networks.window,
-                                                   self.stride):
+                                                   self.networks.stride):
             said = {'frames': scoring.video_log_probability(softmax)}
             if self.networks.rnn:
                 said['rnn'] = self.networks.rnn_log_probability(features)
@@ -229,32 +232,38 @@ class Seen:
     def as_json(self, k):
         """All of it as JSON values, times in seconds."""
         times, networks = self.frames.times, self.networks
+        wrong = self.frames.remark
 
         def top(said):
             return {key: [{'class': name, 'probability': round(p, 6)}
                           for name, p in self.best(logs, k)] for key, logs in said.items()}
         return {'video': self.frames.path, 'frames_seen': self.frames.count,
-                'seconds': round(moment(times, self.frames.count), 3), 'step': networks.step,
-                'window': networks.window, 'stride': self.stride, 'methods': networks.names,
+                'seconds': round(moment(times, self.frames.count) - times[0], 3),
+                'step': networks.step, 'window': networks.window, 'stride': networks.stride,
+                'methods': networks.names, **({wrong.kind: wrong.reason} if wrong else {}),
                 'predictions': top(self.whole()),
                 'windows': [{'from': round(moment(times, start), 3),
                              'to': round(moment(times, end), 3), **top(said)}
                             for start, end, said in self.windows]}
 
     def write(self, stem, video, found):
-        """Writes the labelled copy of `video`, the strip, and `found` as JSON."""
-        size, times, names = shown_size(video), self.frames.times, self.networks.names
-        edges = edges_of([window[:2] for window in self.windows], times)
+        """Writes `found` as JSON, the strip, and last the labelled copy of `video`."""
+        shape, times, names = shape_of(video), self.frames.times, self.networks.names
+        seen = zones([window[:2] for window in self.windows], times)
         said, last = self.whole(), list(names)[-1]
-        label_video(video, f'{stem}.mp4', (
-            (start, panel(self.best(logs[last], 3), size))
-            for start, (_, _, logs) in zip(edges, self.windows)), self.frames.clockless)
-        draw_strip(f'{stem}.png', Path(self.frames.path).name, self.networks.classes,
-                   {name: (self.logs(key), said[key]) for key, name in names.items()}, edges,
-                   [(moment(times, i), shown) for i, shown in self.pictures.kept],
-                   size[0] / size[1])
         write_text(f'{stem}.json', json.dumps(found) + '\n')
-        print(f'wrote {stem}.mp4, .png and .json', flush=True)
+        draw_strip(f'{stem}.png', Path(self.frames.path).name, self.networks.classes,
+                   {name: (self.logs(key), said[key]) for key, name in names.items()}, seen,
+                   [(moment(times, i), shown) for i, shown in self.pictures.kept], shape.aspect)
+        print(f'wrote {stem}.png and .json', flush=True)
+
+        def rows(window):
+            if window is None:
+                return [('not seen', None), *[('', None)] * 2]
+            return self.best(self.windows[window][2][last], 3)
+        silent = label_video(video, f'{stem}.mp4', (
+            (start, panel(rows(window), shape)) for start, _, window in seen), shape)
+        print(*silent, f'wrote {stem}.mp4', sep='\n', flush=True)
 
 
 def in_words(pairs):
@@ -279,12 +288,13 @@ def opened(args, source, options):
 
 
 def look(args, networks, source, stem):
-    """Predicts one video, or through the camera (None); returns (as_json, seconds of work)."""
+    """Predicts one video, or through the camera (None); returns (as_json, seconds of work, why
+    there is no labelled copy)."""
     started = time.monotonic()
     options = dict(size=networks.frames.shape['input_size'], step=networks.step, timed=True,
-                   batch=min(args.batch, args.stride))
+                   batch=min(args.batch, networks.stride))
     with opened(args, source, options) as (frames, video, progress):
-        seen = Seen(networks, frames, args.stride, progress)
+        seen = Seen(networks, frames, progress)
         for start, end, said in seen:
             if source is None:
                 key = list(said)[-1]
@@ -294,21 +304,22 @@ def look(args, networks, source, stem):
         for key, logs in seen.whole().items():
             print(f'{frames.path}  {networks.names[key]}  {in_words(seen.best(logs, args.top))}',
                   flush=True)
-        # A header alone proves nothing: sound may last longer, the rate may vary.
-        if frames.complaint and frames.is_short:
-            print(f'{frames.path}: only {frames.count} of about {frames.announced} frames could '
-                  f'be read ({frames.complaint})', flush=True)
-        found = seen.as_json(args.top)
-        if stem:
-            seen.write(stem, video, found)
-    return found, spent
+        if frames.remark:
+            print(f'{frames.remark.kind}: {frames.path}: {frames.remark.reason}', flush=True)
+        found, failed = seen.as_json(args.top), ''
+        try:
+            if stem:
+                seen.write(stem, video, found)
+        except VideoError as error:  # of the copy
+            failed = str(error)
+    return found, spent, failed
 
 
 # ----------------------------------------------------------------------------- the run
 
 def run(args, tell):
     networks = Networks(args)
-    print(f'{networks.in_words()}; a window of {networks.window} every {args.stride}')
+    print(f'{networks.in_words()}; a window of {networks.window} every {networks.stride}')
     for network in filter(None, (networks.frames, networks.rnn)):
         stage.tell_kernel(network)
     failed = frames = seconds = spent = 0
@@ -318,12 +329,15 @@ def run(args, tell):
         try:
             if wrong:
                 raise VideoError(wrong)
-            found, took = look(args, networks, source, stem)
+            found, took, wrong = look(args, networks, source, stem)
             frames, seconds = frames + found['frames_seen'], seconds + found['seconds']
             spent += took
         except VideoError as error:
-            print(error, file=sys.stderr, flush=True)
-            found, failed = {'video': str(source or args.camera), 'error': str(error)}, failed + 1
+            wrong = str(error)
+            found = {'video': str(source or args.camera), 'error': wrong}
+        if wrong:
+            print(wrong, file=sys.stderr, flush=True)
+            failed += 1
         tell(found)
     if frames:
         pace = seconds / spent

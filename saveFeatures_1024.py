@@ -32,7 +32,7 @@ from engine.weights import cards
 from engine.cluster import kernels, leaving, parts
 from engine.learning import featurefile, statistics
 from engine.reporting import scoring
-from engine.video import decode, flowfiles
+from engine.video import container, flowfiles
 from FusionNet import load_frame_network
 from VGGNet_1024 import layer_width
 from engine.video.augmentation import views
@@ -250,7 +250,7 @@ def work_on(args, lists, card, values=False):
         lambda clip: [variants.output_path(args.root, folder, clip)
                       for folder in (names.frame_predictions, names.features)],
         lambda clip: variants.in_stream(args.root, clip, args.stream),
-        lambda clip: decode.read_header(clip.path)[0] // args.step,
+        lambda clip: container.read_header(clip.path)[0] // args.step,
         widths[0] * numpy.dtype(names.dtype).itemsize + widths[1] * 4,
         lambda newest: is_packed(args.root, names, newest))
 

@@ -27,7 +27,8 @@ import helperFunctions as hf
 from engine import usable_cores, variants
 from VGGNet_1024 import VGGNet_1024
 from engine.cluster.parts import Report
-from engine.video.decode import Frames, read_header
+from engine.video.container import read_header
+from engine.video.decode import Frames
 
 
 def clips_of(args, folder):

@@ -98,6 +98,14 @@ def videos(folder, rng):
     # raw H.264 may change its size midway
     parts = [encode(folder / f'{side}.h264', 'libx264', side) for side in (64, 96)]
     yield case('changing size.avi', b''.join(parts), WHOLE)
+    yield from no_videos(case, rng)
+    yield Case(folder / 'missing.avi', 'video', (REFUSED,))
+    (folder / 'a folder.avi').mkdir()
+    yield Case(folder / 'a folder.avi', 'video', (REFUSED,))
+
+
+def no_videos(case, rng):
+    """Yields what `case` makes of bytes that are no video at all."""
     for size in (0, 1, 11, 12, 51, 52, 5000):
         yield case(f'{size} zero bytes.avi', bytes(size), REFUSED)
     for number in range(4):
@@ -108,9 +116,6 @@ def videos(folder, rng):
             '#EXTM3U\n#EXTINF:1,\nxvid.avi\n', "ffconcat version 1.0\nfile 'missing.avi'\n",
             'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n')):
         yield case(f'text {number}.avi', text.encode(), REFUSED)
-    yield Case(folder / 'missing.avi', 'video', (REFUSED,))
-    (folder / 'a folder.avi').mkdir()
-    yield Case(folder / 'a folder.avi', 'video', (REFUSED,))
 
 
 def arrays(folder, rng):

@@ -40,6 +40,13 @@ def flow_set(small_set, tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def predict_root(undisturbed, tmp_path_factory):
+    """A root with both networks of predict.py; only to be read."""
+    import predictSet
+    return predictSet.make_root(undisturbed, tmp_path_factory.mktemp('predict') / 'root')
+
+
+@pytest.fixture(scope='session')
 def real_data():
     """Folder with UCF-101/, ucfTrainTestlist/ and weights/: real clips, not in the project."""
     folder = Path(os.environ.get('REAL_DATA', Path(__file__).parents[2] / 'shared' / 'data'))

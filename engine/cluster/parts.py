@@ -119,9 +119,8 @@ class Report:
             frames (Frames): of the clip, read to the end.
             otherwise: None, or (kind, reason) to enter if it is not short.
         """
-        if frames.is_short:
-            self.add('short', clip.name, f'{clip.path}: {frames.count} of {frames.announced} '
-                                         f'frames ({frames.complaint or "no complaint"})')
+        if frames.remark:
+            self.add(frames.remark.kind, clip.name, f'{clip.path}: {frames.remark.reason}')
         elif otherwise:
             self.add(otherwise[0], clip.name, otherwise[1])
         else:

@@ -4,6 +4,7 @@ import json
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy
 
@@ -11,30 +12,37 @@ from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
 from engine.files import write_text
 from engine.progress import Progress
-from engine.video.decode import VideoError, count_frames, read_frames
+from engine.video.container import Remark
+from engine.video.decode import VideoError, read_frames, survey
+from engine.video.ffmpeg import readers
 
 COUNTS = 'frameCounts.json'
 # Seconds of counting that a kill may cost.
 SAVE_EVERY = 20.0
 
 
+class Counts(NamedTuple):
+    """{clip name: frames}; [(clip name, reason)] of the clips that cannot be read; {clip name:
+    engine.video.container.Remark} of those that are short or damaged."""
+    frames: dict
+    failures: list
+    remarks: dict
+
+
 def frame_counts(root, clips, workers, table=COUNTS):
     """Counts the decodable frames of each clip; what was counted before is looked up.
 
     The table stands in ROOT/frameCounts.json (or another `table` there) with each file's size
-    and time of change, so a replaced file is counted again.
-
-    Returns:
-        ({clip name: frames}, [(clip name, reason)] of the clips that cannot be read).
+    and time of change, so a replaced file is counted again. Returns Counts.
     """
     path = os.path.join(root, table)
     try:
         with open(path, encoding='utf-8') as f:
-            known = {str(name): [int(size), int(changed), int(count)]
-                     for name, (size, changed, count) in json.load(f).items()}
+            known = {str(name): [int(size), int(changed), int(count), str(kind), str(reason)]
+                     for name, (size, changed, count, kind, reason) in json.load(f).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         known = {}  # none, or no such table: counted anew
-    counts, failures, fresh = {}, [], []
+    counts, failures, remarks, fresh = {}, [], {}, []
     for clip in clips:
         try:
             stat = os.stat(clip.path)
@@ -42,15 +50,12 @@ def frame_counts(root, clips, workers, table=COUNTS):
             failures.append((clip.name, f'{clip.path}: {error.strerror}'))
             continue
         stamp = [stat.st_size, stat.st_mtime_ns]
-        entry = known.get(clip.name)
-        if entry and entry[:2] == stamp:
-            counts[clip.name] = entry[2]
-        else:
+        if known.get(clip.name, [])[:2] != stamp:
             fresh.append((clip, stamp))
 
     def count(item):
         try:
-            return count_frames(item[0].path)
+            return survey(item[0].path)
         except VideoError as error:
             return error
 
@@ -60,19 +65,25 @@ def frame_counts(root, clips, workers, table=COUNTS):
         saved = time.monotonic()
         # A thread a worker is enough: the work is ffmpeg's, in processes of its own.
         with Progress(len(fresh), 'counting frames') as progress, \
-                ThreadPoolExecutor(workers) as pool:
+                readers(workers) as pool:
             for (clip, stamp), got in zip(fresh, pool.map(count, fresh)):
+                known.pop(clip.name, None)
                 if isinstance(got, VideoError):
                     failures.append((clip.name, str(got)))
                 else:
-                    counts[clip.name] = got
-                    known[clip.name] = stamp + [got]
+                    known[clip.name] = [*stamp, got[0], *(got[1] or ('', ''))]
                 progress.update()
                 if time.monotonic() - saved > SAVE_EVERY:
                     save()
                     saved = time.monotonic()
         save()
-    return counts, failures
+    unreadable = dict(failures)
+    for clip in clips:
+        if clip.name not in unreadable:
+            *_, counts[clip.name], kind, reason = known[clip.name]
+            if kind:
+                remarks[clip.name] = Remark(kind, reason)
+    return Counts(counts, failures, remarks)
 
 
 def mirrored(indices, n):

@@ -1,6 +1,5 @@
 """Sections of report.py's page on what one run gains over another: classes, pairs, clips."""
 import imageio.v3 as imageio
-import imageio_ffmpeg
 import numpy
 
 from engine.errors import UserError
@@ -8,6 +7,7 @@ from engine.reporting.matrices import class_accuracy, count, gains, most_confuse
 from engine.reporting.page import (bar, element, join, paragraph, percent, picture, points,
                                    section, signed, table)
 from engine.reporting.significance import mcnemar
+from engine.video.container import shape_of
 from engine.video.decode import read_frames
 
 THUMBNAIL = 112                    # height and decoded width of an example frame, pixels
@@ -78,16 +78,14 @@ def example(clip, a, b, classes):
     n = a.lengths[clip.name]
     indices = sorted({n // 10, n // 2, n * 9 // 10})
     frames = read_frames(clip.path, indices, THUMBNAIL)
-    header = imageio_ffmpeg.read_frames(str(clip.path))
-    width, height = next(header)['size']
-    header.close()
+    aspect = shape_of(clip.path).aspect
     strip = numpy.hstack(list(frames[..., ::-1]))  # BGR to RGB
     data = imageio.imwrite('<bytes>', strip, extension='.jpg', quality=82)
     said = [f'{run.title}: {classes[run.method.said[clip.name]]} '
             f'({100 * run.probability[clip.name][run.method.said[clip.name]]:.0f}\u00a0%)'
             for run in (a, b)]
     # Frames are decoded as squares; the page gives them their own shape back.
-    shape = f'aspect-ratio:{len(frames) * width}/{height}'
+    shape = f'aspect-ratio:{len(frames) * aspect:.4f}'
     return element(
         'figure', picture(data, 'jpeg', f'{len(frames)} frames of {clip.name}, which shows '
                           f'{clip.class_name}: at a tenth, the middle and nine tenths of it',

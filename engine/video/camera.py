@@ -4,7 +4,8 @@ import os
 import signal
 import tempfile
 
-from engine.video.decode import Frames, complaint_of
+from engine.video.decode import Frames
+from engine.video.ffmpeg import complaint_of
 
 
 class Camera(Frames):

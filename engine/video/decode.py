@@ -1,20 +1,19 @@
 """Frames of a video through ffmpeg.
 
-ffmpeg (the binary that imageio-ffmpeg brings) decodes, picks and scales in a
-process of its own; frames cross a pipe as bytes, so a Python thread that waits
-for them costs nothing.
+ffmpeg decodes, picks and scales in a process of its own; frames cross a pipe as
+bytes, so a Python thread that waits for them costs nothing.
 """
 import contextlib
-import re
-import signal
+import os
 import subprocess
 import tempfile
 from array import array
 
-import imageio_ffmpeg
 import numpy
 
-from engine.errors import DecoderKilled, UserError
+from engine.video.container import FIRST, better_map, header_of, remark_on, why_no_frame
+from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, complaint_of, ended,
+                                 opened, run, start)
 
 try:
     import fcntl
@@ -22,26 +21,6 @@ except ImportError:  # no such thing on Windows
     fcntl = None
 
 PIPE_BYTES = 1 << 20
-
-
-class VideoError(UserError):
-    """A video that gives no frame; the text names it and says why."""
-
-
-STOPPED = (255, *(-number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP,
-                                          signal.SIGKILL)))
-
-
-def check_alive_to_the_end(process, path):
-    """Raises what an ended ffmpeg, at work on `path`, did not come to its end by."""
-    # ffmpeg takes SIGTERM and Ctrl-C for an order to end well, with 255, after a part of
-    # the frames; schedulers and terminals send these to every process of a job.
-    if process.returncode in STOPPED:
-        raise DecoderKilled(f'{path}: ffmpeg was stopped from outside before the end; '
-                            'run the command again')
-    if process.returncode < 0:
-        raise VideoError(f'{path}: ffmpeg crashed on it '
-                         f'({signal.Signals(-process.returncode).name})')
 
 
 class Frames:
@@ -53,12 +32,11 @@ class Frames:
         batch: frames a batch, the last one may be shorter.
         step: takes every step-th frame.
         only: indices of frames to take instead (ascending).
-        timed: whether `times` tells when each frame given so far is shown, in seconds, and
-            `clockless` whether the video does not say, so that 25 frames a second are taken.
+        timed: whether `times` tells when each frame given so far is shown, in seconds.
 
-    After the last batch `count` is the number of frames given, `announced` the
-    number that the header promises (None if it does not say) and `complaint`
-    ffmpeg's first error, or None.
+    After the last batch `count` is the number of frames given, `complaint` ffmpeg's first
+    error, or None, and `remark` an engine.video.container.Remark if frames are missing or the
+    decoder complained, or None.
 
     Raises (while iterating):
         VideoError: not one frame could be decoded.
@@ -73,9 +51,9 @@ class Frames:
         self.path, self.batch = str(path), batch
         self.width, self.height = (size, size) if numpy.isscalar(size) else size
         self.step, self.only, self.timed = step, only, timed
-        self.count, self.announced, self.complaint = 0, None, None
-        self.times, self.clockless = array('d'), False
-        self._process, self._stopped = None, False
+        self.count, self.complaint, self.remark = 0, None, None
+        self.times = array('d')
+        self._process, self._stopped, self._map, self._late = None, False, FIRST, 0.0
 
     def stop(self):
         """Ends the reading in good order, after the frames that are on their way."""
@@ -86,43 +64,32 @@ class Frames:
             self._process.terminate()
         self._stopped = True
 
-    @property
-    def is_short(self):
-        return is_short(self.count, self.announced)
-
     def _input(self):
-        return ['-i', 'file:' + self.path]
+        return opened(self.path)
 
-    def _command(self):
+    def _command(self, times):
         picks = []
         if self.only is not None:
             picks = ['select=' + _sum([f'eq(n\\,{index})' for index in self.only])]
         elif self.step > 1:
             picks = [f'select=not(mod(n\\,{self.step}))']
         picks.append(f'scale={self.width}:{self.height}:flags=bilinear')
-        limit = ['-frames:v', str(len(self.only))] if self.only is not None else []
-        return [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-nostats',
-                '-loglevel', 'level+info', '-threads', '1', *self._input(),
-                '-map', '0:v:0', '-vf', ','.join(picks), '-fps_mode', 'passthrough', *limit,
-                '-pix_fmt', 'bgr24', '-f', 'rawvideo']
+        limit = ['-frames:v', len(self.only)] if self.only is not None else []
+        # {t}: what ffmpeg makes of the packets' clock, or of the rate where they have none
+        timed = ['-enc_time_base', 'demux', '-stats_enc_pre', times, '-stats_enc_pre_fmt',
+                 '{t}'] if self.timed else []
+        return command('-threads', 1, *self._input(), '-map', self._map, '-vf', ','.join(picks),
+                       '-fps_mode', 'passthrough', *limit, *timed, '-pix_fmt', 'bgr24', '-f',
+                       'rawvideo', 'pipe:1')
 
     def __iter__(self):
         self.count = 0
-        shape = self.height, self.width, 3
-        frame_bytes = self.height * self.width * 3
         # stderr goes to a file: a pipe that nobody reads would stop ffmpeg.
         with tempfile.TemporaryFile() as errors, tempfile.NamedTemporaryFile() as times:
-            command = self._command()
-            if self.timed:
-                command += ['-stats_enc_pre', times.name, '-stats_enc_pre_fmt', '{ti}']
-            process = self._process = subprocess.Popen(
-                [*command, 'pipe:1'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=errors, bufsize=0, process_group=0 if self.apart else None)
-            _widen(process.stdout)
+            process = None
             try:
+                process, buffer, n = self._first_batch(errors, times.name)
                 while True:
-                    buffer = numpy.empty((self.batch, *shape), numpy.uint8)
-                    n = _read_into(process.stdout, memoryview(buffer).cast('B')) // frame_bytes
                     if n:
                         self.count += n
                         if self.timed:
@@ -130,18 +97,47 @@ class Frames:
                         yield buffer[:n]
                     if n < self.batch:
                         break
+                    buffer, n = self._next_batch(process)
                 process.wait()
-                if not self._stopped:
-                    check_alive_to_the_end(process, self.path)
             finally:
-                process.kill()
-                process.wait()
-                process.stdout.close()
-            errors.seek(0)
-            self._read_log(errors.read())
+                if process:
+                    ended(process)
+            log = _content(errors)
+            if not self._stopped:
+                check_alive_to_the_end(process.returncode, log, self.path)
+            self._read_log(log)
         if not self.count:
-            raise VideoError(f'{self.path}: no frame could be read '
-                             f'({self.complaint or "ffmpeg gave none"})')
+            raise VideoError(why_no_frame(log, self.path))
+
+    def _first_batch(self, errors, times):
+        """Starts ffmpeg, again if by its log another stream is the video; returns the process,
+        the first batch and how many frames of it are filled."""
+        while True:
+            process = self._process = start(
+                self._command(times), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=errors, bufsize=0, process_group=0 if self.apart else None)
+            _widen(process.stdout)
+            try:
+                batch = self._next_batch(process)
+            except BaseException:
+                ended(process)
+                raise
+            # before ffmpeg gives a frame it has told of the streams
+            log = _content(errors)
+            better = better_map(log, self._map)
+            if not better:
+                film = header_of(log).film
+                self._late = film.late if film else 0.0
+                return process, *batch
+            ended(process)
+            os.ftruncate(errors.fileno(), 0)
+            os.lseek(errors.fileno(), 0, os.SEEK_SET)
+            self._map = better
+
+    def _next_batch(self, process):
+        """A batch, and how many frames of it are filled: fewer only at the end."""
+        buffer = numpy.empty((self.batch, self.height, self.width, 3), numpy.uint8)
+        return buffer, _read_into(process.stdout, memoryview(buffer).cast('B')) // buffer[0].size
 
     def _read_times(self, f):
         """Takes in the moments of the frames given; ffmpeg notes one before it gives the frame."""
@@ -150,57 +146,25 @@ class Frames:
                 moment = float(f.readline())
             except ValueError:
                 moment = float('-inf')
-            before = self.times[-1] if self.times else 0.0
-            # A raw stream, of H.264 say, has no clock; ffmpeg gives a time before all times.
-            self.clockless = moment < -1e9
-            self.times.append(before + 0.04 * self.step * bool(self.times) if self.clockless
-                              else max(moment, before))
+            # Where clocks may jump ffmpeg begins at 0, though sound may have begun before.
+            if not self.times:
+                self._late = max(0.0, self._late - max(moment, 0.0))
+            moment += self._late
+            # A stamp that cannot be is as far from the last one as that is from the one before.
+            least = self.times[-1] if self.times else 0.0
+            gap = (least - self.times[-2] if len(self.times) > 1 else
+                   0.04 * self.step if self.times else 0.0)
+            self.times.append(moment if moment >= least else least + gap)
 
     def _read_log(self, log):
         self.complaint = complaint_of(log, self.path)
-        log = log.decode(errors='replace')
-        announced = _avi_header(self.path)[0] if self.count else 0
-        announced = max(announced, _header_of_log(log)[0])
-        self.announced = -(-announced // self.step) or None
+        if self.count and self.only is None:
+            self.remark = remark_on(self.path, self.count, log, self.step)
 
 
-def read_header(path):
-    """What a video's header promises, without decoding it: (frames int, frames a second).
-
-    Both are 0 where it does not say, or is no video.
-    """
-    frames, rate = _avi_header(path)
-    if frames and rate:
-        return frames, rate
-    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
-                           '-i', f'file:{path}'], stdin=subprocess.DEVNULL, capture_output=True)
-    return _header_of_log(done.stderr.decode(errors='replace'))
-
-
-def is_short(count, announced):
-    """Whether frames are missing: a header is off by a frame or two even in good clips."""
-    return bool(announced) and count < min(0.95 * announced, announced - 2)
-
-
-def _header_of_log(log):
-    duration = re.search(r'Duration: (\d+):(\d+):([\d.]+)', log)
-    rate = re.search(r'Stream #.*Video:.* ([\d.]+) fps', log)
-    if not (duration and rate):
-        return 0, 0.0
-    hours, minutes, seconds = duration.groups()
-    length = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-    return int(round(length * float(rate.group(1)))), float(rate.group(1))
-
-
-def _avi_header(path):
-    """Frames and frames a second of an .avi's main header, or 0, 0.0: of a cut-off file
-    ffmpeg's own duration tells what is left, not what was there."""
-    with open(path, 'rb') as f:
-        start = f.read(52)
-    if start[:4] != b'RIFF' or start[8:12] != b'AVI ' or start[24:28] != b'avih':
-        return 0, 0.0
-    microseconds = int.from_bytes(start[32:36], 'little')
-    return int.from_bytes(start[48:52], 'little'), 1e6 / microseconds if microseconds else 0.0
+def _content(f):
+    """All bytes of an open file; where others write into it does not change."""
+    return os.pread(f.fileno(), os.fstat(f.fileno()).st_size, 0)
 
 
 def _sum(terms):
@@ -255,25 +219,25 @@ def count_frames(path):
 
     Headers lie by a frame or two, and a frame that is asked for must exist.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
-               '-loglevel', 'level+error', '-threads', '1', '-i', f'file:{path}',
-               '-map', '0:v:0', '-fps_mode', 'passthrough', '-f', 'null',
-               '-progress', 'pipe:1', '-']
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    check_alive_to_the_end(done, path)
-    counts = re.findall(rb'^frame=\s*(\d+)', done.stdout, re.MULTILINE)
-    count = int(counts[-1]) if counts else 0
+    return survey(path)[0]
+
+
+def survey(path, where=FIRST):
+    """Decodes a whole video; returns (frames, Remark or None).
+
+    Raises:
+        VideoError: not one frame could be decoded.
+        DecoderKilled: a signal has ended ffmpeg.
+    """
+    # A frame becomes 4 bytes: next to nothing to make, and written to a pipe that tells whether
+    # we still live.
+    done = run(command('-threads', 1, *opened(path), '-map', where, '-vf',
+                       'scale=2:2:flags=neighbor', '-fps_mode', 'passthrough', '-pix_fmt', 'gray',
+                       '-f', 'rawvideo', '-flush_packets', 1, 'pipe:1'), path)
+    better = better_map(done.log, where)
+    if better:
+        return survey(path, better)
+    count = done.written // 4
     if not count:
-        raise VideoError(f'{path}: no frame could be read '
-                         f'({complaint_of(done.stderr, path) or "ffmpeg gave none"})')
-    return count
-
-
-def complaint_of(log, path):
-    """The first error in ffmpeg's log (bytes), without addresses and the file's name."""
-    for line in log.decode(errors='replace').splitlines():
-        # "[h264 @ 0x55..] [error] text"
-        found = re.match(r'^(?:\[.*?\] )?\[(?:error|fatal)\] (.*)', line)
-        if found:
-            return found.group(1).replace(f'file:{path}', '').strip(' :.')
-    return None
+        raise VideoError(why_no_frame(done.log, path))
+    return count, remark_on(path, count, done.log)

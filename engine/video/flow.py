@@ -9,12 +9,12 @@ import subprocess
 import tempfile
 
 import cv2
-import imageio_ffmpeg
 import numpy
 
 from engine.errors import UserError
 from engine.files import replacing
-from engine.video.decode import Frames, check_alive_to_the_end, complaint_of
+from engine.video.decode import Frames
+from engine.video.ffmpeg import check_alive_to_the_end, command, complaint_of
 
 MIDDLE = 128
 # Near-lossless x264 in RGB, so that no channel is halved or mixed with another; see
@@ -118,8 +118,7 @@ class FlowWriter:
         temporary = self._replacing.__enter__()
         self._errors = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), '-hide_banner', '-nostats', '-loglevel',
-             'level+error', '-y', '-threads', '1', '-f', 'rawvideo', '-pix_fmt', 'bgr24',
+            [*command(), '-y', '-threads', '1', '-f', 'rawvideo', '-pix_fmt', 'bgr24',
              '-video_size', '{}x{}'.format(*self.size), '-framerate', str(FRAMES_A_SECOND),
              '-i', 'pipe:0', *self.codec, '-threads', '1', '-f', 'matroska',
              f'file:{temporary}'],
@@ -145,9 +144,9 @@ class FlowWriter:
             log = self._errors.read()
             self._errors.close()
             if problem[0] is None:
-                check_alive_to_the_end(self._process, self.path)
+                check_alive_to_the_end(code, log, self.path)
                 if code:
-                    reason = complaint_of(log, self.path) or f'ffmpeg ended with {code}'
+                    reason = complaint_of(log, self.path, True) or f'ffmpeg ended with {code}'
                     raise UserError(f'{self.path}: cannot be written: {reason}; check space and '
                                     'rights there, then run the command again')
         except BaseException as error:
@@ -190,7 +189,7 @@ def save_flow(source, target, method, bound, size, step=1, stopped=lambda: False
         stopped: function that says whether to give up.
 
     Returns:
-        engine.video.decode.Frames, whose `count` and `announced` tell of the clip; None if stopped.
+        engine.video.decode.Frames, whose `count` and `remark` tell of the clip; None if stopped.
 
     Raises:
         VideoError, DecoderKilled: as Frames.

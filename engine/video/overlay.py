@@ -3,64 +3,53 @@
 The copy is made by one ffmpeg that lays a few still panels over the video's own frames, so
 that no frame passes through Python and each keeps its moment, also where the rate varies.
 """
-import io
+import os
 import re
-import subprocess
 import tempfile
 from pathlib import Path
 
-import imageio_ffmpeg
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 
 from engine.drawing.plots import FONT
 from engine.files import replacing
-from engine.video.decode import VideoError, check_alive_to_the_end, complaint_of
+from engine.video.container import shape_of
+from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run
 
 # What players find in an .mp4; other sound becomes AAC.
 COPIED_SOUND = ('aac', 'mp3', 'ac3', 'eac3', 'alac', 'opus')
 
 
-def shown_size(path):
-    """(width, height) in pixels of a video as it is shown, after any rotation mark.
-
-    Raises:
-        VideoError: not one frame could be decoded.
-    """
-    done = subprocess.run(
-        [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-loglevel', 'level+error',
-         '-i', f'file:{path}', '-map', '0:v:0', '-frames:v', '1', '-c:v', 'ppm',
-         '-f', 'image2pipe', 'pipe:1'], stdin=subprocess.DEVNULL, capture_output=True)
-    try:
-        with Image.open(io.BytesIO(done.stdout)) as image:
-            return image.size
-    except UnidentifiedImageError:
-        raise VideoError(f'{path}: no frame could be read '
-                         f'({complaint_of(done.stderr, path) or "ffmpeg gave none"})') from None
-
-
-def panel(rows, size):
+def panel(rows, shape):
     """Draws class names with bars and percentages.
 
     Args:
-        rows: [(name, probability)], the best first; a low video has no room for all.
-        size: (width, height) of the video, pixels.
+        rows: [(name, probability)], the best first; a low video has no room for all. A
+            probability of None is not shown.
+        shape: engine.video.container.Shape of the video.
 
     Returns:
-        PIL image, RGBA, no larger than the video.
+        PIL image, RGBA, no larger than the video, in its pixels, square or not.
     """
-    width, height = size
+    image = _drawn(rows, max(1, round(shape.width * shape.pixel)), shape.height)
+    if shape.pixel != 1:
+        image = image.resize((max(1, round(image.width / shape.pixel)), image.height))
+    return image.crop((0, 0, min(image.width, shape.width), image.height))
+
+
+def _drawn(rows, width, height):
+    """The panel for a video of so many square pixels."""
     letters = max(10, round(0.034 * height))
     line, margin = round(1.6 * letters), max(3, letters // 3)
     font = ImageFont.truetype(FONT, letters)
     rows = rows[:max(1, (round(0.45 * height) - margin) // line)]
     room = font.getlength('100 %') + 4 * margin
-    inner = min(width - 2 * margin, max(18 * letters, round(0.42 * width)))
+    inner = min(width - 2 * margin, max(18 * letters, min(round(0.42 * width), 40 * letters)))
     image = Image.new('RGBA', (max(inner, 8), margin + line * len(rows)), (0, 0, 0, 0))
     pen = ImageDraw.Draw(image)
     pen.rounded_rectangle((0, 0, image.width - 1, image.height - 1), margin, (12, 18, 26, 215))
     for number, (name, probability) in enumerate(rows):
         top = margin + number * line
-        bar = (image.width - 2 * margin - 1) * min(max(probability, 0.0), 1.0)
+        bar = (image.width - 2 * margin - 1) * min(max(probability or 0.0, 0.0), 1.0)
         if bar >= 1:
             pen.rectangle((margin, top, margin + round(bar), top + line - margin - 1),
                           (45, 125, 205, 255) if number == 0 else (70, 95, 125, 255))
@@ -68,9 +57,10 @@ def panel(rows, size):
         middle = top + (line - margin) / 2
         pen.text((2 * margin, middle), _fitting(name, font, image.width - room), colour, font,
                  anchor='lm')
-        pen.text((image.width - 2 * margin, middle), f'{100 * probability:.0f} %', colour, font,
-                 anchor='rm')
-    return image.crop((0, 0, *(min(side) for side in zip(image.size, size))))
+        if probability is not None:
+            pen.text((image.width - 2 * margin, middle), f'{100 * probability:.0f} %', colour,
+                     font, anchor='rm')
+    return image.crop((0, 0, min(image.width, width), min(image.height, height)))
 
 
 def _fitting(text, font, room):
@@ -82,42 +72,47 @@ def _fitting(text, font, room):
     return text + '\u2026' if text else ''
 
 
-def label_video(source, path, panels, clockless=False):
+def label_video(source, path, panels, shape=None):
     """Writes a copy of a video, as .mp4, with panels in its lower left corner.
 
     Size, frames and their moments are the source's own; so is the sound, copied where an
-    .mp4 can hold it. The file appears whole or not at all.
+    .mp4 can hold it, else as AAC. The file appears whole or not at all.
 
     Args:
         panels: iterable of (seconds from which it is shown, PIL image); all of one size.
-        clockless (bool): the source says of no frame when it is shown: 25 a second.
+        shape: engine.video.container.Shape of the source, if it is known.
+
+    Returns:
+        A list of lines, one for each sound track that had to be left out, with the reason.
 
     Raises:
         VideoError: ffmpeg cannot do it; the text says why.
     """
-    width, height = shown_size(source)
-    sound = []
-    for number, codec in enumerate(_sound_of(source)):
-        sound += [f'-c:a:{number}', 'copy' if codec in COPIED_SOUND else 'aac']
+    shape = shape or shape_of(source)
+    sound, silent = _sound(source, shape.sounds)
+    margin = max(2, shape.height // 40)
     with replacing(path) as temporary, tempfile.TemporaryDirectory() as folder:
         _write_panels(Path(folder), panels)
-        margin = max(2, height // 40)
-        command = [
-            imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-loglevel',
-            'level+error', '-y', *(['-r', '25'] if clockless else []), '-i', f'file:{source}',
-            '-f', 'concat', '-safe', '0', '-i', f'file:{folder}/panels.txt', '-filter_complex',
-            f'[0:v:0][1:v]overlay={margin}:H-h-{margin}:eof_action=repeat:format=auto[v]',
-            '-map', '[v]', '-map', '0:a?', '-fps_mode', 'passthrough', '-enc_time_base', 'demux',
+        words = command(
+            # the list is found by its folder: a name of any kind may stand in a longer path
+            '-y', *opened(os.path.abspath(source)), '-f', 'concat', '-safe', '0', '-i',
+            'panels.txt',
+            '-filter_complex',
+            f'[{shape.map}][1:v]overlay={margin}:H-h-{margin}:eof_action=repeat:format=auto,'
+            'split[v][w];[w]scale=2:2:flags=neighbor,format=gray[alive]',
+            '-map', '[v]', *sound, '-fps_mode', 'passthrough', '-enc_time_base', 'demux',
             '-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20',
             # Odd sides need the form of H.264 that not every player knows.
-            '-pix_fmt', 'yuv444p' if width % 2 or height % 2 else 'yuv420p',
-            *sound, '-movflags', '+faststart', '-f', 'mp4', f'file:{temporary}']
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                              stderr=subprocess.PIPE)
-        check_alive_to_the_end(done, source)
-        if done.returncode:
-            raise VideoError(f'{source}: no labelled copy could be made '
-                             f'({complaint_of(done.stderr, source) or "ffmpeg does not say why"})')
+            '-pix_fmt', 'yuv444p' if shape.width % 2 or shape.height % 2 else 'yuv420p',
+            '-movflags', '+faststart', '-f', 'mp4', f'file:{os.path.abspath(temporary)}',
+            # ends it when nobody reads any more
+            '-map', '[alive]', '-fps_mode', 'passthrough', '-f', 'rawvideo', '-flush_packets', 1,
+            'pipe:1')
+        done = run(words, source, cwd=folder)
+        if done.code:
+            raise VideoError(f'{source}: no labelled copy could be made ('
+                             f'{complaint_of(done.log, source, True) or "ffmpeg gave no reason"})')
+    return silent
 
 
 def _write_panels(folder, panels):
@@ -134,9 +129,33 @@ def _write_panels(folder, panels):
             before = moment if number else 0.0
 
 
-def _sound_of(path):
-    """The codecs of a video's sound tracks, in their order."""
-    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner',
-                           '-i', f'file:{path}'], stdin=subprocess.DEVNULL, capture_output=True)
-    return re.findall(r'^ *Stream #0:.*: Audio: (\w+)', done.stderr.decode(errors='replace'),
-                      re.MULTILINE)
+def _sound(source, tracks):
+    """(what ffmpeg is told of a video's sound tracks, a line for each that is left out).
+
+    Each is tried alone and to its end, in seconds: copied, else as AAC of the same channels if
+    players know these, else as AAC in stereo at 48 kHz; damage and forms that an .mp4 or the
+    encoder does not take show then.
+    """
+    words, silent, kept = [], [], 0
+    for number, track in enumerate(tracks):
+        usual = bool(re.match(r'mono|stereo|quad|[2-7]\.[01]', track.channels))
+        ways = [['copy']] * (usual and track.codec in COPIED_SOUND) + [['aac']] * usual + [
+            ['aac', f'-ac:a:{kept}', '2', f'-ar:a:{kept}', '48000']]
+        reasons = []
+        for way in ways:
+            done = run(command(
+                *opened(source), '-map', f'0:{track.number}', '-c:a:0',
+                *(word.replace(f':a:{kept}', ':a:0') for word in way), '-f', 'mp4',
+                # a file that is written from its start to its end
+                '-movflags', '+delay_moov', '-frag_duration', '10000000', 'pipe:1'), source)
+            reason = complaint_of(done.log, source) or complaint_of(done.log, source, True)
+            # what is damaged is not copied: decoding it fills the holes
+            if not done.code and done.written and not (reason and way == ['copy']):
+                words += ['-map', f'0:{track.number}', f'-c:a:{kept}', *way]
+                kept += 1
+                break
+            reasons.append(reason)
+        else:
+            silent.append(f'{source}: the copy is without sound track {number + 1}, {track.codec} '
+                          f'({reasons[-2:][0] or "ffmpeg gave no reason"})')
+    return words, silent

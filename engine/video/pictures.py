@@ -5,11 +5,10 @@ import subprocess
 import tempfile
 from collections import Counter
 
-import imageio_ffmpeg
-
 from engine.errors import UserError
 from engine.files import replacing
-from engine.video.decode import complaint_of, count_frames
+from engine.video.decode import count_frames
+from engine.video.ffmpeg import command, complaint_of
 from engine.video.ownvideos import PICTURE
 
 CODEC = ('-c:v', 'libx264rgb', '-qp', '0', '-preset', 'ultrafast')
@@ -38,9 +37,9 @@ def make_video(folder, target, rate):
     ending = paths[0].suffix[1:].lower()
     with replacing(target) as temporary, tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-loglevel', 'error', '-f', 'image2pipe',
-             '-framerate', str(rate), '-c:v', DECODERS.get(ending, ending), '-i', 'pipe:0', *CODEC,
-             '-f', 'matroska', '-y', temporary], stdin=subprocess.PIPE, stderr=errors)
+            command('-f', 'image2pipe', '-framerate', rate, '-c:v', DECODERS.get(ending, ending),
+                    '-i', 'pipe:0', *CODEC, '-f', 'matroska', '-y', temporary),
+            stdin=subprocess.PIPE, stderr=errors)
         try:
             with contextlib.suppress(BrokenPipeError):
                 for path in paths:

@@ -67,15 +67,27 @@ def moment(times, index):
     return times[-1] + ((times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.04)
 
 
-def edges_of(spans, times):
-    """Where one window hands over to the next: midway between their middles.
+def zones(spans, times):
+    """Which window speaks for which time: each for what it saw, and where two saw the same, one
+    hands over to the next midway between their middles.
 
     Args:
-        spans: [(start, end)] of n windows, frames.
+        spans: [(start, end)] of the windows, frames.
         times: seconds of every frame.
 
     Returns:
-        List of n + 1 seconds, from 0 to the end of the video.
+        List of (from, to, window or None), seconds, from the first frame to the end; None where
+        no window looked.
     """
-    middles = [(moment(times, start) + moment(times, end)) / 2 for start, end in spans]
-    return [0.0, *((a + b) / 2 for a, b in zip(middles, middles[1:])), moment(times, len(times))]
+    seen = [(moment(times, start), moment(times, end)) for start, end in spans]
+    middles = [(begin + end) / 2 for begin, end in seen]
+    found = []
+    for number, (begin, end) in enumerate(seen):
+        if number:
+            begin = max(begin, (middles[number - 1] + middles[number]) / 2)
+        if number + 1 < len(seen):
+            end = min(end, (middles[number] + middles[number + 1]) / 2)
+        if found and begin > found[-1][1]:
+            found.append((found[-1][1], begin, None))
+        found.append((begin, end, number))
+    return found

@@ -1,5 +1,6 @@
 """A strip of the top classes over time, with frames of the video above: what predict.py saw."""
 import numpy
+from numpy import ma
 
 from engine.drawing import plots
 from engine.drawing.plots import FAINT, INK, MUTED
@@ -14,13 +15,14 @@ def draw_strip(path, *arguments):
     plots.save(path, strip_figure, *arguments, dpi=150)
 
 
-def strip_figure(title, classes, methods, edges, frames, aspect):
+def strip_figure(title, classes, methods, zones, frames, aspect):
     """Draws the top classes over time, with frames of the video above, as a Figure.
 
     Args:
         classes: names of all classes.
         methods: {name: ((n, C) log probability of each window, (C,) of the whole video)}.
-        edges: (n + 1,) seconds between which each window stands.
+        zones: [(from, to, window or None)], seconds, one behind the other; None where no
+            window looked.
         frames: [(seconds, (S, S, 3) uint8 BGR)] to be shown above.
         aspect: width of the video over its height.
     """
@@ -28,7 +30,10 @@ def strip_figure(title, classes, methods, edges, frames, aspect):
     share = numpy.mean([numpy.exp(logs).mean(axis=0) for logs, _ in methods.values()], axis=0)
     best = numpy.argsort(-share, kind='stable')[:ROWS]
     names = [classes[label] for label in best]
-    start, end = float(edges[0]), float(max(edges[-1], edges[0] + 1e-3))
+    start = zones[0][0]
+    end = max(zones[-1][1], start + 1e-3)
+    edges = numpy.array([*(begin for begin, _, _ in zones), end])
+    chosen = [window for _, _, window in zones]
     count = max(1, min(len(frames), round(SIDE / (0.9 * aspect))))
     film = min(SIDE / count / aspect, 1.4) if frames else 0.0
     left, block = 0.35 + 0.085 * max(map(plots.width_of, names)), CELL * len(best) + GAP
@@ -48,17 +53,20 @@ def strip_figure(title, classes, methods, edges, frames, aspect):
     for number, (name, (logs, whole)) in enumerate(methods.items()):
         y = TOP + film + GAP + number * block
         axes = add_axes(left, y, SIDE, block - GAP)
-        image = _draw_classes(axes, numpy.array([*edges[:-1], end]), logs[:, best], names)
+        shares = ma.array([numpy.exp(logs[window or 0][best]) for window in chosen],
+                          mask=[[window is None] * len(best) for window in chosen])
+        image = _draw_classes(axes, edges, shares, names)
         for row, label in enumerate(best):
-            chosen = label == whole.argmax()
+            first = label == whole.argmax()
             axes.text(1 + 0.12 / SIDE, row + 0.5, f'{100 * numpy.exp(whole[label]):.1f} %',
                       transform=axes.get_yaxis_transform(), va='center', fontsize=9.5,
-                      color=INK if chosen else MUTED, weight='bold' if chosen else 'normal')
+                      color=INK if first else MUTED, weight='bold' if first else 'normal')
         last = number == len(methods) - 1
         axes.tick_params(axis='x', length=3 if last else 0, labelbottom=last, colors=MUTED)
         write(left, y - 0.15, name, fontsize=10, color=MUTED)
         write(left + SIDE + 0.12, y - 0.15, 'whole', fontsize=10, color=MUTED)
-    axes.set_xlabel('seconds', fontsize=10, color=MUTED)
+    axes.set_xlabel('seconds' + ' (hatched: no window looked)' * (None in chosen), fontsize=10,
+                    color=MUTED)
     bar = add_axes(left + SIDE - 1.6, 0.21, 1.6, 0.1)
     figure.colorbar(image, cax=bar, orientation='horizontal').outline.set_visible(False)
     bar.set_xticks([0, 0.5, 1], ['0', '50', '100 %'], fontsize=8, color=MUTED)
@@ -78,10 +86,14 @@ def _draw_film(axes, frames, wanted, wide):
     axes.axis('off')
 
 
-def _draw_classes(axes, edges, logs, names):
-    """Draws (n, classes) log probability between n + 1 edges; returns the mesh."""
-    image = axes.pcolormesh(edges, numpy.arange(len(names) + 1), numpy.exp(logs).T, vmin=0, vmax=1,
+def _draw_classes(axes, edges, shares, names):
+    """Draws (n, classes) probability between n + 1 edges, hatched where it is masked; returns
+    the mesh."""
+    image = axes.pcolormesh(edges, numpy.arange(len(names) + 1), shares.T, vmin=0, vmax=1,
                             cmap=plots.shares_map())
+    for begin, end, unseen in zip(edges, edges[1:], ma.getmaskarray(shares)[:, 0]):
+        if unseen:
+            axes.axvspan(begin, end, facecolor='white', edgecolor=MUTED, hatch='////', linewidth=0)
     axes.set(xlim=(edges[0], edges[-1]), ylim=(len(names), 0))
     axes.set_yticks(numpy.arange(len(names)) + 0.5, names, fontsize=9.5)
     axes.set_yticks(numpy.arange(1, len(names)), minor=True)

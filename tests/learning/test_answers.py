@@ -89,7 +89,7 @@ def test_the_bound_is_kept_and_nothing_forgotten():
 @pytest.mark.parametrize('offsets', [(0,), (-2, 0, 3)])
 def test_known_frames_are_not_decoded(small_set, monkeypatch, offsets):
     lists = hf.read_lists(small_set)
-    counts, _ = frame_counts(small_set, lists.train, 2)
+    counts = frame_counts(small_set, lists.train, 2).frames
     read = []
 
     def counted(path, indices, size):

@@ -134,7 +134,7 @@ def test_interrupted_run_leaves_no_half_file(tmp_path):
 
 def test_numbers_that_cannot_work_are_refused(tmp_path):
     for words in (('clips', '--groups', 1), ('clips', '--shortest', 9, '--longest', 8),
-                  ('pretrain', '--batch', 0), ('pretrain', '--stills', 8)):
+                  ('pretrain', '--stills', 8)):
         with pytest.raises(UserError, match='--'):
             stage(*words, '--root', tmp_path)
     assert not list(tmp_path.iterdir())

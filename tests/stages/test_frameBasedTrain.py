@@ -249,7 +249,7 @@ def test_a_table_of_counts_that_is_none_is_made_again(clips, tmp_path, text):
     train, counts = clips
     path = tmp_path / 'frameCounts.json'
     path.write_text(text.replace('NAME', train[0].name))
-    found, failures = frame_counts(tmp_path, train[:2], 2)
+    found, failures, _ = frame_counts(tmp_path, train[:2], 2)
     assert found == {clip.name: counts[clip.name] for clip in train[:2]} and not failures
     assert set(json.loads(path.read_text())) == set(found)
 
@@ -283,7 +283,7 @@ def test_training_and_extraction_give_the_network_the_same_input(undisturbed):
     """A frame as stage 1 validates on gives the feature that stage 2 has saved of it."""
     lists = hf.read_lists(undisturbed)
     model, _ = load_frame_network(undisturbed / variants.FRAME_MODEL)
-    counts, _ = frame_counts(undisturbed, lists.train, 2)
+    counts = frame_counts(undisturbed, lists.train, 2).frames
     frames, _ = FrameIterator(lists.train, counts, len(lists.train),
                               model.shape['input_size'], repeat=False).next()
     features, predictions = model.feature_and_prediction(preprocess(frames, model.mean))

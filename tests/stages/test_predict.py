@@ -1,6 +1,4 @@
 """predict.py against stage 2's features, hand-made averages and a second look at its videos."""
-import contextlib
-import io
 import json
 import os
 import re
@@ -21,79 +19,16 @@ from PIL import Image
 import helperFunctions as hf
 from engine import variants
 import predict
-from RNNNet import RNNNet
 from engine.errors import UserError
 from engine.files import load_npy
 from engine.video.given import videos_given
 from engine.weights.modelfile import load_weights, read_card, save_model, weights_digest
-from engine.video.overlay import label_video, panel, shown_size
-from engine.video.sliding import Pictures, edges_of, moment, slide
+from engine.video.container import Shape, shape_of
+from engine.video.overlay import label_video, panel
+from engine.video.sliding import Pictures, moment, slide, zones
 from engine.video.decode import Frames, VideoError
-from smallSet import N_FEATURES, REPOSITORY, copy_set, run_stage
-
-FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
-
-
-def ffmpeg(*flags):
-    subprocess.run([FFMPEG, '-v', 'error', '-y', *map(str, flags)], check=True)
-
-
-def draw(path, *flags, frames=50, size='96x64', rate=25, sound=True):
-    """A test picture that moves, with a tone as long."""
-    tone = ['-f', 'lavfi', '-i', f'sine=duration={frames / rate}'] if sound else []
-    ffmpeg('-f', 'lavfi', '-i', f'testsrc=size={size}:rate={rate}:duration={frames / rate}', *tone,
-           *flags, path)
-    return path
-
-
-def about(path):
-    """(what ffmpeg says of a file, seconds of each frame, frames (n, H, W, 3) uint8 RGB)."""
-    log = subprocess.run([FFMPEG, '-i', path, '-vf', 'showinfo', '-f', 'null', '-fps_mode',
-                          'passthrough', '-'], capture_output=True, text=True).stderr
-    times = [float(t) for t in re.findall(r'pts_time:\s*([\d.]+)', log)]
-    done = subprocess.run([FFMPEG, '-v', 'error', '-i', path, '-fps_mode', 'passthrough',
-                           '-pix_fmt', 'rgb24', '-f', 'rawvideo', '-'], capture_output=True)
-    width, height = shown_size(path)
-    return log, times, numpy.frombuffer(done.stdout, numpy.uint8).reshape(-1, height, width, 3)
-
-
-def save_rnn(root, name='RNN', **changes):
-    """Writes a random RNN that belongs to the frame network of a root."""
-    numpy.random.seed(1)
-    classes = read_card(root / variants.FRAME_MODEL)['classes']
-    model = RNNNet(N_FEATURES, len(classes), cells=(12,), hidden=0, batch_norm=False)
-    model.set_statistics(numpy.full(N_FEATURES, 0.1), numpy.full(N_FEATURES, 0.05))
-    card = {'kind': 'rnn', 'shape': model.shape, 'classes': classes, 'split': 1,
-            'method': 'LSTM 1x12', 'features': weights_digest(root / variants.FRAME_MODEL),
-            'settings': {'steps': 20, 'test_steps': 20, 'readout': 'linear'}}
-    save_model(root / f'{name}.model', model, {**card, **changes})
-    return model
-
-
-@pytest.fixture(scope='module')
-def root(undisturbed, tmp_path_factory):
-    """A root with both networks, and what stage 2 saved of its clips."""
-    root = copy_set(undisturbed, tmp_path_factory.mktemp('predict') / 'root')
-    for name in (variants.FEATURES, variants.FRAME_PREDICTIONS):
-        (root / name).symlink_to(undisturbed / name)
-    save_rnn(root)
-    return root
-
-
-def call(*flags):
-    """Runs the stage in this process; returns its CompletedProcess with text."""
-    out, errors, argv = io.StringIO(), io.StringIO(), sys.argv
-    sys.argv = ['predict.py', *map(str, flags)]
-    try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            code = predict.main()
-    finally:
-        sys.argv = argv
-    return subprocess.CompletedProcess(flags, code, out.getvalue(), errors.getvalue())
-
-
-def objects(done):
-    return [json.loads(line) for line in done.stdout.splitlines()]
+from predictSet import about, call, draw, ffmpeg, objects, save_rnn
+from smallSet import REPOSITORY, copy_set, run_stage
 
 
 def probabilities(found, classes):
@@ -106,6 +41,11 @@ def joined(softmax, weights):
     """exp of the weighted mean of log, normalised."""
     shares = numpy.exp((numpy.log(softmax) * weights[:, None]).sum(axis=0) / weights.sum())
     return shares / shares.sum()
+
+
+@pytest.fixture(scope='module')
+def root(predict_root):
+    return predict_root
 
 
 # ------------------------------------------------------------------------ what it says
@@ -183,7 +123,7 @@ def test_lines_for_people(root, tmp_path):
         [str(path), 'frames'], [str(path), 'LSTM 1x12']]
     shares = [[float(x) for x in re.findall(r' ([\d.]+) %', line)] for line in lines[1:3]]
     assert all(len(row) == 5 and row == sorted(row, reverse=True) for row in shares)
-    assert 'every frame; a window of 20 every 30' in lines[0]
+    assert 'every frame; a window of 20 every 5' in lines[0]
     assert re.search(r'4 frames in .* frames/s, .* x real time on the CPU; quicker: --step \d',
                      lines[3])
     found, = objects(call('--root', root, '--no-rnn', '--json', path))
@@ -209,7 +149,7 @@ def test_memory_does_not_grow_with_the_video(root, tmp_path):
     for frames in (300, 1500):
         path = draw(tmp_path / f'{frames}.mp4', '-preset', 'ultrafast', frames=frames, sound=False)
         tracemalloc.start()
-        seen = predict.Seen(networks, Frames(path, 32, batch=16, timed=True), 30)
+        seen = predict.Seen(networks, Frames(path, 32, batch=16, timed=True))
         assert list(seen)[-1][1] == frames
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
@@ -269,30 +209,31 @@ def test_each_panel_has_its_time(tmp_path):
     assert shown.tolist() == [0] * 12 + [1] * 19 + [2] * 19
 
 
-def test_a_raw_stream_has_25_frames_a_second(root, tmp_path):
-    source = draw(tmp_path / 'a.h264', '-pix_fmt', 'yuv420p', sound=False)
-    found, = objects(call('--root', root, '--out', tmp_path, '--json', source))
-    assert found['seconds'] == 2 and found['windows'][1]['from'] == 1.2
-    times = about(tmp_path / 'a.predicted.mp4')[1]
-    numpy.testing.assert_allclose(times, numpy.arange(50) / 25, atol=1e-3)
-
-
 def test_a_panel_fits(tmp_path):
     rows = [('A' * 60, 0.7), ('Bowling', 0.2), ('Diving', 0.0)]
-    for size in ((320, 240), (1920, 1080), (32, 16)):
-        image = panel(rows, size)
-        assert image.mode == 'RGBA' and image.width <= size[0] and image.height <= size[1]
-    full, empty = (numpy.asarray(panel([('', share)], (320, 240)).convert('RGB')).astype(int)
-                   for share in (1.0, 0.0))
+    for size in ((320, 240), (1920, 1080), (32, 16), (4000, 60), (2, 2)):
+        for pixel in (1, 1.42, 0.5):
+            image = panel(rows, Shape('', *size, pixel, ()))
+            assert image.mode == 'RGBA' and image.width <= size[0] and image.height <= size[1]
+
+    def drawn(share):
+        return numpy.asarray(panel([('', share)], Shape('', 320, 240, 1, ())).convert('RGB'))
+    full, empty = (drawn(share).astype(int) for share in (1.0, 0.0))
     blue = (full - empty)[..., 2] > 60
-    half = (numpy.asarray(panel([('', 0.5)], (320, 240)).convert('RGB')) - empty)[..., 2] > 60
+    half = (drawn(0.5) - empty)[..., 2] > 60
     assert abs(half.sum() / blue.sum() - 0.5) < 0.1
 
 
 def test_times_between_windows():
     times = [0.0, 0.1, 0.2, 0.5, 0.6]
     assert moment(times, 2) == 0.2 and moment(times, 5) == pytest.approx(0.75)
-    assert edges_of([(0, 2), (2, 4), (3, 5)], times) == pytest.approx([0, 0.25, 0.5125, 0.75])
+    assert zones([(0, 3), (2, 5)], times) == [
+        (0, pytest.approx(0.3625), 0), (pytest.approx(0.3625), pytest.approx(0.75), 1)]
+    # late pictures, windows that touch, and one that leaves a gap
+    times = [3 + 0.1 * i for i in range(10)]
+    assert [tuple(round(v, 3) for v in zone[:2]) + zone[2:] for zone in zones(
+        [(0, 2), (2, 4), (6, 8), (8, 10)], times)] == [
+            (3, 3.2, 0), (3.2, 3.4, 1), (3.4, 3.6, None), (3.6, 3.8, 2), (3.8, 4, 3)]
     assert moment([0.0], 1) == 0.04
 
 
@@ -399,7 +340,7 @@ def test_a_camera_till_its_end(root, tmp_path):
                  '--input-format', 'lavfi', '--seconds', 2, '--out', tmp_path)
     assert done.returncode == 0, done.stderr
     found, = objects(done)
-    assert found['frames_seen'] == 50 and len(found['windows']) == 2
+    assert found['frames_seen'] == 50 and len(found['windows']) == 7
     assert '0.0 to 0.8 s  LSTM 1x12' in done.stderr
     assert sorted(os.listdir(tmp_path)) == [f'camera.predicted.{end}'
                                             for end in ('json', 'mp4', 'png')]
@@ -434,4 +375,4 @@ def test_a_real_clip(root, real_data, tmp_path):
     assert done.returncode == 0, done.stderr
     count, seconds = imageio_ffmpeg.count_frames_and_secs(tmp_path / f'{clip.stem}.predicted.mp4')
     assert (count, seconds) == imageio_ffmpeg.count_frames_and_secs(clip)
-    assert shown_size(tmp_path / f'{clip.stem}.predicted.mp4') == (320, 240)
+    assert shape_of(tmp_path / f'{clip.stem}.predicted.mp4')[1:3] == (320, 240)

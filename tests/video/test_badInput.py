@@ -14,7 +14,8 @@ import save_hdf5
 from badClips import REFUSED, SHORT, WHOLE
 from engine.errors import UserError
 from engine.files import load_npy
-from engine.video.decode import Frames, VideoError, count_frames, read_header
+from engine.video.container import read_header
+from engine.video.decode import Frames, VideoError, count_frames
 from smallSet import copy_set, run_stage
 
 PUSH_UPS = hf.Clip('clip', 'PushUps', 1, 'g01', None)
@@ -62,7 +63,7 @@ def test_clips(corpus):
                 assert batch.shape[1:] == (32, 32, 3) and batch.dtype == numpy.uint8
         if refused(decode, str(case.path), VideoError):
             return REFUSED
-        return SHORT if frames.is_short else WHOLE
+        return SHORT if frames.remark and frames.remark.kind == 'short' else WHOLE
     cases = [case for case in corpus if case.kind == 'video']
     with ThreadPoolExecutor(2) as pool:
         check(list(zip(cases, pool.map(outcome, cases))))

@@ -36,7 +36,7 @@ def test_every_frame_once_in_order_and_in_bgr(counted):
     frames = numpy.concatenate(batches)
     assert frames.shape == (50, 32, 32, 3) and frames.dtype == numpy.uint8
     numpy.testing.assert_array_equal(frames[:, 7, 9], [[200, 100, 5 * i] for i in range(50)])
-    assert reader.announced == 50 and reader.complaint is None
+    assert reader.remark is None and reader.complaint is None
 
 
 def test_step_takes_every_nth(counted):
@@ -92,7 +92,8 @@ def test_a_cut_off_clip_gives_its_first_frames_and_tells(tmp_path):
     cut.write_bytes(whole.read_bytes()[:whole.stat().st_size // 2])
     reader = Frames(cut, size=32)
     got = sum(len(batch) for batch in reader)
-    assert 10 < got < 40 and reader.announced == 60
+    assert 10 < got < 40 and reader.remark.kind == 'short'
+    assert reader.remark.reason.startswith(f'{got} of 60 frames')
 
 
 def test_real_clip_against_imageio_ffmpegs_own_reader(real_data):

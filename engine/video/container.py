@@ -1,0 +1,197 @@
+"""What a video file says of itself: its streams, its length, its shape; and whether it is whole."""
+import re
+from typing import NamedTuple
+
+from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run
+
+# Pictures that come with a film, by their marks: never the film.
+NO_FILM = ('attached pic', 'still image', 'timed thumbnails')
+# Codecs of a picture: where there is another stream, that is the film.
+OF_PICTURES = ('png', 'mjpeg', 'bmp', 'gif', 'tiff', 'webp')
+
+
+class Stream(NamedTuple):
+    """A stream: its number in the file, 'Video', 'Audio' ..., the codec, frames a second (0.0
+    where it does not say), seconds by which it starts behind the file, how its channels are
+    laid out ('stereo', '5.1(side)'), and marks such as 'default'."""
+    number: int
+    kind: str
+    codec: str
+    rate: float
+    late: float
+    channels: str
+    marks: tuple
+
+
+class Header(NamedTuple):
+    """The streams of a file, and the seconds that all of it lasts (0.0 where it does not say)."""
+    streams: tuple
+    seconds: float
+
+    @property
+    def films(self):
+        return [stream for stream in self.streams
+                if stream.kind == 'Video' and not set(NO_FILM) & set(stream.marks)]
+
+    @property
+    def film(self):
+        """The Stream that is the video: the default one, else the first; None without one."""
+        return min(self.films, default=None, key=lambda stream: (
+            stream.codec in OF_PICTURES, 'default' not in stream.marks, stream.number))
+
+    @property
+    def sounds(self):
+        return [stream for stream in self.streams if stream.kind == 'Audio']
+
+
+def header_of(log):
+    """The Header in what ffmpeg logs (bytes) of its first input."""
+    text = log.decode(errors='replace')
+    text = re.split(r'^\[info\] (?:Stream mapping:|Output #0|Input #1)', text,
+                    flags=re.MULTILINE)[0]
+    length = re.search(r'^\[info\]   Duration: (\d+):(\d+):([\d.]+)', text, re.MULTILINE)
+    hours, minutes, seconds = map(float, length.groups()) if length else (0, 0, 0)
+    begin = _number(r'^\[info\]   Duration: [^,]*, start: (-?[\d.]+)', text)
+    streams = []
+    for found in re.finditer(r'^\[info\] +Stream #0:(\d+)\S*: (\w+): (\w+)(.*)$', text,
+                             re.MULTILINE):
+        number, kind, codec, rest = found.groups()
+        rate = _number(r', ([\d.]+k?) (?:fps|tbr)', rest)
+        marks = re.search(r'((?: \([\w ]+\))*)$', rest)[1]
+        streams.append(Stream(int(number), kind, codec, rate,
+                              _number(r', start (-?[\d.]+)', rest, begin) - begin,
+                              (re.search(r' Hz, ([^,]+)', rest) or ('', ''))[1],
+                              tuple(re.findall(r'\(([\w ]+)\)', marks))))
+    return Header(tuple(streams), 3600 * hours + 60 * minutes + seconds)
+
+
+def _number(pattern, text, otherwise=0.0):
+    """The number that a pattern finds in ffmpeg's words; k is for thousands."""
+    found = re.search(pattern, text, re.MULTILINE)
+    return float(found[1].replace('k', 'e3')) if found else otherwise
+
+
+# What -map takes for the first stream that is no attached picture; right for nearly all files.
+FIRST = '0:V:0'
+
+
+def better_map(log, given=FIRST):
+    """What -map should have been given in place of FIRST, by ffmpeg's log; None if that was
+    right."""
+    header = header_of(log)
+    if given != FIRST or header.film is None:
+        return None
+    first = next((stream for stream in header.streams
+                  if stream.kind == 'Video' and 'attached pic' not in stream.marks), None)
+    return None if header.film == first else f'0:{header.film.number}'
+
+
+def why_no_frame(log, path):
+    """The reason why not one frame could be read, from ffmpeg's log."""
+    header = header_of(log)
+    if header.streams and not header.films:
+        return f'{path}: holds no video'
+    return f'{path}: no frame could be read ({complaint_of(log, path) or "ffmpeg gave none"})'
+
+
+# ------------------------------------------------------------------------ its length
+
+def read_header(path):
+    """What a video's header promises, without decoding it: (frames int, frames a second).
+
+    Both are 0 where it does not say, or is no video.
+    """
+    frames, rate = avi_header(path)
+    if frames and rate:
+        return frames, rate
+    return _by_length(header_of(run(command(*opened(path)), path).log))
+
+
+def _by_length(header):
+    rate = header.film.rate if header.film else 0.0
+    return (round(header.seconds * rate), rate) if header.seconds and rate else (0, 0.0)
+
+
+def avi_header(path):
+    """Frames and frames a second of an .avi's main header, or 0, 0.0: of a cut-off file
+    ffmpeg's own duration tells what is left, not what was there."""
+    with open(path, 'rb') as f:
+        start = f.read(52)
+    if start[:4] != b'RIFF' or start[8:12] != b'AVI ' or start[24:28] != b'avih':
+        return 0, 0.0
+    microseconds = int.from_bytes(start[32:36], 'little')
+    return int.from_bytes(start[48:52], 'little'), 1e6 / microseconds if microseconds else 0.0
+
+
+# ------------------------------------------------------------------- whether it is whole
+
+class Remark(NamedTuple):
+    """What is wrong with a video that can be read: 'short' or 'damaged', and why."""
+    kind: str
+    reason: str
+
+
+def remark_on(path, count, log, step=1):
+    """The Remark on a video of which every step-th frame was read, `count` in all; or None.
+
+    It is short if by its length and rate there should be more frames, and besides the decoder
+    complained or nothing in the file lasts that long. Longer sound, subtitles, late pictures
+    and rates that vary are no fault. It is damaged if nothing is missing but the decoder
+    complained.
+    """
+    complaint = complaint_of(log, path)
+    promised, rate = avi_header(path)
+    if not (promised and rate):
+        promised, rate = _by_length(header_of(log))
+    expected = -(-promised // step)
+    if _fewer(count, expected) and (complaint or _ends_early(path, promised, rate)):
+        return Remark('short', f'{count} of {expected} frames ({complaint or "no complaint"})')
+    return Remark('damaged', f'{count} frames, but {complaint}') if complaint else None
+
+
+def _fewer(count, promised):
+    """Whether frames are missing: a header is off by a frame or two even in good clips."""
+    return count < min(0.95 * promised, promised - 2)
+
+
+def _ends_early(path, promised, rate):
+    """Whether no stream of a file lasts as long as the promised frames would."""
+    words = command(*opened(path), '-map', '0', '-ignore_unknown', '-c', 'copy', '-f', 'null',
+                    '-progress', 'pipe:2', '-')
+    ends = re.findall(rb'^out_time_us=(\d+)', run(words, path).log, re.MULTILINE)
+    return not ends or _fewer(int(ends[-1]) / 1e6 * rate, promised)
+
+
+# -------------------------------------------------------------------------- its shape
+
+class Shape(NamedTuple):
+    """A video as it is shown, after any rotation mark: what -map takes for it, pixels across and
+    down, how much wider than tall a pixel is shown, and its sound tracks (Stream)."""
+    map: str
+    width: int
+    height: int
+    pixel: float
+    sounds: tuple
+
+    @property
+    def aspect(self):
+        """Width of what is shown over its height."""
+        return self.width * self.pixel / self.height
+
+
+def shape_of(path, where=FIRST):
+    """The Shape of a video, by its first frame.
+
+    Raises:
+        VideoError: not one frame could be decoded.
+    """
+    log = run(command(*opened(path), '-map', where, '-frames:v', 1, '-f', 'null', '-'), path).log
+    better = better_map(log, where)
+    if better:
+        return shape_of(path, better)
+    found = re.search(rb'^\[info\] Output #0.*?Stream #0:0[^\n]* (\d+)x(\d+)'
+                      rb'(?:,? \[?SAR (\d+):(\d+))?', log, re.MULTILINE | re.DOTALL)
+    if not found:
+        raise VideoError(why_no_frame(log, path))
+    width, height, across, down = (int(number or 1) for number in found.groups())
+    return Shape(where, width, height, across / down, tuple(header_of(log).sounds))
