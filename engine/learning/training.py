@@ -203,7 +203,7 @@ class Training:
                            priority=training.PRIORITY_WRITER)
         if self.best is not None:
             trainer.extend(self.best, name='state', trigger=epoch)
-        trainer.extend(extensions.LogReport(trigger=epoch, filename=None))
+        trainer.extend(extensions.LogReport(trigger=epoch, log_name=None))  # written below
         if not self.workers.first:
             return
         # mpiexec shows a terminal to its workers also where it writes into a log.
