@@ -198,8 +198,12 @@ def sha256(path):
 
 
 def write_text(path, text):
-    """Writes text as UTF-8, line ends as they are; the file appears whole or not at all."""
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='') as f:
+    """Writes text as UTF-8, line ends as they are; the file appears whole or not at all.
+
+    Names of files that are no UTF-8 come out as the bytes that they are.
+    """
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='',
+                                            errors='surrogateescape') as f:
         f.write(text)
 
 
@@ -237,7 +241,7 @@ def append_line(path, line):
 
     A line before it that was cut off (disk full) is ended first, so that it spoils no other.
     """
-    data = (line.rstrip('\n') + '\n').encode()
+    data = (line.rstrip('\n') + '\n').encode(errors='surrogateescape')
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:

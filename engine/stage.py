@@ -1,5 +1,6 @@
 """Running a stage: its flags, its device, its exit code, and what it says of itself."""
 import argparse
+import codecs
 import contextlib
 import io
 import os
@@ -128,6 +129,17 @@ class _Output(io.FileIO):
             raise
 
 
+def _as_it_can(error):
+    """Error handler of codecs: a name that is no text as its bytes, what is unknown as \\x.. ."""
+    try:
+        return codecs.lookup_error('surrogateescape')(error)
+    except UnicodeEncodeError:
+        return codecs.backslashreplace_errors(error)
+
+
+codecs.register_error('as it can', _as_it_can)
+
+
 def _open_output():
     """Lets standard output and errors take every character; the former is an _Output then."""
     for number, name in enumerate(('stdin', 'stdout', 'stderr')):
@@ -137,13 +149,13 @@ def _open_output():
             os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, open(number, 'w' if number else 'r', closefd=False))
     if sys.stderr is sys.__stderr__:
-        sys.stderr.reconfigure(errors='backslashreplace')
+        sys.stderr.reconfigure(errors='as it can')
     if sys.stdout is sys.__stdout__:
         old, output = sys.stdout, _Output(1, 'w', closefd=False)
         old.flush()
         sys.stdout = io.TextIOWrapper(
             io.BufferedWriter(output) if isinstance(old.buffer, io.BufferedWriter) else output,
-            old.encoding, 'backslashreplace', line_buffering=old.line_buffering,
+            old.encoding, 'as it can', line_buffering=old.line_buffering,
             write_through=old.write_through)
 
 

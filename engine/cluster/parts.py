@@ -82,7 +82,7 @@ class Report:
         self.path = folder / f'part{part:02d}.txt'
         self.lines = {}
         try:
-            text = self.path.read_text(encoding='utf-8')
+            text = self.path.read_text(encoding='utf-8', errors='surrogateescape')
         except OSError:
             return
         for line in text.splitlines():

@@ -90,6 +90,7 @@ def test_every_character_can_be_printed(environment):
     assert done.returncode == 1
     assert done.stdout.startswith(rb'\u4e2d') or done.stdout.startswith('\u4e2d'.encode())
     assert done.stderr.startswith(b'error: clips ') and done.stderr.count(b'\n') == 1
+    assert done.stdout.endswith(b' \xe9\n')  # the name's own byte
 
 
 def test_a_training_whose_reader_has_gone_has_made_no_model(undisturbed, tmp_path):
