@@ -19,7 +19,6 @@ import argparse
 import ctypes
 import errno
 import importlib
-import json
 import os
 import random
 import shutil
