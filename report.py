@@ -6,8 +6,8 @@
 
 Reads what is there and says what is not: results.jsonl, the lists, the frame
 predictions, for every run NAME its NAME_testPredictions.hdf5 and NAME.training/log, the
-features for a map of the clips, and the clips for example frames. The page stands alone: it holds its pictures and needs
-neither network nor script.
+features for a map of the clips, NAME.model for which frames mattered, and the clips for example
+frames. The page stands alone: it holds its pictures and needs neither network nor script.
 
 Beside the run that is set against the frames stands one on the same features that sees no order
 (rnn.py --cell mean), if there is one: what a better classifier of frames gains is not time.
@@ -19,10 +19,14 @@ Exit code 3: the page is written, but a run that was asked for, or a file, could
 """
 import sys
 import time
+from math import exp
 
+from RNNNet import load_rnn
 from engine.arguments import whole
 from engine.errors import UserError
 from engine.files import write_text
+from engine.hdf5 import attribute, open_hdf5, read
+from engine.learning.leftout import leave_out
 from engine.reporting.changes import change_sections, flips_section, shared_clips, summary
 from engine.reporting.featuremap import map_section
 from engine.reporting.methods import first_few
@@ -30,9 +34,10 @@ from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results
 from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, names_of_run, predictions_path,
                                    read_run, run_without_order, sees_first_frames)
+from engine.reporting.scoring import video_log_probability
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
-from engine.stage import commit, new_parser as stage_parser, run as stage_main
+from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
 from engine.variants import maker_of, place
 from helperFunctions import read_lists
 
@@ -83,6 +88,42 @@ def collect(args, notes, faults):
     return results, lists, names, runs, next((run for run in runs if run.name == blind), None)
 
 
+def drops_by(args, run, names, settings, notes):
+    """Which frames mattered to a run of rnn.py.
+
+    Returns:
+        None where there is no such model, or a function of a clip: [(first frame, last, how much
+        less probable the class that the run names becomes without them)].
+    """
+    path = args.root / f'{run.name}.model'
+    if not path.exists() or not args.examples:
+        return None
+    try:
+        model, card = load_rnn(path)
+        made_by = f'python save_hdf5.py{names.flags()}{place(args.root, args.split)}'
+        with open_hdf5(args.root / names.test, made_by) as f:
+            if attribute(f, 'model_sha256') != card.get('features'):
+                raise UserError(f'{f.filename}: features of another network than {path} was '
+                                'trained on')
+    except UserError as error:
+        notes.append(f'which frames mattered is not shown: {error}')
+        return None
+    settings = {**card.get('settings', {}), **settings}
+    how = {'technique': settings.get('inference', 'full'), 'steps': settings.get('test_steps', 0),
+           'reverse_too': bool(settings.get('reverse_too')), 'seed': card.get('seed', 0)}
+
+    def drops_of(clip):
+        with open_hdf5(args.root / names.test, made_by) as f:
+            rows = read(f, clip.name, made_by).astype('float32')
+        whole, parts = leave_out(model, get_device('-1'), clip, rows, **how)
+
+        def probability(softmax):
+            return exp(video_log_probability(softmax, run.readout)[run.method.said[clip.name]])
+        return [(part.start, part.end, probability(whole) - probability(part.without))
+                for part in parts]
+    return drops_of
+
+
 def build(args):
     """The page of ROOT: (HTML, notes on what is missing, faults of what was found).
 
@@ -113,7 +154,9 @@ def build(args):
         a, b = runs[:2]
         lead = summary(a, b, blind)
         body += [('Classes and pairs', change_sections(a, b, lists, args.top)),
-                 ('Flipped clips', flips_section(a, b, lists, args, notes))]
+                 ('Flipped clips', flips_section(a, b, lists, args, notes, drops_by(
+                     args, b, names_of_run(root, b.name, results, args.split), line_of(
+                         results, b.method.path, args.split).get('settings', {}), notes)))]
     if runs:
         seen = names_of_run(root, runs[:2][-1].name, results, args.split)
         body.append(('Features', map_section(

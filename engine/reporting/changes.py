@@ -3,6 +3,7 @@ import imageio.v3 as imageio
 import numpy
 
 from engine.errors import UserError
+from engine.reporting.charts import drop_bars
 from engine.reporting.matrices import class_accuracy, count, gains, most_confused
 from engine.reporting.page import (bar, element, join, paragraph, percent, picture, points,
                                    section, signed, table)
@@ -69,8 +70,11 @@ def change_sections(a, b, lists, top):
                 pairs(f'After: most confused by {b.title}', matrix_b), class_='grid wide'))])
 
 
-def example(clip, a, b, classes):
+def example(clip, a, b, classes, drops=()):
     """Three frames of a clip, and what both methods say of it.
+
+    Args:
+        drops: as for drop_bars, of the class that B names, to be drawn under the frames.
 
     Raises:
         UserError: the clip cannot be decoded.
@@ -90,6 +94,7 @@ def example(clip, a, b, classes):
         'figure', picture(data, 'jpeg', f'{len(frames)} frames of {clip.name}, which shows '
                           f'{clip.class_name}: at a tenth, the middle and nine tenths of it',
                           style=shape, loading='lazy'),
+        drop_bars(drops, drops[-1][1]) if drops else '',
         element('figcaption', element('strong', clip.class_name), f' \u00b7 {clip.name}',
                 *(element('span', words) for words in said)), class_='clip')
 
@@ -107,7 +112,12 @@ def flips(a, b):
     return sorted(right, key=change), sorted(wrong, key=change)
 
 
-def flips_section(a, b, lists, args, notes):
+def flips_section(a, b, lists, args, notes, drops_of=None):
+    """Clips that flipped from A to B.
+
+    Args:
+        drops_of: None, or a function of a clip that gives what drop_bars draws.
+    """
     parts, failed = [], []
     for word, clips in zip(('right', 'wrong'), flips(a, b)):
         there = [clip for clip in clips if clip.path.exists()]
@@ -120,7 +130,8 @@ def flips_section(a, b, lists, args, notes):
         shown = []
         for clip in (first + later)[:args.examples]:
             try:
-                shown.append(example(clip, a, b, lists.classes))
+                shown.append(example(clip, a, b, lists.classes,
+                                     drops_of(clip) if drops_of else ()))
             except UserError as error:
                 failed.append(str(error))
         parts += [element('h3', f'{len(clips)} video{"s" * (len(clips) != 1)} flipped to {word}'),
@@ -135,7 +146,11 @@ def flips_section(a, b, lists, args, notes):
         paragraph(f'From {a.title} to {b.title}, over {len(shared_clips(a, b))} test videos. '
                   f'Shown are up to {args.examples} each way, first those where the probability '
                   'of the true class changed most, one a class before a second. In brackets: '
-                  'the probability given to the class named.'), *parts)
+                  'the probability given to the class named.'),
+        paragraph(f'Bars under the frames, from the first frame to the last: how far {b.title} '
+                  'takes back the class that it names when that stretch of frames is left out '
+                  '(up), or is surer of it (down); the longest bar of a clip is its scale, 10 '
+                  'points at least.', class_='muted') if drops_of else '', *parts)
 
 
 def against(a, b):

@@ -99,3 +99,22 @@ def legend(names):
                   f'stroke-dasharray="{DASHES[number % len(DASHES)]}"/>'
                   f'{symbol(number, 18, 6)}</g></svg>'), name) for number, name in names),
         class_='legend')
+
+
+def drop_bars(drops, n):
+    """Bars along a clip of n frames: how far a probability fell without each stretch of it.
+
+    Args:
+        drops: list of (start, end, drop), drop a difference of probabilities; below 0 it rose.
+    """
+    largest = max(0.1, *(abs(drop) for *_, drop in drops))
+    start, end, most = max(drops, key=lambda bar: bar[2])
+    out = [f'<svg class="drops" viewBox="0 0 {n} 40" preserveAspectRatio="none" role="img" '
+           f'aria-label="Most by frames {start + 1} to {end} of {n}: {100 * most:.0f} points.">']
+    for start, end, drop in drops:
+        height = 20 * abs(drop) / largest
+        out.append(f'<rect class="{"held" if drop > 0 else "hurt"}" x="{start}" '
+                   f'width="{end - start}" y="{20 - height * (drop > 0):.2f}" '
+                   f'height="{height:.2f}"><title>without frames {start + 1} to {end}: '
+                   f'{-100 * drop:+.0f} points</title></rect>')
+    return Raw(''.join(out) + f'<line class="axis" x1="0" x2="{n}" y1="20" y2="20"/></svg>')

@@ -88,6 +88,8 @@ svg .rule { stroke: var(--rule); } svg .axis { stroke: var(--muted); }
 svg .mark { stroke: var(--muted); stroke-dasharray: 2 2; }
 svg .line { fill: none; stroke-width: 2; stroke-linejoin: round; }
 ''' + ''.join(f'.s{i} {{ stroke: var(--s{i}); fill: var(--s{i}); }}\n' for i in range(6)) + '''
+svg.drops { display: block; width: 100%; height: 2.2rem; background: var(--tint); }
+svg.drops .held { fill: var(--gain); } svg.drops .hurt { fill: var(--loss); }
 .legend { display: flex; flex-wrap: wrap; gap: .15rem 1.1rem; list-style: none; padding: 0;
   margin: .35rem 0 0; font-size: .875rem; line-height: 1.45; }
 .legend svg { width: 36px; height: 12px; vertical-align: -1px; margin-right: .35rem; }

@@ -20,3 +20,15 @@ def test_chart_of_few_or_missing_points(xs, ys):
     Page(chart)
     places = [float(n) for n in re.findall(r'(?:cx|cy)="([-\d.]+)"', chart)]
     assert places and all(0 <= n <= charts.WIDTH for n in places) and 'nan' not in chart
+
+
+def test_bars_of_what_is_taken_back_without_frames():
+    drawn = charts.drop_bars([(0, 10, 0.4), (10, 25, -0.1), (25, 40, 0.0)], 40)
+    Page(drawn)
+    assert 'Most by frames 1 to 10 of 40: 40 points' in drawn
+    # up from the middle, 20, by all of it; down by a quarter; nothing
+    bars = re.findall(r'class="(\w+)" x="(\d+)" width="(\d+)" y="([\d.]+)" height="([\d.]+)"',
+                      drawn)
+    assert [(kind, *map(float, numbers)) for kind, *numbers in bars] == [
+        ('held', 0, 10, 0, 20), ('hurt', 10, 15, 20, 5), ('hurt', 25, 15, 20, 0)]
+    assert 'without frames 1 to 10: -40 points' in drawn

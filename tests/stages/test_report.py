@@ -1,4 +1,5 @@
 """report.py: figures counted by hand, a page that stands alone, and one that a browser shows."""
+import argparse
 import json
 import os
 import re
@@ -7,13 +8,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import h5py
+import numpy as np
 import pytest
 
 import report
+from RNNNet import load_rnn
 from engine.drawing import plots
 from engine.errors import UserError
 from engine.reporting.predictionfile import write_predictions
 from engine.reporting.resultsfile import append_result
+from engine.reporting.runs import read_run
+from engine.variants import Names
+from helperFunctions import read_lists
 from pageReader import Page
 from predictionSet import CLASSES, NAMES, SAID_A, SAID_B, one_hot, write_lists
 
@@ -238,6 +247,30 @@ def test_what_order_adds_stands_at_the_head(root, run):
     assert 'points of LSTM 1x8 over it: what order adds +10.0' in shown.text
     assert ('LSTM 1x8 over mean, which sees no order. Over the 10 test videos that both predict: '
             '2 flipped to right, 1 to wrong') in shown.text
+
+
+def test_which_frames_mattered_is_what_the_model_says_without_them(packed, run_rnn):
+    run_rnn(packed, '--epochs', 1, '--inference', 'full', '--readout', 'mean')
+    lists = read_lists(packed)
+    of_run = read_run('RNN', packed / 'RNN_testPredictions.hdf5', lists, 1)
+    args = argparse.Namespace(root=packed, split=1, examples=1)
+    notes, clip = [], lists.test[0]
+    drops = report.drops_by(args, of_run, Names(), {}, notes)(clip)
+    model, _ = load_rnn(packed / 'RNN.model')
+    with h5py.File(packed / 'test1024.hdf5') as f:
+        rows = f[clip.name][()]
+    named = of_run.method.said[clip.name]
+    for start, end, drop in (drops[0], drops[5], drops[-1]):
+        model.reset_state()
+        with chainer.using_config('train', False):
+            scores = model(np.concatenate([rows[:start], rows[end:]])[:, None]).array[:, 0]
+        logs = np.mean(scores - np.logaddexp.reduce(scores, axis=1)[:, None], axis=0)
+        without = np.exp(logs - np.logaddexp.reduce(logs))[named]
+        assert drop == pytest.approx(of_run.probability[clip.name][named] - without, abs=1e-5)
+    with h5py.File(packed / 'test1024.hdf5', 'r+') as f:
+        f.attrs['model_sha256'] = 'another'
+    assert report.drops_by(args, of_run, Names(), {}, notes) is None
+    assert 'features of another network' in notes[0]
 
 
 def test_runs_of_one_method_are_told_apart(root, run):
