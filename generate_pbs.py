@@ -16,6 +16,7 @@ their arrays of jobs differ.
 """
 import argparse
 import importlib
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -126,6 +127,12 @@ def command_of(args, root, script, *words):
     return [args.python, str(stage.HERE / script), *words, '--root', str(root)]
 
 
+def again_of(args, root, job, *flags):
+    """The words by which a job sends itself again, from a node whose PATH may know no qsub."""
+    return ['env', f'PATH={os.environ["PATH"]}', *command_of(
+        args, root, 'generate_pbs.py', '--stage', args.stage, *flags, '--again', job)]
+
+
 def write_jobs(args, work_flags, root, folder, work):
     """Writes ROOT/jobs/partNN.pbs, and pack.pbs where the stage has a next one."""
     module, dialect = stage_of(args), DIALECTS[args.scheduler]
@@ -145,8 +152,7 @@ def write_jobs(args, work_flags, root, folder, work):
         write(job, [command_of(args, root, f'{args.stage}.py', str(part), *work_flags,
                                '--walltime', args.walltime)],
               kernel=kernel_of(args.stage, work),
-              again=command_of(args, root, 'generate_pbs.py', '--stage', args.stage, *variant,
-                               '--again', job))
+              again=again_of(args, root, job, *variant))
 
 
 def kernel_of(stage_name, work):
@@ -176,8 +182,8 @@ def training(args, flags, root):
     named = args.stage == 'rnn' and args.name
     job = '-'.join(filter(None, (
         args.stage if named else variants.names_of(work).of(args.stage), args.name)))
-    again = command_of(args, root, 'generate_pbs.py', '--stage', args.stage, '--scheduler',
-                       args.scheduler, '--requeue', str(args.requeue), '--again', job)
+    again = again_of(args, root, job, '--scheduler', args.scheduler, '--requeue',
+                     str(args.requeue))
     text = jobfile.job_text(
         args, DIALECTS[args.scheduler].job_name(args.stage, job.removeprefix(args.stage)), job,
         folder, [command_of(args, root, f'{args.stage}.py', *flags)],

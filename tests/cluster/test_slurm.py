@@ -187,3 +187,32 @@ def test_the_commands_of_the_page_as_they_stand(slurm, undisturbed, small_set, t
     wait_for(lambda: job_state(slurm, job) == 'COMPLETED')
     settings = json.loads((tmp_path / 'DIR/results.jsonl').read_text())['settings']
     assert settings['workers'] == 2
+
+
+def test_a_training_whose_walltime_is_over_is_sent_again_and_goes_on(slurm, undisturbed, tmp_path):
+    """Slurm tells the job, which saves, and is sent again; the next run resumes."""
+    launcher, epochs = tmp_path / 'launcher', tmp_path / 'epochs'
+    launcher.write_text(f'#!/bin/bash\nexec "$@" --epochs $(cat {epochs})\n')
+    launcher.chmod(0o755)
+    epochs.write_text('1000000')
+    root = tmp_path / 'r'
+    root.mkdir()
+    for path in (*undisturbed.glob('*.hdf5'), undisturbed / variants.LISTS):
+        (root / path.name).symlink_to(path)
+    done = submit(root, '--stage', 'rnn', '--tiny', '--scheduler', 'slurm', '--ppn', '1',
+                  '--walltime', '00:01:00', '--requeue', '2', '--launcher', launcher,
+                  env=slurm.env)
+    assert done.returncode == 0, done.stderr
+    job, log = sent_jobs(root / 'jobs')['rnn'], root / 'jobs' / 'rnn.log'
+    wait_for(lambda: 'sent again, 1 of at most 2 times' in log.read_text(), 90)
+    done = json.loads((root / 'RNN.training' / 'log').read_text())
+    epochs.write_text(str(done[-1]['epoch'] + 2))
+
+    def ended():
+        # Slurm lets two minutes pass before it starts a job again
+        slurm.ask('scontrol', 'update', f'jobid={job}', 'StartTime=now')
+        return job_state(slurm, job) == 'COMPLETED'
+    wait_for(ended, 60)
+    assert 'resumed after epoch' in log.read_text()
+    assert json.loads((root / 'results.jsonl').read_text())['epochs'] == int(
+        epochs.read_text())
