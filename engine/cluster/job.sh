@@ -3,7 +3,10 @@
 
 # not_started REASON: ends the job; the reason is its log's last line, which --status shows.
 not_started() {
-    printf 'not started: %s\n' "$(tr -s '\n\t ' ' ' <<<"$1" | cut -c-500)"
+    local words  # by bash alone: PATH may be what is wrong
+    read -r -d '' -a words <<<"$1"
+    words=${words[*]}
+    echo "not started: ${words:0:500}"
     exit 1
 }
 
@@ -23,7 +26,7 @@ needs() {
     shift 2
     [ "$kernel" = - ] ||
         code="from engine.fast.compiled import kernel_name; print(kernel_name('$kernel', '$variable'))"
-    found=$(cd "$here" && "$@" -c "$code" </dev/null) || not_started "$* does not run on $(hostname)"
+    found=$(cd "$here" && "$@" -c "$code" </dev/null) || not_started "$* does not run on $HOSTNAME"
     case $found in *'numpy ('*)
         not_started "no compiled kernel: $found; load a compiler (--module gcc), or ask for the \
 slower way: --setup 'export $variable=numpy'" ;;

@@ -4,7 +4,7 @@ import shlex
 
 from engine import stage
 from engine.cluster import leaving
-from engine.cluster.dialects import DIALECTS
+from engine.cluster.dialects import DIALECTS, megabytes
 from engine.errors import UserError
 from engine.files import UMASK
 
@@ -30,6 +30,8 @@ def check(args, margin=0.0):
     if seconds <= margin:
         raise UserError(f'--walltime {args.walltime}: a part leaves {margin:g} s before its end '
                         '(--margin), so it would do nothing')
+    if args.memory:
+        megabytes(args.memory)
     if args.processes > args.ppn:
         raise UserError(f'--processes {args.processes}: a node gives --ppn {args.ppn} cores')
     if args.name is not None and not re.fullmatch(r'[A-Za-z0-9_.,=+-]+', args.name):

@@ -1,11 +1,13 @@
 """The job files that generate_pbs.py writes: what each scheduler is told."""
 import os
+import subprocess
 import sys
 
 import pytest
 
 import generate_pbs
 from engine import files
+from engine.cluster.dialects import DIALECTS
 from engine.errors import UserError
 from smallSet import REPOSITORY, copy_set
 
@@ -114,3 +116,62 @@ def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
     assert '--parts=3' in lines[-1]
     assert sorted(p.name for p in (root / 'jobs').iterdir()) == [
         'pack.pbs', 'part01.pbs', 'part02.pbs', 'part03.pbs']
+
+
+@pytest.mark.parametrize('lines, words', [
+    (['module() { echo "ModuleCmd_Load.c(213):ERROR:105: no such module" >&2; }', 'load cuda'],
+     'not started: module load cuda: ModuleCmd_Load.c(213):ERROR:105: no such module'),
+    (['module() { return 1; }', 'load cuda'], 'not started: module load cuda:'),
+    (['unset -f module', 'load cuda'], 'not started: module load cuda:'),
+    (["{ false\n} </dev/null || not_started '--setup false'"], 'not started: --setup false'),
+    (['needs - - /no/python'], 'not started: /no/python does not run on'),
+    (['export PATH=/nothing XDG_CACHE_HOME=/nowhere CC=nocc',
+      f'needs winograd ENGINE_CONV {sys.executable}'],
+     'not started: no compiled kernel: numpy (no C compiler (nocc))'),
+    (['export ENGINE_CONV=numpy CC=nocc', f'needs winograd ENGINE_CONV {sys.executable}',
+      'echo began'], 'began'),
+    (['module() { loaded=$2; }', 'load cuda', 'echo $loaded'], 'cuda')])
+def test_a_job_that_cannot_start_well_stops_and_says_why(lines, words):
+    """Run as a scheduler would, which hands the file to a shell's standard input."""
+    text = '\n'.join([f'here={REPOSITORY}', '. "$here/engine/cluster/job.sh" || exit 1', *lines])
+    done = subprocess.run(['bash'], input=text, capture_output=True, text=True, timeout=60)
+    assert done.stdout.splitlines()[-1].startswith(words), done.stdout + done.stderr
+    assert done.returncode == (1 if words.startswith('not started') else 0)
+
+
+def test_workers_are_spread_over_the_nodes_of_the_schedulers_list(tmp_path):
+    nodes = tmp_path / 'nodes'
+    nodes.write_text('a\n' * 8 + 'b\n' * 4)  # Torque: a twice, with 4 cores each time
+    text = (f'here={REPOSITORY}; . "$here/engine/cluster/job.sh"\n'
+            f'nodes_file {tmp_path}/chosen 4 2; echo "${{machines[@]}}"')
+    environment = {**os.environ, 'PBS_NODEFILE': str(nodes)}
+    environment.pop('SLURM_JOB_ID', None)
+    done = subprocess.run(['bash', '-c', text], env=environment, capture_output=True, text=True)
+    assert done.stdout == f'-machinefile {tmp_path}/chosen\n'
+    assert (tmp_path / 'chosen').read_text().split() == ['a'] * 4 + ['b'] * 2
+
+
+@pytest.mark.parametrize('scheduler, base, rest, name', [
+    ('torque', 'averyverylongname', '07', 'averyverylong07'),
+    ('torque', '2026run', '01', 'j2026run01'),
+    ('openpbs', 'a+b', '12', 'a-b12'), ('slurm', 'averyverylongname', '07', 'averyverylongname07'),
+    ('torque', 'rnn', '-layers1-dropout0.5,0.2-seed3', 'rnn-5-0.2-seed3')])
+def test_names_of_jobs(scheduler, base, rest, name):
+    assert DIALECTS[scheduler].job_name(base, rest) == name
+
+
+@pytest.mark.parametrize('flags, words', [
+    (('--ppn', '0'), 'at least 1'), (('--gpus', '-1'), 'at least 0'),
+    (('--walltime', '02:30:00.5'), 'expected HH:MM:SS'),
+    (('--walltime', '00:02:00'), 'would do nothing'),
+    (('--walltime', '-1:00:00'), '--walltime'), (('--name', 'two words'), '--name'),
+    (('--name', 'a/b'), '--name'), (('--name', 'x;touch y'), '--name'),
+    (('--memory', '8'), '--memory'),
+    (('--memory', '0gb'), '--memory'), (('--account', 'x y'), '--account')])
+def test_what_no_job_can_be_made_of_is_refused_before_anything_is_written(
+        small_set, tmp_path, monkeypatch, capsys, flags, words):
+    root = copy_set(small_set, tmp_path / 'r')
+    with pytest.raises((UserError, SystemExit)) as error:
+        text_of(monkeypatch, root, *flags)
+    assert words in str(error.value) + capsys.readouterr().err
+    assert not (root / 'jobs').exists()
