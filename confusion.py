@@ -27,7 +27,6 @@ import sys
 from pathlib import Path
 
 import numpy
-from sklearn.metrics import precision_recall_fscore_support
 
 from engine.arguments import whole
 from engine.drawing import plots
@@ -81,6 +80,7 @@ def report_method(method, lists, args):
         print(f'{method.path} lacks {len(method.missing)} of the clips listed: '
               f'{first_few(method.missing)}')
 
+    from sklearn.metrics import precision_recall_fscore_support  # takes a second
     said = [method.said[clip.name] for clip in method.clips]
     labels = [clip.label for clip in method.clips]
     balanced = class_means(numpy.array(labels), numpy.array(said))

@@ -6,6 +6,7 @@ backend and no font of the user's changes a picture, a `$` in a name is a letter
 goes wrong is a UserError that says why.
 """
 import contextlib
+import functools
 import importlib.util
 import io
 import logging
@@ -28,13 +29,9 @@ FONT = (Path(importlib.util.find_spec('matplotlib').origin).parent
 MOST_PIXELS = 12000  # a side; a picture of more would take over half a GB
 
 
-def _import_matplotlib():
-    """Imports matplotlib as if the user had set nothing; returns what keeps it from working.
-
-    Called once, before any thread starts: a matplotlibrc in the working folder is passed by
-    leaving it for a moment.
-    """
-    os.environ.update(MPLBACKEND='Agg', MATPLOTLIBRC=os.devnull)
+@functools.cache
+def failure():
+    """Imports matplotlib as if the user had set nothing; returns what keeps it from working."""
     # Settings it cannot read and folders it cannot write are the user's affair.
     logging.getLogger('matplotlib').setLevel(logging.ERROR)
     try:
@@ -49,7 +46,11 @@ def _reason(error):
     return f'{type(error).__name__}: {" ".join(str(error).split())}'
 
 
-FAILURE = _import_matplotlib()
+os.environ.update(MPLBACKEND='Agg', MATPLOTLIBRC=os.devnull)
+if os.path.exists('matplotlibrc'):
+    # It is passed by leaving this folder for a moment, which must be before any thread starts;
+    # else matplotlib, half a second, is imported when something is drawn.
+    failure()
 
 
 def shares_map():
@@ -83,8 +84,8 @@ def as_png(draw, *args, dpi=130):
     Raises:
         UserError: it cannot be drawn.
     """
-    if FAILURE:
-        raise UserError(f'not drawn, as matplotlib does not work here ({FAILURE})')
+    if failure():
+        raise UserError(f'not drawn, as matplotlib does not work here ({failure()})')
     try:
         data, missing = _render(draw, args, dpi, [])
     except Exception as error:

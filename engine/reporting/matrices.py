@@ -1,12 +1,13 @@
-"""Confusion matrices: rows the true class, columns what a method said."""
+"""Confusion matrices: rows the true class, columns what a method said.
+
+SciPy and scikit-learn, a second or two, are imported where something is counted.
+"""
 import numpy
-from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
-from scipy.spatial.distance import squareform
-from sklearn.metrics import confusion_matrix
 
 
 def count(method, clips, n_classes):
     """Counts clips by (true class, said class): (n_classes, n_classes) int64."""
+    from sklearn.metrics import confusion_matrix
     return confusion_matrix([clip.label for clip in clips],
                             [method.said[clip.name] for clip in clips],
                             labels=range(n_classes))
@@ -46,6 +47,8 @@ def gains(matrix_a, matrix_b, top=10):
 
 def similar_order(matrix):
     """Orders labels so that classes taken for each other stand side by side."""
+    from scipy.cluster.hierarchy import leaves_list, linkage, optimal_leaf_ordering
+    from scipy.spatial.distance import squareform
     share = matrix / numpy.maximum(matrix.sum(axis=1, keepdims=True), 1)
     distance = 1 - numpy.minimum(share + share.T, 1)
     numpy.fill_diagonal(distance, 0)

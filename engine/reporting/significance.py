@@ -1,6 +1,5 @@
 """How far chance reaches: bootstrap intervals and McNemar's test."""
 import numpy
-from scipy.stats import binomtest
 
 
 def bootstrap_interval(right, units, seed=0, draws=2000, level=0.95):
@@ -31,4 +30,5 @@ def mcnemar(only_a, only_b):
     """Two-sided exact p: the chance of a split at least as uneven if both were equally good."""
     if only_a + only_b == 0:
         return 1.0
+    from scipy.stats import binomtest  # a second, which who compares nothing need not wait
     return float(binomtest(only_b, only_a + only_b, 0.5).pvalue)

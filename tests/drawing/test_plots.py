@@ -104,7 +104,7 @@ def test_what_cannot_be_drawn_is_one_line_with_the_reason(tmp_path, monkeypatch)
         raise KeyError('no\nsuch epoch')
     with pytest.raises(UserError, match=r"a.png: not drawn \(KeyError: 'no.nsuch epoch'\)$"):
         plots.save(tmp_path / 'a.png', bad)
-    monkeypatch.setattr(plots, 'FAILURE', 'OSError: no folder to write to')
+    monkeypatch.setattr(plots, 'failure', lambda: 'OSError: no folder to write to')
     with pytest.raises(UserError, match='does not work here .*no folder to write to'):
         plots.save(tmp_path / 'a.png', named, 'x')
     assert not list(tmp_path.iterdir())

@@ -203,7 +203,7 @@ def test_a_log_that_is_missing_cut_or_odd_is_one_line(root, run):
 
 
 def test_a_picture_that_fails_is_named_and_the_page_written(root, run, monkeypatch):
-    monkeypatch.setattr(plots, 'FAILURE', 'OSError: no folder')
+    monkeypatch.setattr(plots, 'failure', lambda: 'OSError: no folder')
     code, shown, missing = run(root)
     assert code == 3 and missing.count('OSError: no folder') == 2 and 'Results' in shown.text
 
