@@ -2,6 +2,7 @@
 
     python tests/badClips.py FOLDER      # writes it there and prints each case's outcomes
 """
+import functools
 import io
 import json
 import pickle
@@ -49,14 +50,16 @@ def chunk_ends(avi):
     return first, ends
 
 
+def _case(folder, name, data, *expected):
+    path = folder / name
+    path.write_bytes(data)
+    return Case(path, 'video', expected)
+
+
 def videos(folder, rng):
     """Yields the broken clips."""
     folder.mkdir(parents=True)
-
-    def case(name, data, *expected):
-        path = folder / name
-        path.write_bytes(data)
-        return Case(path, 'video', expected)
+    case = functools.partial(_case, folder)
     whole = {'xvid': encode(folder / 'xvid.avi', 'mpeg4', tag='XVID'),
              'mjpeg': encode(folder / 'mjpeg.avi', 'mjpeg'),
              'ffv1': encode(folder / 'ffv1.avi', 'ffv1')}
@@ -88,6 +91,12 @@ def videos(folder, rng):
                 damaged[rng.randrange(first, ends[-1])] = rng.randrange(256)
             yield case(f'{name} damaged {flip}.avi', damaged, WHOLE, SHORT, REFUSED)
         yield case(f'{name} 100% [whole]; é #1.avi', avi, WHOLE)
+    yield from strangers(folder, rng, whole)
+
+
+def strangers(folder, rng, whole):
+    """Yields files that are no such video, or hardly one; `whole` holds three that are, by codec."""
+    case = functools.partial(_case, folder)
     for tag in (b'ZZZZ', b'\0\1\2\3'):
         yield case(f'codec {tag.hex()}.avi', whole['ffv1'].replace(b'FFV1', tag), REFUSED)
     yield case('codec of another.avi', whole['xvid'].replace(b'XVID', b'FFV1'), REFUSED)

@@ -199,8 +199,8 @@ def say_if_short(lengths, steps):
     """Says that most clips are shorter than a sequence, and so run to and fro in it."""
     short = int((numpy.asarray(lengths) < steps).sum())
     if 2 * short > len(lengths):
-        print(f'{short} of {len(lengths)} clips have fewer frames than --steps {steps} and go on in '
-              'reverse until they fill it; fewer --steps, --variable-length, or features of more '
+        print(f'{short} of {len(lengths)} clips have fewer frames than --steps {steps} and go on '
+              'in reverse until they fill it; fewer --steps, --variable-length, or features of more '
               "frames (stage 2's --step) waste less", flush=True)
 
 

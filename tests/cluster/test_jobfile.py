@@ -22,7 +22,8 @@ def text_of(monkeypatch, root, *flags):
 
 def test_header_for_torque(small_set, tmp_path, monkeypatch):
     lines = text_of(monkeypatch, copy_set(small_set, tmp_path / 'r'), '--property', 'xk',
-                    '--account', 'abc', '--directive', '-l pmem=1gb', '--memory', '32gb', '--module', 'cudatoolkit',
+                    '--account', 'abc', '--directive', '-l pmem=1gb', '--memory', '32gb',
+                    '--module', 'cudatoolkit',
                     '--launcher', 'aprun -n {workers} -N {processes} -d {cores}',
                     '--python', '/opt/python', '--device', '0')
     assert lines == [

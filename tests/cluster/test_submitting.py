@@ -20,7 +20,8 @@ QSUB = '''\
 cd "$(dirname "$0")"
 echo "qsub $*" >>calls
 n=$(ls ids | wc -l)
-[ ! -e most ] || [ "$n" -lt "$(cat most)" ] || { echo "qsub: would exceed queue limit" >&2; exit 1; }
+[ ! -e most ] || [ "$n" -lt "$(cat most)" ] ||
+    { echo "qsub: would exceed queue limit" >&2; exit 1; }
 id=$((100 + n)); touch ids/$id
 state=Q after=
 while [ $# -gt 1 ]; do
@@ -36,7 +37,8 @@ echo $id.server
 QSTAT = '''\
 #!/bin/bash
 cd "$(dirname "$0")"
-[ $# -gt 0 ] && { for id in "${@:2}"; do printf 'Job Id: %s\\n    comment = Can Never Run: Insuf\\n\\tficient ncpus\\n' $id; done; exit; }
+[ $# -gt 0 ] && { for id in "${@:2}"; do
+    printf 'Job Id: %s\\n    comment = Can Never Run: Insuf\\n\\tficient ncpus\\n' $id; done; exit; }
 for job in jobs/*; do [ -e $job ] && echo "${job#jobs/}.server name me 0 $(cat $job) batch"; done
 exit 0
 '''

@@ -74,8 +74,8 @@ def test_a_stages_own_error_comes_before_that_of_its_output():
 def test_closed_streams_are_no_reason_to_fail(flags):
     code = STAGE.replace("print('result')", "open('/dev/null').read(); print('result', "
                          "sys.stdout.isatty()); print('said', file=sys.stderr)")
-    done = subprocess.run(['sh', '-c', '"$@" <&- >&- 2>&-', 'sh', sys.executable, *flags, '-c', code,
-                           'at the end'], cwd=REPOSITORY, timeout=60)
+    done = subprocess.run(['sh', '-c', '"$@" <&- >&- 2>&-', 'sh', sys.executable, *flags, '-c',
+                           code, 'at the end'], cwd=REPOSITORY, timeout=60)
     assert done.returncode == 0
 
 

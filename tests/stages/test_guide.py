@@ -33,7 +33,7 @@ def commands(page):
 
 
 def make_videos(folder):
-    """Three classes of moving test patterns, of two people, in sizes, rates and codecs that differ."""
+    """Three classes of moving test patterns, of five people, in other sizes, rates and codecs."""
     looks = {'walk': 'testsrc2', 'wave': 'mandelbrot', 'fall': 'life=ratio=0.3:mold=10'}
     kinds = (('mp4', '96x64', 25), ('mkv', '64x96', 15), ('avi', '80x80', 30))
     for class_name, source in looks.items():
@@ -105,7 +105,8 @@ def test_the_family_of_the_guide_learns_and_is_not_misled_by_padding(tmp_path):
                               device=chainer.get_device('@numpy'))
     for _ in range(60):
         updater.update()
-    answers = dict(predict(model, store, chainer.get_device('@numpy'), 4, technique='full', steps=0))
+    answers = dict(predict(model, store, chainer.get_device('@numpy'), 4, technique='full',
+                           steps=0))
     right = [answers[clip.name][0].argmax() == clip.label for clip in lists.train]
     assert answers[lists.train[0].name].shape == (1, 3) and numpy.mean(right) > 0.8
     xs = numpy.random.randn(9, 2, featureSet.N_FEATURES).astype('f')
@@ -122,7 +123,8 @@ def test_the_family_of_the_guide_learns_and_is_not_misled_by_padding(tmp_path):
 def test_messages_that_are_explained_are_shown():
     """The fixed part of each message stands in the code."""
     code = ''.join(path.read_text() for path in
-                   sorted([*REPOSITORY.glob('*.py'), *REPOSITORY.glob('engine/**/*.py')])) + (REPOSITORY / 'Makefile').read_text()
+                   sorted([*REPOSITORY.glob('*.py'), *REPOSITORY.glob('engine/**/*.py'),
+                           REPOSITORY / 'Makefile']))
     # Strings that go on in the next line are joined, f-strings cut at what they put in.
     joined = re.sub(r"'\s*\n\s*f?'", '', code)
     table = (DOCS / 'troubleshooting.md').read_text()

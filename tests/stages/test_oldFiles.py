@@ -1,4 +1,5 @@
-"""Models and HDF5 files that the code of commit 7668c53 made still load, and stages go on with them.
+"""Models and HDF5 files that the code of commit 7668c53 made still load, and stages go on with
+them.
 
 tests/old holds them, of 24 clips and small networks: after `python frameBasedTrain.py --tiny
 --features 8` on random weights as far as `python rnn.py --test-only --inference full`, and in

@@ -38,7 +38,8 @@ def test_stages_that_make_a_root(tmp_path):
     for class_name in 'ab':
         (tmp_path / 'videos' / class_name).mkdir(parents=True)
         for person in ('anna', 'ben', 'cleo'):
-            (tmp_path / 'videos' / class_name / f'{person}1.avi').write_bytes(f'{class_name}{person}'.encode())
+            path = tmp_path / 'videos' / class_name / f'{person}1.avi'
+            path.write_bytes(f'{class_name}{person}'.encode())
     root = tmp_path / 'root'
     is_refused(root / variants.LISTS, 'makeSplit', '--root', root, '--clips', tmp_path / 'videos')
     is_refused(root / variants.CLIPS, 'demo', 'clips', '--tiny', '--root', root)
