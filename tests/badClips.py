@@ -95,7 +95,7 @@ def videos(folder, rng):
 
 
 def strangers(folder, rng, whole):
-    """Yields files that are no such video, or hardly one; `whole` holds three that are, by codec."""
+    """Yields files that are no such video, or hardly one; `whole`: three that are, by codec."""
     case = functools.partial(_case, folder)
     for tag in (b'ZZZZ', b'\0\1\2\3'):
         yield case(f'codec {tag.hex()}.avi', whole['ffv1'].replace(b'FFV1', tag), REFUSED)

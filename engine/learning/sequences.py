@@ -200,8 +200,8 @@ def say_if_short(lengths, steps):
     short = int((numpy.asarray(lengths) < steps).sum())
     if 2 * short > len(lengths):
         print(f'{short} of {len(lengths)} clips have fewer frames than --steps {steps} and go on '
-              'in reverse until they fill it; fewer --steps, --variable-length, or features of more '
-              "frames (stage 2's --step) waste less", flush=True)
+              'in reverse until they fill it; fewer --steps, --variable-length, or features of '
+              "more frames (stage 2's --step) waste less", flush=True)
 
 
 def by_length(lengths, batch_size):

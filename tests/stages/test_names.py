@@ -16,7 +16,8 @@ from engine.weights.modelfile import weights_digest
 from smallSet import N_FEATURES, save_random_model
 
 NAMES = ('_MG_0001', '_statistics', '_held_out', '_missing', '_about', '__init__', '-', '~',
-         'a.b.c', 'é ü', '中文', "it's", '"quoted"', '100% [x] $HOME #1; &', 'back\\slash', 'set', 'card',
+         'a.b.c', 'é ü', '中文', "it's", '"quoted"', '100% [x] $HOME #1; &',
+         'back\\slash', 'set', 'card',
          'line\u2028end\x20', 'x' * 250)
 
 
