@@ -9,6 +9,7 @@ import errno
 import io
 import math
 import os
+import zlib
 from pathlib import Path
 
 import h5py
@@ -24,8 +25,9 @@ OLD_NAMES = ('statistics', 'held_out', 'missing')
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524)
 # What else h5py raises on a file that is damaged, or not what it seems.
 DAMAGE = (OSError, RuntimeError, ValueError, TypeError, KeyError, MemoryError, OverflowError)
-# Of about so many bytes is a checksum, and such a piece is read as a whole.
-CHUNK_BYTES = 1 << 20
+# Attribute of a data set: the CRC-32 of its bytes. HDF5's own checksums want chunks, whose index
+# has none: one byte changed there and HDF5 looks for a chunk for ever.
+CHECKSUM = 'crc32'
 # The filters that HDF5 and h5py bring: others would be loaded as libraries. The number is how
 # many times as large as in the file the data may be by it.
 FILTERS = {h5py.h5z.FILTER_DEFLATE: 1032, h5py.h5z.FILTER_LZF: 128,
@@ -73,13 +75,9 @@ class NewFile(h5py.File):
         super().__init__(output, 'w', libver='v108')
 
     def add(self, name, array, group=None):
-        """Writes an array as a data set with checksums, which every reader of HDF5 heeds."""
-        options = {}
-        if array.size and array.ndim:
-            pieces = min(-(-array.nbytes // CHUNK_BYTES), len(array))
-            options = {'chunks': (-(-len(array) // pieces), *array.shape[1:]),
-                       'fletcher32': True}
-        (group or self).create_dataset(name, data=array, track_times=False, **options)
+        """Writes an array as a data set in one piece, so that a segment is one read."""
+        data = (group or self).create_dataset(name, data=array, track_times=False)
+        data.attrs[CHECKSUM] = _checksum(array)
         self.check()
 
     def about(self):
@@ -94,6 +92,10 @@ class NewFile(h5py.File):
         """Raises the UserError of what could not be written so far."""
         if self.output.error:
             raise cannot_be_written(self.path, self.output.error)
+
+
+def _checksum(array):
+    return numpy.uint32(zlib.crc32(array.tobytes()))
 
 
 @contextlib.contextmanager
@@ -146,6 +148,7 @@ def open_hdf5(path, made_by):
         raise UserError(f'{path}: not a readable HDF5 file ({" ".join(str(error).split())}); '
                         f'make it again: {made_by}') from None
     try:
+        attributes(f)  # whether they can be read
         _check_set(f, Path(path), made_by)
     except BaseException:
         f.close()
@@ -249,11 +252,13 @@ def data_set(f, name, made_by):
         return data
 
 
-def read(f, name, made_by, rows=slice(None)):
-    """The (frames, D) floating-point numbers of a clip, or those of the frames `rows`.
+def read(f, name, made_by, rows=None):
+    """The (frames, D) floating-point numbers of a clip, or those of the frames of a slice `rows`.
+
+    A whole clip is held against its checksum.
 
     Raises:
-        UserError: they are not there, cannot be read, or hold what they should not.
+        UserError: they are not there, cannot be read, or are not what was written.
     """
     data = data_set(f, name, made_by)
     with _named(f, name, made_by):
@@ -261,7 +266,14 @@ def read(f, name, made_by, rows=slice(None)):
             raise ValueError('is not there')
         if data.dtype.kind != 'f':
             raise ValueError('does not hold floating-point numbers')
-        return data[rows]
+        return _whole(data) if rows is None else data[rows]
+
+
+def _whole(data):
+    array = data[()]
+    if data.attrs.get(CHECKSUM, _checksum(array)) != _checksum(array):
+        raise ValueError('is damaged: its checksum is another')
+    return array
 
 
 @contextlib.contextmanager
@@ -314,6 +326,6 @@ def read_names(f, key):
         return []
     try:
         check_data(data)
-        return [name.decode() for name in data[()]]
+        return [name.decode() for name in _whole(data)]
     except DAMAGE as error:
         raise UserError(f'{f.filename}: its list "{key}" {_reason(error)}') from error

@@ -81,11 +81,9 @@ class FeatureStore:
         self.n_features = int(width)
         self.in_memory = size <= memory * 2 ** 30
         # Else no data set stays open: HDF5 would hold some 25 KB for each.
-        self.f = f
+        self.f, self._checked = f, set()
         if self.in_memory:
-            self.sets = [hdf5.read(f, clip.name, made_by) for clip in self.clips]
-            for index, data in enumerate(self.sets):
-                self._check(index, data)
+            self.sets = [self._read(index) for index in range(len(self))]
 
     def __len__(self):
         return len(self.clips)
@@ -101,18 +99,22 @@ class FeatureStore:
             UserError: they cannot be read, or one of them is not finite.
         """
         low, high = int(wanted.min()), int(wanted.max()) + 1
-        rows = (self.sets[index][low:high] if self.in_memory else
-                hdf5.read(self.f, self.clips[index].name, self.made_by, slice(low, high)))
-        rows = rows[wanted - low].astype(numpy.float32, copy=False)
-        if not self.in_memory:
-            self._check(index, rows)
-        return rows
+        if self.in_memory:
+            rows = self.sets[index][low:high]
+        elif index in self._checked:
+            rows = hdf5.read(self.f, self.clips[index].name, self.made_by, slice(low, high))
+        else:  # once as a whole, for its checksum
+            rows = self._read(index)[low:high]
+            self._checked.add(index)
+        return rows[wanted - low].astype(numpy.float32, copy=False)
 
-    def _check(self, index, rows):
+    def _read(self, index):
+        rows = hdf5.read(self.f, self.clips[index].name, self.made_by)
         if not numpy.isfinite(rows).all():
             raise UserError(f'{self.path}: {self.clips[index].name} holds a feature that is not '
                             f'finite; remove its .npy file, then {self.made_by} names the command '
                             'that makes it again')
+        return rows
 
 
 class SequenceBatches(NumberedBatches):
