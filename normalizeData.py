@@ -13,6 +13,7 @@ import numpy
 
 from engine import hdf5, locks, stage, variants
 from engine.learning import statistics
+from engine.learning.featurefile import why_no_features
 from engine.errors import UserError
 from engine.progress import Progress
 
@@ -52,11 +53,14 @@ class Moments:
 
 
 def read_rows(f, name, shape, made_by):
-    """The (frames, n_features) rows of one clip; a UserError where they cannot be read."""
+    """The (frames, n_features) rows of one clip; a UserError where they are no features."""
     rows = hdf5.read(f, name, made_by)
     if rows.shape[1:] != shape or not len(rows):
         raise UserError(f'{f.filename}: {name} has shape {rows.shape}, expected '
                         f'(frames, {shape[0]}); make the file again: {made_by}')
+    if reason := why_no_features(rows, hdf5.attribute(f, 'layer', 'fc7')):
+        raise UserError(f'{f.filename}: {name} {reason}; remove its .npy file, then {made_by} '
+                        'names the command that makes it again')
     return rows
 
 
@@ -72,7 +76,7 @@ def main():
 
 def normalize(args, path, made_by):
     """Works out the statistics of a file of features and stores them there."""
-    with hdf5.open_hdf5(path, made_by) as f, numpy.errstate(invalid='ignore'):  # looked for
+    with hdf5.open_hdf5(path, made_by) as f:
         clips = hdf5.clip_names(f)
         n_features = hdf5.attribute(f, 'n_features')
         if not clips or n_features is None:
@@ -82,10 +86,6 @@ def normalize(args, path, made_by):
             for name in clips:
                 rows = read_rows(f, name, moments.mean.shape, made_by)
                 moments.add(rows)
-                # one number that is not finite makes the mean so
-                if not numpy.isfinite(moments.mean).all():
-                    raise UserError(f'{path}: {name} holds a number that is not finite; '
-                                    f'make the file again: {made_by}')
                 progress.update(frames=len(rows))
     deviation = moments.deviation()
     statistics.store(path, moments.mean, deviation, moments.n, made_by)

@@ -18,7 +18,6 @@ SIGTERM or because --walltime is nearly over.
 import json
 import os
 import queue
-import shlex
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -27,7 +26,7 @@ import numpy
 from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
-from engine import arguments, files, hdf5, stage, variants
+from engine import arguments, hdf5, stage, variants
 from engine.weights import cards
 from engine.cluster import kernels, leaving, parts
 from engine.learning import featurefile, statistics
@@ -86,23 +85,22 @@ def claim_folders(root, model_path, step, names, n_views=1, kernel=None):
     made_with = {'model_sha256': digest, 'step': step}
     if n_views > 1:
         made_with['views'] = n_views
-    path = root / names.features / 'extraction.json'
-    before = files.read_json(path)
+    path = root / names.features / featurefile.CLAIM
+    before = featurefile.made_with(root, names)
     if before is None:
         write_text(path, json.dumps({**made_with, 'kernel': kernel}))
     elif {key: before[key] for key in before if key != 'kernel'} != made_with:
         what = ('another model' if before.get('model_sha256') != digest
                 else f'--step {before.get("step")} --views {before.get("views", 1)}')
         raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
-                        + shlex.join(['rm', '-r', str(path.parent),
-                                      str(root / names.frame_predictions)]))
+                        + featurefile.remover(root, names))
 
 
 class DecodedAhead:
     """Decodes clips in threads ahead of the reader, a few batches each.
 
-    Iterating gives (clip, frames, batches): batches yields (n, S, S, 3) uint8 and
-    raises the VideoError of a clip that cannot be read.
+    Iterating gives (clip, frames, batches, the file's identity): batches yields (n, S, S, 3)
+    uint8 and raises the VideoError of a clip that cannot be read.
     """
 
     def __init__(self, clips, size, batch, step, workers):
@@ -120,9 +118,10 @@ class DecodedAhead:
                         clip = next(clips, None)
                         if clip is None:
                             break
+                        source = featurefile.identity(clip.path)  # before it is read
                         frames, box = self.make(clip), queue.Queue(AHEAD)
                         pool.submit(self._fill, frames, box)
-                        waiting.append((clip, frames, self._empty(box)))
+                        waiting.append((clip, frames, self._empty(box), source))
                     if not waiting:
                         return
                     yield waiting.pop(0)
@@ -202,15 +201,16 @@ def run_part(args, todo, report, model, device, stop):
     ahead = DecodedAhead(todo, model.shape['input_size'], args.batch,
                          args.step if args.fusion == 'single' else 1, args.workers)
 
-    def finish(saving, clip, frames):
+    def finish(saving, clip, frames, source):
         saving.result()
+        featurefile.note_source(args.root / names.features, args.part, clip, source)
         progress.update(frames=frames.count)
         report.finished(clip, frames)
 
     with Progress(len(todo), f'part {args.part} of {args.parts}') as progress, \
             ThreadPoolExecutor(1) as disk:
         last = None  # being written while the next one is computed: a disk's sync takes time
-        for clip, frames, batches in ahead:
+        for clip, frames, batches, source in ahead:
             try:
                 result = extract(clip, batches, model, device, stop, names, args.step,
                                  args.views)
@@ -222,7 +222,7 @@ def run_part(args, todo, report, model, device, stop):
                 finish(*last)
             if result is None:
                 return False
-            last = disk.submit(save, args.root, names, clip, *result), clip, frames
+            last = disk.submit(save, args.root, names, clip, *result), clip, frames, source
         if last:
             finish(*last)
     return True
@@ -243,10 +243,17 @@ def work_on(args, lists, card, values=False):
     """The Work on the clips of `lists`; with `values` every number of a result is checked."""
     names = variants.names_of(args)
     widths = layer_width(card.get('shape', {}), names.layer), len(lists.classes)
+    sources = featurefile.read_sources(args.root / names.features)
+
+    def finished(clip):
+        path = variants.in_stream(args.root, clip, args.stream).path
+        if featurefile.is_replaced(path, sources.get(clip.name)):
+            return 0
+        return finished_frames(args.root, clip, *widths, names, values)
     return parts.Work(
         # dealt by the pictures' files, which stay as they are while flow is being computed
         lists.train + lists.test, args.root / names.features,
-        lambda clip: finished_frames(args.root, clip, *widths, names, values),
+        finished,
         lambda clip: [variants.output_path(args.root, folder, clip)
                       for folder in (names.frame_predictions, names.features)],
         lambda clip: variants.in_stream(args.root, clip, args.stream),
@@ -281,6 +288,14 @@ def check_model(args, path, card, lists):
                             'make either again')
 
 
+def say_replaced(folder, clips):
+    """Names those of the clips that are other files than the features there were made from."""
+    sources = featurefile.read_sources(folder)
+    for clip in clips:
+        if featurefile.is_replaced(clip.path, sources.get(clip.name)):
+            print(f'{clip.path}: replaced after its features were saved; they are made again')
+
+
 def main():
     args = stage.parse(get_parser(), step=8)
     if not 1 <= args.part <= args.parts:
@@ -309,6 +324,7 @@ def main():
             kernels.note(work.folder, args.part, kernel)
         for line in kernels.several(work.folder):
             print(line, flush=True)
+        say_replaced(work.folder, todo)
         stop.run(lambda: run_part(args, todo, report, model, device, stop.event))
         return parts.end(mine, report, args.part)
 

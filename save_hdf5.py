@@ -17,7 +17,6 @@ file names them. One clip at a time is held in memory.
 import hashlib
 import json
 import os
-import shlex
 import shutil
 from collections import defaultdict
 
@@ -32,7 +31,7 @@ from VGGNet_1024 import layer_shape, layer_width
 from engine.cluster import kernels
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
-from engine.files import load_npy, read_json, remove_leftovers
+from engine.files import load_npy, remove_leftovers
 from engine.weights.modelfile import read_card, weights_digest
 from engine.progress import Progress
 
@@ -57,9 +56,13 @@ def find_clips(root, clips, n_features, n_classes, names=variants.Names(), value
     With values=False their headers alone are read.
     """
     well, wrong = [], {}
+    sources = featurefile.read_sources(root / names.features)
     for clip in clips:
         try:
             featurefile.check_results(root, clip, n_features, n_classes, values, names)
+            path = variants.in_stream(root, clip, names.stream).path
+            if featurefile.is_replaced(path, sources.get(clip.name)):
+                raise UserError(f'{path}: replaced after its features were saved')
             well.append(clip)
         except UserError as error:
             wrong[clip.name] = str(error)
@@ -70,15 +73,16 @@ def read_results(root, clip, names):
     """Returns (features, predictions) of a clip.
 
     Raises:
-        UserError: one holds a number that is not finite.
+        UserError: one holds what no network gives.
     """
-    arrays = []
-    for folder in (names.features, names.frame_predictions):
-        path = variants.output_path(root, folder, clip)
-        arrays.append(load_npy(path))
-        if not numpy.isfinite(arrays[-1]).all():
-            raise UserError(f'{path}: holds a number that is not finite')
-    return arrays
+    paths = [variants.output_path(root, folder, clip)
+             for folder in (names.features, names.frame_predictions)]
+    features, predictions = map(load_npy, paths)
+    for path, reason in zip(paths, (featurefile.why_no_features(features, names.layer),
+                                    featurefile.why_no_predictions(predictions))):
+        if reason:
+            raise UserError(f'{path}: {reason}')
+    return features, predictions
 
 
 def narrowed(features, dtype, clip):
@@ -160,13 +164,12 @@ def check_features(args, names, clips):
     card = read_card(model_path,
                      f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
     cards.check_frame_model(model_path, card, args.split, names)
-    made_with = read_json(folder / 'extraction.json')
+    made_with = featurefile.made_with(args.root, names)
     if made_with is None:
         raise UserError(f'{folder}: no features yet; made by: {made_by(args, clips)}')
     if made_with.get('model_sha256') != weights_digest(model_path):
         raise UserError(f'{folder}: features of another model than {model_path}; '
-                        f'remove them: rm -r {shlex.quote(str(folder))} '
-                        f'{shlex.quote(str(args.root / names.frame_predictions))}, then make them '
+                        f'remove them: {featurefile.remover(args.root, names)}, then make them '
                         f'again: {variants.features_maker(args)}')
     return card, made_with
 

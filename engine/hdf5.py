@@ -55,7 +55,7 @@ class _Output(io.FileIO):
             view = view[super().write(view):]
 
     def truncate(self, size=None):
-        self._try(lambda: super(_Output, self).truncate(size))
+        self._try(lambda: io.FileIO.truncate(self, size))
         return size
 
     def _try(self, work):

@@ -85,9 +85,10 @@ class Report:
             text = self.path.read_text(encoding='utf-8', errors='surrogateescape')
         except OSError:
             return
-        for line in text.splitlines():
-            kind, name, reason = line.split('\t', 2)
-            self.lines[name] = kind, reason
+        for line in text.split('\n'):
+            fields = line.split('\t', 2)
+            if len(fields) == 3:  # else it was cut off: the stage looks at the clip again
+                self.lines[fields[1]] = fields[0], fields[2]
 
     def add(self, kind, name, reason):
         self.lines[name] = kind, ' '.join(reason.split())

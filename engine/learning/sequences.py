@@ -6,6 +6,7 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 from engine import arguments, hdf5
 from engine.learning.batches import NumberedBatches
+from engine.learning.featurefile import why_no_features
 from engine.errors import UserError
 
 
@@ -82,6 +83,7 @@ class FeatureStore:
         self.in_memory = size <= memory * 2 ** 30
         # Else no data set stays open: HDF5 would hold some 25 KB for each.
         self.f, self._checked = f, set()
+        self.layer = hdf5.attribute(f, 'layer', 'fc7')
         if self.in_memory:
             self.sets = [self._read(index) for index in range(len(self))]
 
@@ -96,7 +98,7 @@ class FeatureStore:
         """Frames `wanted` (any order, repeats allowed) of clip `index`, (n, D) float32.
 
         Raises:
-            UserError: they cannot be read, or one of them is not finite.
+            UserError: they cannot be read, or are no features.
         """
         low, high = int(wanted.min()), int(wanted.max()) + 1
         if self.in_memory:
@@ -110,10 +112,9 @@ class FeatureStore:
 
     def _read(self, index):
         rows = hdf5.read(self.f, self.clips[index].name, self.made_by)
-        if not numpy.isfinite(rows).all():
-            raise UserError(f'{self.path}: {self.clips[index].name} holds a feature that is not '
-                            f'finite; remove its .npy file, then {self.made_by} names the command '
-                            'that makes it again')
+        if reason := why_no_features(rows, self.layer):
+            raise UserError(f'{self.path}: {self.clips[index].name} {reason}; remove its .npy '
+                            f'file, then {self.made_by} names the command that makes it again')
         return rows
 
 

@@ -57,4 +57,6 @@ def _problem(data, classes):
         return f'has shape {data.shape}, expected (frames, {len(classes or ()) or "classes"})'
     if not len(data):
         return 'has no frame'
+    if numpy.isfinite(data).all() and not (data.max(axis=1) > 0).all():
+        return 'holds a frame without any probability'
     return None if numpy.isfinite(data).all() else 'holds what is no probability (not finite)'
