@@ -2,6 +2,7 @@
 beside them: which model made them (extraction.json), and from which file (part03.clips ...)."""
 import os
 import shlex
+import stat
 import time
 
 import numpy
@@ -98,9 +99,11 @@ def remover(root, names):
 
 
 def identity(path):
-    """(size, time of change in ns, SHA-256) of a file; None where it cannot be read."""
+    """(size, time of change in ns, SHA-256) of a file; None where it is no file to read."""
     try:
         status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            return None
         return status.st_size, status.st_mtime_ns, sha256(path)
     except OSError:
         return None
@@ -139,10 +142,12 @@ def is_replaced(path, source):
 
     One that has gone is none, and one that was only copied or touched has its bytes.
     """
+    if source is None:
+        return False
     try:
         status = os.stat(path)
     except OSError:
         return False
-    if source is None or (status.st_size, status.st_mtime_ns) == source[:2]:
+    if (status.st_size, status.st_mtime_ns) == source[:2]:
         return False
     return status.st_size != source[0] or sha256(path) != source[2]
