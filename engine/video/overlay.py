@@ -44,6 +44,8 @@ def _drawn(rows, width, height):
     rows = rows[:max(1, (round(0.45 * height) - margin) // line)]
     room = font.getlength('100 %') + 4 * margin
     inner = min(width - 2 * margin, max(18 * letters, min(round(0.42 * width), 40 * letters)))
+    if inner - room < 5 * letters:  # too small for both: the name says more than the share
+        rows, room = [(name, None) for name, _ in rows], 4 * margin
     image = Image.new('RGBA', (max(inner, 8), margin + line * len(rows)), (0, 0, 0, 0))
     pen = ImageDraw.Draw(image)
     pen.rounded_rectangle((0, 0, image.width - 1, image.height - 1), margin, (12, 18, 26, 215))
