@@ -1,4 +1,4 @@
-"""Speed of a VGG-16 on frames: ours, Chainer, PyTorch, OpenVINO.
+"""Speed of a VGG-16 on frames: ours, Chainer, PyTorch, OpenVINO, ncnn.
 
 Every contender takes the same frames, bytes as they come from a decoder, to the same features
 and softmax: the mean is taken off, then come 13 convolutions, fc6, fc7 and fc8 (VGGNet_1024 with
@@ -7,6 +7,8 @@ table shows medians, in frames a second, and the ratio to ours is the median of 
 within a turn. "error" is the largest difference of
 a feature from float64, as a part of the largest feature. "products" is what the matrix
 products of our convolutions alone would allow at the speed that a large SGEMM reaches here.
+ncnn computes convolutions by Winograd, as ours does; PyTorch and OpenVINO directly. It goes
+both ways, frame by frame in all threads and a frame a thread: the better one counts.
 
     python -m bench.vgg
     python -m bench.vgg --batch 1 --turns 9 --only compiled torch openvino
@@ -24,6 +26,7 @@ import chainer
 import chainer.functions as F
 
 from VGGNet_1024 import VGGNet_1024
+from bench.ncnn_vgg import in_ncnn, ncnn
 from engine import usable_cores
 from engine.fast.conv import ConvStack
 from engine.video.preprocessing import preprocess
@@ -179,6 +182,9 @@ def main():
     if torch is not None and openvino is not None:
         makers['OpenVINO f32'] = lambda: in_openvino(model, frames, 'f32')
         makers['OpenVINO bf16'] = lambda: in_openvino(model, frames, 'bf16')
+    if ncnn is not None:
+        makers['ncnn, frame by frame'] = lambda: in_ncnn(model, frames, MEAN, False)
+        makers['ncnn, a frame a thread'] = lambda: in_ncnn(model, frames, MEAN, True)
     makers = {name: make for name, make in makers.items()
               if not args.only or any(word in name for word in args.only)}
 
