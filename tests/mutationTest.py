@@ -85,8 +85,8 @@ MUTATIONS = [
      'return found.group(1) if found else name',
      'return found.group(0) if found else name', LISTS),
     # which epoch is kept, when a training stops, how the rate falls
-    ('engine/learning/training.py', 'if loss < self.loss:', 'if loss <= self.loss:', TRAINING),
-    ('engine/learning/training.py',
+    ('engine/learning/snapshots.py', 'if loss < self.loss:', 'if loss <= self.loss:', TRAINING),
+    ('engine/learning/snapshots.py',
      'bool(self.patience) and self.age >= self.patience',
      'bool(self.patience) and self.age > self.patience', TRAINING),
     ('engine/learning/rates.py',

@@ -38,12 +38,18 @@ def mean_of(value, otherwise=math.nan):
 
 
 def what_makes_one(result):
-    """A command that trains a run without order on the features of a result."""
+    """A command that trains a run without order on the features of a result.
+
+    With the flags of the run itself where its line tells them: a baseline that was trained
+    badly would flatter it.
+    """
     given = {key: result['settings'][key] for key in FEATURES if key in result['settings']}
     names = Names(**{key: str(value) for key, value in given.items()})
     split = result['split'] if isinstance(result['split'], int) else 1  # of joined ones each
-    return (f'python rnn.py{names.flags()}{place(result["root"], split)} --cell mean '
-            f'--name {names.of("mean")}')
+    command = ' '.join(str(result.get('command')).split())
+    if not command.startswith('python rnn.py '):
+        command = f'python rnn.py{names.flags()}{place(result["root"], split)}'
+    return f'{command} --cell mean --name {names.of("mean")}'
 
 
 def lines_about_order(results):

@@ -34,6 +34,11 @@ def test_what_order_adds_is_said_or_the_command_that_tells_it():
         'no run without order to hold against: python rnn.py --stream flow --root r --split 2 '
         '--cell mean --name mean_flow']
     assert baselines.lines_about_order(lines[1:2]) == []
+    # with the run's own flags, of which the last of two counts
+    lines = [run('lstm', command='python rnn.py --root r --lr 0.1 --cell lstm --name x')]
+    assert baselines.lines_about_order(lines) == [
+        'no run without order to hold against: python rnn.py --root r --lr 0.1 --cell lstm '
+        '--name x --cell mean --name mean']
 
 
 def test_means_over_seeds_are_held_against_each_other():
