@@ -208,7 +208,7 @@ LOG     = $(VENV)/setup.log
 OR_TELL = || { echo "error: setting up $(VENV) failed at \"$(1)\":" \
 	"$$(grep -i -m1 '^ *error' $(LOG) || tail -n1 $(LOG)); all that was said: $(LOG)" >&2; exit 1; }
 
-$(READY): requirements.txt requirements-test.txt requirements-mpi.txt
+$(READY): requirements.txt requirements-test.txt requirements-mpi.txt requirements-onnx.txt
 	@first() { for p; do "$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && return; done; false; }; \
 	version() { "$$1" -c "$(VERSION)" 2>/dev/null; }; \
 	there=$$($(RUN) -m pip --version >/dev/null 2>&1 && version $(RUN)); \
