@@ -27,7 +27,6 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -187,9 +186,6 @@ def run_here(runs, root, parallel):
         environment.update({name: str(threads) for name in THREADS})
     waiting, running, failed = list(runs), {}, []
 
-    def stop(*_):
-        raise KeyboardInterrupt
-    old = signal.signal(signal.SIGTERM, stop)
     try:
         while waiting or running:
             while len(running) < parallel:
@@ -220,7 +216,6 @@ def run_here(runs, root, parallel):
                 else:
                     print(f'{run.name}: done', flush=True)
     finally:
-        signal.signal(signal.SIGTERM, old)
         for process in running.values():
             process.terminate()
         for process in running.values():

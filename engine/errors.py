@@ -8,5 +8,13 @@ class UserError(Exception):
     """
 
 
+class Stopped(UserError):
+    """A stage leaves by a signal, and says what is kept; its exit code tells which."""
+
+    def __init__(self, message, number):
+        super().__init__(message)
+        self.number = number
+
+
 class DecoderKilled(UserError):
     """ffmpeg was stopped from outside: what it gave of the video is not the whole."""

@@ -21,6 +21,16 @@ UMASK = os.umask(0)
 os.umask(UMASK)
 
 
+_temporaries = set()
+
+
+def remove_temporaries():
+    """Removes what is half written by this process; for those that leave by os._exit."""
+    for temporary in list(_temporaries):
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Gives a temporary path in the folder of `path`; renames it when the block ends well.
@@ -38,6 +48,7 @@ def replacing(path):
         # Two writers never share one.
         handle, temporary = tempfile.mkstemp(prefix=_prefix(name), suffix='.part',
                                              dir=folder or '.')
+        _temporaries.add(temporary)
         os.close(handle)
         os.chmod(temporary, 0o666 & ~UMASK)
     except OSError as error:
@@ -52,6 +63,7 @@ def replacing(path):
     finally:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
+        _temporaries.discard(temporary)
 
 
 def _prefix(name):

@@ -9,12 +9,16 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy
 
+from engine import locks
 from engine.arguments import whole
-from engine.errors import UserError
+from engine.errors import Stopped, UserError
+from engine.files import remove_temporaries
 from engine.variants import FUSIONS, LAYERS, STREAMS
 
 HERE = Path(__file__).resolve().parent.parent  # of the scripts
@@ -23,6 +27,9 @@ TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
                 'communicator', 'memory', 'function')
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+# Seconds that a stage has to leave by itself: a scheduler's SIGKILL may come after 2.
+PATIENCE = 1.2
 
 
 def new_parser(doc):
@@ -106,14 +113,83 @@ def run(main):
     """Runs a stage and ends the program with its exit code.
 
     `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError becomes
-    one line and 1, Ctrl-C 130. SIGTERM ends it with 143, after temporary files are removed,
-    unless `main` handles that signal in its own way. Where standard output fails, what the
-    stage had to say is lost, so it never ends with 0: with 141, as by SIGPIPE, if its reader
-    (head, less) has gone, else with 1.
+    one line and 1, Ctrl-C 130 and SIGTERM 143 at once and in PATIENCE at the latest, unless `main`
+    handles them in its own way. Where standard output fails, what the stage had to say is lost,
+    so it never ends with 0: with 141, as by SIGPIPE, if its reader (head, less) has gone, else
+    with 1.
     """
     _open_output()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _leave_in_time()
+    for number in STOPPING:
+        signal.signal(number, leave)
     sys.exit(_code_of(main))
+
+
+_codes = []  # with which exit code the stage leaves, once that is settled
+_in_time = []  # the handlers that PATIENCE is for
+
+
+def leave(number, _=None):
+    """Handler of Ctrl-C and SIGTERM: ends what the main thread does by an exception, once."""
+    if not _codes:
+        _codes.append(128 + number)
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        sys.exit(128 + number)
+
+
+@contextlib.contextmanager
+def handling(handler):
+    """Lets handler(number, frame) hear Ctrl-C and SIGTERM; the program still ends in time."""
+    old = {number: signal.signal(number, handler) for number in STOPPING}
+    _in_time.append(handler)
+    try:
+        yield
+    finally:
+        _in_time.remove(handler)
+        for number, other in old.items():
+            signal.signal(number, other)
+
+
+def _leave_in_time():
+    """Starts a thread that ends the program PATIENCE after a signal, if it is there still.
+
+    Python's handlers wait for the main thread, which may be in a long product; and an exception
+    there waits for other threads, for ffmpeg, for a disk.
+    """
+    heard, said = os.pipe()
+    os.set_blocking(said, False)
+    signal.set_wakeup_fd(said, warn_on_full_buffer=False)
+
+    def listen():
+        while number := os.read(heard, 1)[0]:
+            if number in STOPPING and signal.getsignal(number) in (leave, *_in_time):
+                time.sleep(PATIENCE)
+                end_now(_codes[0] if _codes else 128 + number,
+                        f'stopped in the middle of work; {same_command()}', sys.stderr)
+    threading.Thread(target=listen, daemon=True).start()
+
+
+def end_now(code, words, output):
+    """Ends the program: what is finished stands there in whole files.
+
+    Work that still goes on is not waited for, nor is a file system that may hang.
+    """
+    def last_things():
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            print(words, file=output, flush=True)
+        remove_temporaries()
+        locks.release_all()
+    thread = threading.Thread(target=last_things, daemon=True)
+    thread.start()
+    thread.join(0.3)
+    os._exit(code)
+
+
+def same_command():
+    """What a stage that was stopped says of going on."""
+    return ('what is finished is kept, and the same command'
+            + ' without --restart' * ('--restart' in sys.argv) + ' goes on from there')
 
 
 class _Output(io.FileIO):
@@ -164,12 +240,11 @@ def _code_of(main):
     code = said = None
     try:
         code = main()
+        _codes.append(code or 0)
     except SystemExit as leaving:  # --help, wrong flags, SIGTERM
         code = leaving.code
     except KeyboardInterrupt:
-        code, said = 130, ('stopped by hand; what is finished is kept, and the same command'
-                           + ' without --restart' * ('--restart' in sys.argv)
-                           + ' goes on from there')
+        code, said = 130, f'stopped by hand; {same_command()}'
     except MemoryError as error:
         code, said = 1, (f'error: not enough memory ({error or "the machine gives no more"}); end '
                          'other programs, or see "Out of memory?" in docs/troubleshooting.md')
@@ -178,6 +253,8 @@ def _code_of(main):
         lost = _Output.failure is not None and _Output.failure in (error, error.__cause__)
         if lost:
             code, said = _loss()
+        elif isinstance(error, Stopped):
+            code, said = 128 + error.number, str(error)
         elif isinstance(error, UserError):
             code, said = 1, f'error: {error}'
         else:

@@ -1,13 +1,13 @@
 """Leaving a job in good order: before its walltime is over, or at a signal.
 """
-import contextlib
 import os
 import re
 import signal
+import sys
 import threading
 import time
 
-from engine import locks
+from engine import stage
 from engine.errors import DecoderKilled, UserError
 
 # A stop must be over before the scheduler's SIGKILL, which may come after 2 s.
@@ -95,14 +95,4 @@ class Stop:
             self._leave()
 
     def _leave(self):
-        """Ends the program now: what is finished stands there in whole files.
-
-        Work that still goes on is not waited for, nor is anything asked of a file
-        system that may hang.
-        """
-        with contextlib.suppress(OSError):  # nobody reads it any more
-            print(f'stopped ({self._why[0]}); the same command goes on', flush=True)
-        giving_back = threading.Thread(target=locks.release_all, daemon=True)
-        giving_back.start()
-        giving_back.join(0.2)
-        os._exit(4)
+        stage.end_now(4, f'stopped ({self._why[0]}); the same command goes on', sys.stdout)

@@ -17,8 +17,9 @@ import numpy
 from chainer import training
 from chainer.training import extensions
 
+from engine import stage
 from engine.drawing import plots
-from engine.errors import UserError
+from engine.errors import Stopped, UserError
 from engine.files import make_folder, write_text
 from engine.learning.snapshots import Snapshots
 from engine.learning.workers import Workers
@@ -177,7 +178,7 @@ class Training:
                  restart=False):
         self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
         self.best, self.workers = best, updater.workers
-        self.terminated = False
+        self.stopped_by = 0  # the number of a signal
         self.plotted, self.unplotted = -math.inf, set()
         self.snapshots = Snapshots(folder)
         self.workers.from_first(lambda: self._prepare(settings, restart))
@@ -250,9 +251,11 @@ class Training:
     def __call__(self, trainer):
         """Whether the training is over."""
         # All leave together: a scheduler's signal reaches one worker before another.
-        self.terminated, stop = self.workers.any(
-            self.terminated, self.best is not None and self.best.should_stop())
-        return (self.updater.failure is not None or self.terminated or stop
+        stopped, stop = self.workers.any(
+            self.stopped_by, self.best is not None and self.best.should_stop())
+        if stopped:
+            self.stopped_by = self.stopped_by or signal.SIGTERM
+        return (self.updater.failure is not None or stopped or stop
                 or self.updater.epoch >= self.epochs)
 
     def _snapshot(self):
@@ -281,34 +284,35 @@ class Training:
         """Trains to the end, from the snapshot if there is one.
 
         Raises:
-            UserError: the loss was not finite, or SIGTERM came; the snapshot is kept.
+            UserError: the loss was not finite; the snapshot is kept.
+            Stopped: Ctrl-C or SIGTERM came, and there is a snapshot of this moment.
         """
         self._resume()
-
-        def on_sigterm(*_):
-            self.terminated = True
-        old = signal.signal(signal.SIGTERM, on_sigterm)
-        try:
+        with stage.handling(self._on_signal):
             # Nothing overflows unseen: the loss and the weights are looked at.
             with numpy.errstate(over='ignore', invalid='ignore', divide='ignore'):
                 self.trainer.run(show_loop_exception_msg=False)
             if self.log() and self.workers.first:
                 self._plot(every=0)
-        finally:
-            signal.signal(signal.SIGTERM, old)
-        self.terminated, = self.workers.any(self.terminated)
-        if self.terminated:
-            # The others wait: the first of them to leave would end the one that writes.
-            self.workers.from_first(self._snapshot)
+            stopped, = self.workers.any(self.stopped_by)
+            if stopped:
+                # The others wait: the first of them to leave would end the one that writes.
+                self.workers.from_first(self._snapshot)
         if self.updater.failure is not None:
             path = self.snapshots.path
             kept = (f'the last good snapshot is kept ({path})' if os.path.exists(path) else
                     'no epoch was finished')
             raise UserError(f'{self.updater.failure}; {kept}; lower --lr, then begin anew with '
                             '--restart')
-        if self.terminated:
-            raise UserError(f'stopped by SIGTERM after iteration {self.updater.iteration}; '
-                            'the same command goes on from there')
+        if stopped:
+            how = 'stopped by hand' if self.stopped_by == signal.SIGINT else 'stopped by SIGTERM'
+            raise Stopped(f'{how} after iteration {self.updater.iteration}; {stage.same_command()}',
+                          self.stopped_by or signal.SIGTERM)
+
+    def _on_signal(self, number, _):
+        # The end of an update or a validation is near as a rule, and then there is something to
+        # keep. Nobody waits longer than stage.PATIENCE: then the last snapshot is what there is.
+        self.stopped_by = number
 
     def log(self):
         """The log so far: a list of dicts, one an epoch."""

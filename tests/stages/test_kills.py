@@ -4,12 +4,21 @@ import sys
 
 import pytest
 
+import interruptTest
 from killTest import STAGES, kill_test
 from smallSet import REPOSITORY, run
 
 
 def test_every_stage_killed_once_ends_in_the_same_bytes(tmp_path):
     assert kill_test(tmp_path, len(STAGES), seed=2) == len(STAGES)
+
+
+def test_a_signal_ends_a_stage_and_the_same_command_goes_on(tmp_path):
+    stages = [stage for stage in interruptTest.STAGES if stage[0] in (
+        'frameBasedTrain.py', 'saveFeatures_1024.py', 'rnn.py')]
+    # Hanging is what is looked for here, not the time, which tells of the machine's other work.
+    _, faults = interruptTest.interrupt_test(tmp_path, len(stages), 3, within=30, stages=stages)
+    assert not faults
 
 
 @pytest.mark.skipif(not sys.platform.startswith('linux') or not shutil.which('cc'),
