@@ -1,6 +1,6 @@
 """Interrupts every stage at random moments, by Ctrl-C or SIGTERM, and looks how it leaves.
 
-    python tests/interruptTest.py --tries 200 --seed 1        # some minutes; pytest runs a short one
+    python tests/interruptTest.py --tries 200 --seed 1     # some minutes; pytest runs a short one
 
 Each stage runs as a command on 24 small clips, first in peace. Then it gets a signal at a random
 moment between its start and its end, alone (as from a scheduler) or with its children (as from a
