@@ -95,7 +95,7 @@ class NewFile(h5py.File):
 
 
 def _checksum(array):
-    return numpy.uint32(zlib.crc32(array.tobytes()))
+    return numpy.uint32(zlib.crc32(numpy.ascontiguousarray(array).ravel().view(numpy.uint8)))
 
 
 @contextlib.contextmanager
@@ -271,7 +271,7 @@ def read(f, name, made_by, rows=None):
 
 def _whole(data):
     array = data[()]
-    if data.attrs.get(CHECKSUM, _checksum(array)) != _checksum(array):
+    if CHECKSUM in data.attrs and data.attrs[CHECKSUM] != _checksum(array):
         raise ValueError('is damaged: its checksum is another')
     return array
 
