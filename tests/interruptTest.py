@@ -116,7 +116,7 @@ def interrupt_test(folder, tries, seed, within, stages=STAGES, say=print):
     root, victim = folder / 'undisturbed', folder / 'victim'
     make_root(root)
     signals, faults = 0, []
-    for number, command in enumerate(STAGES):
+    for number, command in enumerate(STAGES[:max(map(STAGES.index, stages)) + 1]):
         before = folder / f'before{number}'
         shutil.copytree(root, before, symlinks=True)
         length = finish(command, root)
