@@ -113,10 +113,13 @@ def _by_length(header):
 
 
 def avi_header(path):
-    """Frames and frames a second of an .avi's main header, or 0, 0.0: of a cut-off file
-    ffmpeg's own duration tells what is left, not what was there."""
-    with open(path, 'rb') as f:
-        start = f.read(52)
+    """Frames and frames a second of an .avi's main header, or 0, 0.0 where there is none to
+    read: of a cut-off file ffmpeg's own duration tells what is left, not what was there."""
+    try:
+        with open(path, 'rb') as f:
+            start = f.read(52)
+    except OSError:
+        return 0, 0.0
     if start[:4] != b'RIFF' or start[8:12] != b'AVI ' or start[24:28] != b'avih':
         return 0, 0.0
     microseconds = int.from_bytes(start[32:36], 'little')

@@ -306,7 +306,8 @@ def test_a_signal_to_all_processes_of_the_job_leaves_whole_clips(number, undistu
 def test_clip_whose_decoder_is_killed_is_not_taken_for_whole(own_clips, monkeypatch, tmp_path):
     # ffmpeg answers SIGTERM by ending well after a part of the frames.
     fake = tmp_path / 'ffmpeg'
-    fake.write_text('#!/bin/bash\nhead -c 6144 /dev/zero\nexit 255\n')
+    fake.write_text('#!/bin/bash\nhead -c 6144 /dev/zero\n'
+                    'echo "[info] Exiting normally, received signal 15." >&2\nexit 255\n')
     fake.chmod(0o755)
     monkeypatch.setattr(imageio_ffmpeg, 'get_ffmpeg_exe', lambda: str(fake))
     for read in (lambda: list(Frames('x.avi', 32)), lambda: read_frames('x.avi', [0, 5], 32),
