@@ -13,8 +13,8 @@ WARNING = 120
 # For several workers. Open MPI binds each to a core, and kills it a second after SIGTERM.
 WORKERS = ('export OMPI_MCA_hwloc_base_binding_policy=none '
            'PRTE_MCA_hwloc_default_binding_policy=none',
-           'export OMPI_MCA_odls_base_sigkill_timeout=60 '
-           'PRTE_MCA_odls_base_sigkill_timeout=60')
+           'export OMPI_MCA_odls_base_sigkill_timeout=20 '
+           'PRTE_MCA_odls_base_sigkill_timeout=20')
 
 
 def check(args, margin=0.0):

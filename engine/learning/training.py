@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -190,6 +191,9 @@ class Training:
             raise UserError(f'{self.folder}: is to be the folder of the training, but is no '
                             'folder; move it away, then run the command again')
         make_folder(self.folder)
+        # Of killed runs: nobody else writes here now (engine.locks).
+        for left in Path(self.folder).glob('.*.part'):
+            left.unlink(missing_ok=True)
         if restart:
             self.snapshots.remove()
         self.snapshots.check_settings(settings)

@@ -207,12 +207,14 @@ def test_a_training_whose_walltime_is_over_is_sent_again_and_goes_on(slurm, undi
     wait_for(lambda: 'sent again, 1 of at most 2 times' in log.read_text(), 90)
     done = json.loads((root / 'RNN.training' / 'log').read_text())
     epochs.write_text(str(done[-1]['epoch'] + 2))
+    left = root / 'RNN.training' / '.snapshot.npz.abcd.part'
+    left.touch()
 
     def ended():
         # Slurm lets two minutes pass before it starts a job again
         slurm.ask('scontrol', 'update', f'jobid={job}', 'StartTime=now')
         return job_state(slurm, job) == 'COMPLETED'
     wait_for(ended, 60)
-    assert 'resumed after epoch' in log.read_text()
+    assert 'resumed after epoch' in log.read_text() and not left.exists()
     assert json.loads((root / 'results.jsonl').read_text())['epochs'] == int(
         epochs.read_text())

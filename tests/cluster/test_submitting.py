@@ -40,7 +40,9 @@ cd "$(dirname "$0")"
 [ $# -gt 0 ] && { for id in "${@:2}"; do
     printf 'Job Id: %s\\n    comment = Can Never Run: Insuf\\n\\tficient ncpus\\n' $id
     done; exit; }
-for job in jobs/*; do [ -e $job ] && echo "${job#jobs/}.server name me 0 $(cat $job) batch"; done
+for job in jobs/*; do
+    [ -e $job ] && echo "${job#jobs/}.server name me 0 $(cat $job) batch"
+done
 exit 0
 '''
 OTHERS = {'qrls': 'echo Q >jobs/${1%%.*}', 'qdel': 'rm jobs/${1%%.*}'}
