@@ -42,7 +42,7 @@ def test_other_settings_are_refused_until_the_flow_is_removed(root):
 
 
 @pytest.mark.parametrize('flags, word', [
-    (('--size', '4x4'), '--size'), (('--bound', '0'), 'above 0'), (('--bound', 'nan'), 'above 0'),
+    (('--size', '4x4'), '--size'), (('--bound', '0'), 'above 0'), (('--bound', 'nan'), 'finite'),
     ((), 'part')])
 def test_wrong_flags(flags, word, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['opticalFlow.py', '--root', str(tmp_path), *flags])
