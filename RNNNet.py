@@ -18,7 +18,7 @@ from FusionNet import load_frame_network
 from PoolingNet import FAMILIES, PoolingNet
 from engine import arguments, variants
 from engine.errors import UserError
-from engine.fast import kernels, recurrent
+from engine.fast import kernelnames, recurrent
 from engine.fast.lstm import GRU, LSTM
 from engine.learning import statistics
 from engine.learning.featurenet import FeatureNet
@@ -73,7 +73,7 @@ class RNNNet(FeatureNet):
         if self.cell != 'lstm':
             return super().kernel()
         name = recurrent.kernel_name() if self.xp is numpy else 'CuPy'
-        return kernels.in_words(self.xp, LSTM=name)
+        return kernelnames.in_words(self.xp, LSTM=name)
 
     def reset_state(self):
         """Begins a new sequence."""

@@ -11,7 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine.fast import conv_gpu, conv_learn, kernels, winograd
+from engine.fast import conv_gpu, conv_learn, kernelnames, winograd
 from engine.fast.conv import ConvStack
 from engine.weights.modelfile import load_network
 from engine.video.preprocessing import MEAN, mean_of, preprocess
@@ -158,7 +158,7 @@ class VGGNet(chainer.Chain):
             learn = set(self.trained or ()) & set(self.conv_names)
             if learn and not conv_learn.available():
                 name += ', learning by Chainer'
-        return kernels.in_words(self.xp, convolutions=name)
+        return kernelnames.in_words(self.xp, convolutions=name)
 
     def forget_copies(self):
         """Has them made anew: for another kernel than they were made for."""

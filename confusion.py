@@ -29,12 +29,12 @@ from pathlib import Path
 import numpy
 
 from engine.arguments import whole
-from engine.drawing import plots
+from engine.drawing import plotstyle
 from engine.errors import UserError
 from engine.files import find_file, replacing
 from engine.reporting.matrices import class_accuracy, count, gains, most_confused
-from engine.reporting.methods import first_few, read_method
-from engine.reporting.pictures import confusion_figure, gain_figure
+from engine.reporting.readout import first_few, read_method
+from engine.reporting.matrixplots import confusion_figure, gain_figure
 from engine.reporting.scoring import class_means
 from engine.stage import new_parser as stage_parser, run as stage_main
 from engine.variants import TEST_PREDICTIONS, TEST_SUFFIX
@@ -62,7 +62,7 @@ def percent(value):
 def draw(*plot):
     """Whether a picture could be drawn; if not, the reason is printed."""
     try:
-        plots.save(*plot)
+        plotstyle.save(*plot)
     except UserError as error:
         print(error, file=sys.stderr)
         return False

@@ -38,7 +38,7 @@ from VGGNet_1024 import CONVOLUTIONS
 from engine.weights.download import download
 from engine.errors import UserError
 from engine.files import sha256
-from engine.weights.filling import adapt_input, fill
+from engine.weights.fillnetwork import adapt_input, fill
 from engine.weights.layernames import LINEARS, collect, listed
 from engine.weights.modelfile import save_model
 from engine.video.preprocessing import MEAN, mean_of, preprocessing

@@ -34,7 +34,7 @@ from engine import locks, usable_cores
 from engine.arguments import whole
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
 from engine.drawing.stills import make_stills, still_labels
-from engine.drawing.things import CLASSES
+from engine.drawing.shapes import CLASSES
 from engine.errors import UserError
 from engine.fast.optimizers import Adam
 from engine.files import remove_leftovers

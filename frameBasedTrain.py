@@ -42,7 +42,7 @@ from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
-from engine.learning.answers import Answers
+from engine.learning.frozenanswers import Answers
 from engine.video.augmentation import Augmentation
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
@@ -51,7 +51,7 @@ from engine.weights.modelfile import save_model, weights_digest
 from engine.fast.optimizers import MomentumSGD, WeightDecay
 from engine.learning.rates import add_rate, get_rate
 from engine.learning.snapshots import Best, best_line, told_of
-from engine.learning.training import Training, Updater, reseed, say_if_few
+from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.video.preprocessing import preprocess, preprocessing
 from engine.learning.workers import add_communicator, get_workers
 

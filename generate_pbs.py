@@ -22,11 +22,11 @@ import sys
 from pathlib import Path
 
 from engine import arguments, stage, variants
-from engine.cluster import jobfile, kernels, record, states, status, submitting
+from engine.cluster import jobfile, jobstates, partkernels, progresstable, record, submitting
 from engine.cluster.dialects import DIALECTS
 from engine.cluster.estimate import estimate
 from engine.cluster.flags import SETTINGS, remember, remembered, replaced, settings_flags
-from engine.cluster.leaving import seconds
+from engine.cluster.stopintime import seconds
 from engine.errors import UserError
 from engine.files import write_text
 
@@ -144,7 +144,7 @@ def write_jobs(args, work_flags, root, folder, work):
             args, name, job, folder, commands, **more))
     if module.THEN:
         same = [f'--split={work.split}', *variant]
-        write(status.PACK, [
+        write(progresstable.PACK, [
             command_of(args, root, module.THEN[0], *same, *shlex.split(args.pack_flags)),
             *(command_of(args, root, script, *same) for script in module.THEN[1:])])
     for part in range(1, work.parts + 1):
@@ -189,8 +189,8 @@ def training(args, flags, root):
         folder, [command_of(args, root, f'{args.stage}.py', *flags)],
         kernel_of(args.stage, work), again)
     with submitting.only_one(folder, submits(args)):
-        jobs = states.Jobs(folder, args.scheduler)
-        print(*status.of_training(job, jobs), sep='\n',
+        jobs = jobstates.Jobs(folder, args.scheduler)
+        print(*progresstable.of_training(job, jobs), sep='\n',
               file=sys.stdout if args.status else sys.stderr)
         if args.status:
             return 0
@@ -244,10 +244,11 @@ def parts_of(parser, first, given, settings, root):
         raise UserError(f'--then-pack: nothing is packed after {args.stage}')
     work = module.work_of(work_args)
     with submitting.only_one(folder, submits(args)):
-        parts, jobs = status.inspect(work, work_args.parts), states.Jobs(folder, args.scheduler)
+        parts = progresstable.inspect(work, work_args.parts)
+        jobs = jobstates.Jobs(folder, args.scheduler)
         unpacked, pack = packing_of(args, work, parts, jobs, names.flags() + variants.place(
             first.root, work_args.split))
-        lines = [*status.report(parts, jobs), *kernels.several(work.folder),
+        lines = [*progresstable.report(parts, jobs), *partkernels.several(work.folder),
                  *filter(None, [unpacked])]
         if args.status:
             print(*lines, sep='\n')
@@ -270,9 +271,9 @@ def parts_of(parser, first, given, settings, root):
 
 def packing_of(args, work, parts, jobs, place):
     """status.packing where packing was asked for, now or when the jobs were sent."""
-    if not args.then_pack and status.PACK not in jobs.sent:
+    if not args.then_pack and progresstable.PACK not in jobs.sent:
         return '', False
-    unpacked, pack = status.packing(
+    unpacked, pack = progresstable.packing(
         parts, jobs, work.packed, f'python save_hdf5.py --allow-missing{place}, then python '
                                   f'normalizeData.py{place}')
     return unpacked, pack and args.then_pack

@@ -31,8 +31,8 @@ import numpy
 
 import helperFunctions as hf
 from engine import arguments, files, stage, variants
-from engine.cluster import leaving, parts
-from engine.drawing import plots
+from engine.cluster import parts, stopintime
+from engine.drawing import plotstyle
 from engine.video import flowfiles
 from engine.errors import UserError
 from engine.files import write_text
@@ -171,7 +171,7 @@ def show(args, columns=5, rows=2):
     # The strongest motion but for a few odd pixels; never so small that noise gets colour.
     most = max(float(numpy.percentile(numpy.hypot(flow[..., 0], flow[..., 1]), 99)), 1.0)
     target = args.root / f'flow_{clip.name}.png'
-    plots.save(target, flow_figure, [
+    plotstyle.save(target, flow_figure, [
         (f'frame {index * made_with["step"]}', *pair)
         for index, *pair in zip(indices, frames, flow)], most,
         f'{clip.name}: optical flow, {made_with["method"]}, step {made_with["step"]}', dpi=110)
@@ -209,7 +209,7 @@ def main():
     if args.part > args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     stage.print_settings(args)
-    stop = leaving.Stop(args.walltime, args.margin)
+    stop = stopintime.Stop(args.walltime, args.margin)
     cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
     get_method(args.method)
     work = work_of(args)  # before a folder is made for it

@@ -39,13 +39,13 @@ from engine.learning import inference
 from engine.video.camera import look_through
 from engine.errors import UserError
 from engine.files import write_text
-from engine.video.given import videos_given
+from engine.video.videosgiven import videos_given
 from engine.weights.modelfile import read_card, weights_digest
 from engine.video.container import read_header, shape_of
 from engine.video.overlay import label_video, panel
 from engine.progress import Progress
 from engine.video.sliding import OneClip, Pictures, moment, slide, zones
-from engine.video.strip import draw_strip
+from engine.video.classstrip import draw_strip
 from engine.video.decode import Frames, VideoError
 
 OURS = '.predicted'  # in the names of the outputs, which are not looked at again

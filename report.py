@@ -26,10 +26,10 @@ from engine.arguments import whole
 from engine.errors import UserError
 from engine.files import write_text
 from engine.hdf5 import attribute, open_hdf5, read
-from engine.learning.leftout import leave_out
-from engine.reporting.changes import change_sections, flips_section, shared_clips, summary
+from engine.learning.occlusion import leave_out
+from engine.reporting.gainsections import change_sections, flips_section, shared_clips, summary
 from engine.reporting.featuremap import map_section
-from engine.reporting.methods import first_few
+from engine.reporting.readout import first_few
 from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results
 from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, names_of_run, predictions_path,

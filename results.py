@@ -37,7 +37,7 @@ from engine.errors import UserError
 from engine.files import write_text
 from engine.reporting.baselines import lines_about_order
 from engine.reporting.means import mean_over_seeds, mean_over_splits
-from engine.reporting.methods import read_method
+from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import RESULTS, is_number, read_results
 from engine.reporting.significance import bootstrap_interval, mcnemar
 from engine.reporting.tables import (WIDTH, as_csv, as_markdown, as_text, differing_settings,

@@ -27,7 +27,7 @@ from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 import helperFunctions as hf
 from engine import arguments, hdf5, locks, stage, variants
-from engine.weights import cards
+from engine.weights import cardchecks
 from engine.reporting import predictionfile, resultsfile, scoring
 from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
 from engine.learning import statistics, workers
@@ -38,8 +38,8 @@ from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.rates import add_rate, get_rate
 from engine.learning.snapshots import Best, best_line, told_of
-from engine.learning.training import Training, Updater, reseed, say_if_few
-from engine.learning.truncated import LOSSES, sequence_loss, step_weights
+from engine.learning.trainer import Training, Updater, reseed, say_if_few
+from engine.learning.steploss import LOSSES, sequence_loss, step_weights
 
 
 # ---- flags -----------------------------------------------------------------------
@@ -176,8 +176,8 @@ def clips_of(kind, f, lists):
 
 def read_training(args, f, lists):
     """Returns the Data of an open train1024.hdf5, and says how much there is."""
-    cards.check_classes(f.filename, f.attrs, lists.classes)
-    cards.check_split(f.filename, f.attrs, args.split, variants.names_of(args))
+    cardchecks.check_classes(f.filename, f.attrs, lists.classes)
+    cardchecks.check_split(f.filename, f.attrs, args.split, variants.names_of(args))
     std = statistics.read(f, f'python normalizeData.py{variants.flags_of(args)}')[1]
     training, validation = (FeatureStore(f, clips_of(kind, f, lists), args.memory, made_by(args))
                             for kind in ('training', 'validation'))
@@ -344,7 +344,7 @@ def write_predictions(args, model, card, device, f, kind, lists, out):
     """
     path = args.root / f'{args.name}.model'
     clips = clips_of(kind, f, lists)
-    cards.check_classes(f.filename, f.attrs, lists.classes)
+    cardchecks.check_classes(f.filename, f.attrs, lists.classes)
     store = FeatureStore(f, clips, args.memory, made_by(args))
     if store.n_features != model.shape['n_in']:
         raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} takes '
@@ -371,7 +371,7 @@ def test(args, device, lists, **figures):
     names, name = variants.names_of(args), predictions_name(args)
     path = args.root / f'{args.name}.model'
     model, card = load_rnn(path, trained_by(args, args.name))
-    cards.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
+    cardchecks.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
     if card['split'] != args.split:
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
     model.to_device(device)
@@ -411,7 +411,7 @@ def parse_as_trained(parser):
         # Else its features would seem to be the wrong ones.
         path = args.root / f'{older}.model'
         card = read_card(path, trained_by(args, older))
-        cards.check_trained_on(path, card, variants.names_of(args))
+        cardchecks.check_trained_on(path, card, variants.names_of(args))
         if args.test_only:
             was = card.get('settings', {})
             args = parse(parser, **{key: was[key] for key in stage.TEST_FLAGS if key in was})
@@ -422,7 +422,7 @@ def check_test_features(args):
     """Before hours of training: test1024.hdf5 is of this split, and of the model there now."""
     names = variants.names_of(args)
     with hdf5.open_hdf5(args.root / names.test, made_by(args)) as f:
-        cards.check_split(f.filename, f.attrs, args.split, names)
+        cardchecks.check_split(f.filename, f.attrs, args.split, names)
         model = args.root / names.model
         if model.exists() and f.attrs.get('model_sha256') != weights_digest(model):
             print(f'{f.filename}: features of an earlier {model.name} than the one there now; '

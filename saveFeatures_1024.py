@@ -27,8 +27,8 @@ from chainer.backends.cuda import to_cpu
 
 import helperFunctions as hf
 from engine import arguments, hdf5, stage, variants
-from engine.weights import cards
-from engine.cluster import kernels, leaving, parts
+from engine.weights import cardchecks
+from engine.cluster import partkernels, parts, stopintime
 from engine.learning import featurefile, statistics
 from engine.reporting import scoring
 from engine.video import container, flowfiles
@@ -279,7 +279,7 @@ def check_model(args, path, card, lists):
         raise UserError(f'{path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / variants.LISTS} names {len(lists.classes)}; '
                         f'train again: {made_by(args)}')
-    cards.check_frame_model(path, card, args.split, variants.names_of(args))
+    cardchecks.check_frame_model(path, card, args.split, variants.names_of(args))
     if args.stream == 'flow':
         theirs, ours = card.get('flow'), flowfiles.flow_made_with(args.root, args.split)
         if theirs != ours:
@@ -302,7 +302,7 @@ def main():
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
     stage.print_settings(args)
     names = variants.names_of(args)
-    stop = leaving.Stop(args.walltime, args.margin)
+    stop = stopintime.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
     model, card = load_frame_network(model_path, made_by(args), args.stream)
@@ -321,8 +321,8 @@ def main():
     with parts.only_one(work, args.part):
         mine, todo, report = parts.begin(work, args.part, args.parts)
         if todo:
-            kernels.note(work.folder, args.part, kernel)
-        for line in kernels.several(work.folder):
+            partkernels.note(work.folder, args.part, kernel)
+        for line in partkernels.several(work.folder):
             print(line, flush=True)
         say_replaced(work.folder, todo)
         stop.run(lambda: run_part(args, todo, report, model, device, stop.event))

@@ -24,11 +24,11 @@ import numpy
 
 import helperFunctions as hf
 from engine import hdf5, locks, stage, variants
-from engine.weights import cards
+from engine.weights import cardchecks
 from engine.learning import featurefile, statistics
 from engine.video import flowfiles
 from VGGNet_1024 import layer_shape, layer_width
-from engine.cluster import kernels
+from engine.cluster import partkernels
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers
@@ -163,7 +163,7 @@ def check_features(args, names, clips):
     model_path, folder = args.root / names.model, args.root / names.features
     card = read_card(model_path,
                      f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
-    cards.check_frame_model(model_path, card, args.split, names)
+    cardchecks.check_frame_model(model_path, card, args.split, names)
     made_with = featurefile.made_with(args.root, names)
     if made_with is None:
         raise UserError(f'{folder}: no features yet; made by: {made_by(args, clips)}')
@@ -206,7 +206,7 @@ def write_set(args, names, paths, lists):
     remove_leftovers(paths)
     clips = lists.train + lists.test
     card, made_with = check_features(args, names, clips)
-    for line in kernels.several(args.root / names.features):
+    for line in partkernels.several(args.root / names.features):
         print(line)
     attributes = describe(args, names, lists, card, made_with)
     n_features = attributes[FEATURES]['n_features']

@@ -15,7 +15,7 @@ import numpy
 
 import helperFunctions as hf
 from engine import hdf5, stage, variants
-from engine.weights import cards
+from engine.weights import cardchecks
 from engine.reporting import predictionfile, resultsfile, scoring
 from engine.errors import UserError
 
@@ -36,7 +36,7 @@ def accuracy(path, args, clips, classes, made_by):
     videos, labels, frames = [], [], []
     with hdf5.open_hdf5(path, made_by) as f:
         attrs = hdf5.attributes(f)
-        cards.check_split(path, attrs, args.split, variants.names_of(args))
+        cardchecks.check_split(path, attrs, args.split, variants.names_of(args))
         # Clip by clip: all frames at once would be some 700,000 times 101 numbers.
         for clip, softmax in predictionfile.each_prediction(f, clips, classes, made_by):
             videos.append(scoring.video_log_probability(softmax, attrs.get('readout', 'mean')))

@@ -11,7 +11,7 @@ import flowSet
 import rnn
 import smallSet
 from engine.errors import UserError
-from engine.learning.training import Updater
+from engine.learning.trainer import Updater
 
 
 @pytest.fixture(scope='session')

@@ -3,7 +3,7 @@ import re
 import shlex
 
 from engine import stage
-from engine.cluster import leaving
+from engine.cluster import stopintime
 from engine.cluster.dialects import DIALECTS, megabytes
 from engine.errors import UserError
 from engine.files import UMASK
@@ -26,7 +26,7 @@ def check(args, margin=0.0):
     Raises:
         UserError: names the flag.
     """
-    seconds = leaving.seconds(args.walltime)
+    seconds = stopintime.seconds(args.walltime)
     if seconds <= margin:
         raise UserError(f'--walltime {args.walltime}: a part leaves {margin:g} s before its end '
                         '(--margin), so it would do nothing')
@@ -58,7 +58,7 @@ def job_text(args, name, job, folder, commands, kernel=None, again=()):
         again: with --requeue, the words that send the job again where the scheduler cannot.
     """
     header = DIALECTS[args.scheduler].header(args, name, f'{job}.out')
-    warning = int(min(WARNING, leaving.seconds(args.walltime) / 4))
+    warning = int(min(WARNING, stopintime.seconds(args.walltime) / 4))
     if args.requeue and args.scheduler == 'slurm':
         header += ['#SBATCH --requeue', f'#SBATCH --signal=B:USR1@{warning}']
     launcher = launcher_of(args)
@@ -80,7 +80,7 @@ def job_text(args, name, job, folder, commands, kernel=None, again=()):
         *(f'{line} </dev/null || [ $? = 3 ] || exit 1' for line in run[:-1])]
     if args.requeue and len(run) == 1:
         lines += [f'most={args.requeue} '
-                  f'seconds={int(leaving.seconds(args.walltime)) - warning} '
+                  f'seconds={int(stopintime.seconds(args.walltime)) - warning} '
                   f'again=({shlex.join(again)})', f'run {run[-1]}']
     else:
         # exec: SIGTERM must reach the last command itself, not a shell before it.

@@ -14,8 +14,8 @@ import time
 from engine import locks
 from engine.cluster import record
 from engine.cluster.dialects import DIALECTS
-from engine.cluster.states import Jobs, alive_jobs, number
-from engine.cluster.status import PACK
+from engine.cluster.jobstates import Jobs, alive_jobs, number
+from engine.cluster.progresstable import PACK
 from engine.errors import UserError
 
 

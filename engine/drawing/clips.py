@@ -6,8 +6,8 @@ import subprocess
 import imageio_ffmpeg
 import numpy
 
-from engine.drawing.places import cut_grain, draw_picture, make_look, make_place, noise_bank
-from engine.drawing.things import CLASSES, HEIGHT, PAIRS, WIDTH
+from engine.drawing.scenes import cut_grain, draw_picture, make_look, make_place, noise_bank
+from engine.drawing.shapes import CLASSES, HEIGHT, PAIRS, WIDTH
 from engine.errors import UserError
 from engine.files import replacing
 

@@ -2,8 +2,8 @@
 import numpy
 from PIL import Image
 
-from engine.drawing.places import cut_grain, draw_picture, make_look, make_place, noise_bank
-from engine.drawing.things import PAIRS
+from engine.drawing.scenes import cut_grain, draw_picture, make_look, make_place, noise_bank
+from engine.drawing.shapes import PAIRS
 
 STILL_STREAM = 2  # a random stream of its own, as in engine/drawing/clips.py
 

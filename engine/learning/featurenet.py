@@ -3,7 +3,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import numpy
 
-from engine.fast import kernels
+from engine.fast import kernelnames
 
 
 class FeatureNet(chainer.Chain):
@@ -32,7 +32,7 @@ class FeatureNet(chainer.Chain):
 
     def kernel(self):
         """What computes it where it is now, in words."""
-        return kernels.in_words(self.xp)
+        return kernelnames.in_words(self.xp)
 
     def reset_state(self):
         """Begins a new sequence."""

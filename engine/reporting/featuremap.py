@@ -4,8 +4,8 @@ import struct
 
 import numpy
 
-from engine.drawing import plots
-from engine.drawing.plots import FAINT, INK, MUTED
+from engine.drawing import plotstyle
+from engine.drawing.plotstyle import FAINT, INK, MUTED
 from engine.errors import UserError
 from engine.hdf5 import data_set, open_hdf5, read
 from engine.reporting.page import element, paragraph, picture, section, table
@@ -123,7 +123,7 @@ def map_section(run, root, names, lists, made_by, top, notes):
                          for features in (of_train, of_test))
     wrong = numpy.array([run.method.said[clip.name] != clip.label for clip in test])
     try:
-        data = plots.as_png(map_figure, layouts(of_test), numpy.array([c.label for c in test]),
+        data = plotstyle.as_png(map_figure, layouts(of_test), numpy.array([c.label for c in test]),
                             wrong, lists.classes, dpi=100)
     except UserError as error:
         notes.append(f'map of features: {error}')

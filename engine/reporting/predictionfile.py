@@ -3,7 +3,7 @@ import json
 
 import numpy
 
-from engine.weights.cards import check_classes
+from engine.weights.cardchecks import check_classes
 from engine.errors import UserError
 from engine.hdf5 import attributes, data_set, open_hdf5, read, writing
 from engine.reporting.scoring import score_videos

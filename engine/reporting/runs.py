@@ -9,7 +9,7 @@ from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
 from engine.reporting.baselines import baseline_of, sees_order, what_makes_one
-from engine.reporting.methods import Method, decide, first_few, read_clips
+from engine.reporting.readout import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of
 from engine.reporting.scoring import video_log_probability
 from engine.variants import FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VARIANTS, Names

@@ -6,13 +6,13 @@ import struct
 
 import numpy
 
-from engine.drawing import plots
+from engine.drawing import plotstyle
 from engine.errors import UserError
 from engine.reporting import tables
-from engine.reporting.charts import legend, line_chart
+from engine.reporting.svgcharts import legend, line_chart
 from engine.reporting.matrices import count, labels_to_draw, most_confused
 from engine.reporting.page import element, join, paragraph, percent, picture, section, table
-from engine.reporting.pictures import confusion_figure
+from engine.reporting.matrixplots import confusion_figure
 from engine.reporting.resultsfile import is_number
 from engine.reporting.runs import (POSITIONS, count_clips, predictions_path, read_log,
                                    training_folder)
@@ -202,7 +202,7 @@ def matrix_figure(run, matrix, classes, labels, split):
     """One confusion matrix as a picture that a tick enlarges."""
     clips = run.method.clips
     right, n = int(matrix.trace()), matrix.sum(axis=1)
-    data = plots.as_png(
+    data = plotstyle.as_png(
         confusion_figure, matrix, classes, f'{run.title}: {100 * right / len(clips):.1f} % of '
         f'{len(clips)} videos right, split {split}', labels, dpi=100)
     width, height = struct.unpack('>II', data[16:24])

@@ -8,7 +8,7 @@ import shutil
 from engine import variants
 from engine.errors import UserError
 from engine.files import files_under, read_json
-from engine.video.pictures import make_video, pictures_of
+from engine.video.picturefolders import make_video, pictures_of
 
 # What is no link there, and what it was made of: {place: [source, files, bytes, date, rate]}.
 MADE = '.made.json'

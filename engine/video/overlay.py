@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from engine.drawing.plots import FONT
+from engine.drawing.plotstyle import FONT
 from engine.files import replacing
 from engine.video.container import shape_of
 from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run

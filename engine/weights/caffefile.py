@@ -2,7 +2,7 @@
 import mmap
 
 from engine.errors import UserError
-from engine.weights.elements import numbers
+from engine.weights.dtypes import numbers
 from engine.weights.protobuf import Messages, text
 
 

@@ -5,7 +5,7 @@ import mmap
 import numpy
 
 from engine.errors import UserError
-from engine.weights.elements import BFLOAT16, itemsize, numbers
+from engine.weights.dtypes import BFLOAT16, itemsize, numbers
 from engine.weights.limits import MOST_DIMENSIONS
 from engine.weights.protobuf import Messages, real, text
 

@@ -3,7 +3,7 @@ import json
 import math
 import mmap
 
-from engine.weights.elements import BFLOAT16, itemsize, numbers
+from engine.weights.dtypes import BFLOAT16, itemsize, numbers
 from engine.weights.limits import MOST_DIMENSIONS
 
 DTYPES = {'F64': 'f8', 'F32': 'f4', 'F16': 'f2', 'BF16': BFLOAT16, 'I64': 'i8', 'I32': 'i4',

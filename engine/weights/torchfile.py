@@ -11,7 +11,7 @@ import zipfile
 import numpy
 
 from engine.errors import UserError
-from engine.weights.elements import BFLOAT16, itemsize, numbers
+from engine.weights.dtypes import BFLOAT16, itemsize, numbers
 from engine.weights.limits import MOST_DIMENSIONS, open_zip
 from engine.weights.torchpickle import Tensor, follow, of
 

@@ -9,7 +9,7 @@ import pickletools
 from typing import NamedTuple
 
 from engine.errors import UserError
-from engine.weights.elements import BFLOAT16
+from engine.weights.dtypes import BFLOAT16
 
 DTYPES = {'DoubleStorage': 'f8', 'FloatStorage': 'f4', 'HalfStorage': 'f2',
           'BFloat16Storage': BFLOAT16, 'LongStorage': 'i8', 'IntStorage': 'i4',

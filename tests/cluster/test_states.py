@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from engine.cluster.states import alive_jobs
+from engine.cluster.jobstates import alive_jobs
 
 # What qstat prints, shortened and from memory of its columns.
 TORQUE = """

@@ -12,21 +12,21 @@ import pytest
 from matplotlib import font_manager, ft2font
 from matplotlib.figure import Figure
 
-from engine.drawing import plots
+from engine.drawing import plotstyle
 from engine.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ODD = ('text.usetex: True\nfont.family: cursive\naxes.facecolor: red\nsavefig.bbox: tight\n'
        'figure.autolayout: True\nlines.nonsense: 1\nbackend: TkAgg\n')
 CURVE = '''
-from engine.drawing import plots
+from engine.drawing import plotstyle
 def curve():
     from matplotlib.figure import Figure
     figure = Figure(figsize=(6, 4))
     axes = figure.add_subplot(xlabel='epoch', ylabel='loss')
     axes.plot([1, 2, 3], [1, 0.5, 0.3])
     return figure
-plots.save('loss.png', curve)
+plotstyle.save('loss.png', curve)
 '''
 
 
@@ -65,46 +65,47 @@ def test_dollars_and_other_signs_are_text(name):
         matplotlib.rcdefaults()
         expected = io.BytesIO()  # where formulas are drawn, a dollar behind a backslash is text
         named(name.replace('$', r'\$')).savefig(expected, format='png', dpi=130)
-    assert plots.as_png(named, name) == expected.getvalue()
+    assert plotstyle.as_png(named, name) == expected.getvalue()
 
 
 @pytest.fixture
 def symbols(monkeypatch):
     """(a letter that DejaVu Sans lacks, the one font 'installed', which has it)."""
-    folder = plots.FONT.parent
+    folder = plotstyle.FONT.parent
     font = folder / 'STIXNonUni.ttf'
-    has, lacks = (set(ft2font.FT2Font(path).get_charmap()) for path in (font, plots.FONT))
+    has, lacks = (set(ft2font.FT2Font(path).get_charmap()) for path in (font, plotstyle.FONT))
     monkeypatch.setattr(font_manager, 'findSystemFonts',
                         lambda: [str(folder / 'no.ttf'), str(font)])
-    monkeypatch.setattr(plots, '_told', set())
+    monkeypatch.setattr(plotstyle, '_told', set())
     return chr(max(has - lacks)), font
 
 
 def test_letters_that_the_usual_font_lacks_come_from_another(symbols, monkeypatch, capsys):
     letter, font = symbols
-    drawn = plots.as_png(named, letter)
+    drawn = plotstyle.as_png(named, letter)
     with matplotlib.rc_context({'font.family': ['DejaVu Sans', 'STIXNonUnicode']}):
         expected = io.BytesIO()
         named(letter).savefig(expected, format='png', dpi=130)
     assert drawn == expected.getvalue() and capsys.readouterr().err == ''
     # Where no font has it, boxes stand there, and a line says so, once.
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [])
-    assert plots.as_png(named, letter) == plots.as_png(named, letter) != drawn
+    assert plotstyle.as_png(named, letter) == plotstyle.as_png(named, letter) != drawn
     told = capsys.readouterr().err
     assert told.startswith(f'no font on this machine has {letter}') and told.count('\n') == 1
 
 
 def test_a_large_picture_is_drawn_coarser():
-    data = plots.as_png(lambda: Figure(figsize=(300, 1)))
-    assert struct.unpack('>II', data[16:24]) == (plots.MOST_PIXELS, plots.MOST_PIXELS // 300)
+    data = plotstyle.as_png(lambda: Figure(figsize=(300, 1)))
+    most = plotstyle.MOST_PIXELS
+    assert struct.unpack('>II', data[16:24]) == (most, most // 300)
 
 
 def test_what_cannot_be_drawn_is_one_line_with_the_reason(tmp_path, monkeypatch):
     def bad():
         raise KeyError('no\nsuch epoch')
     with pytest.raises(UserError, match=r"a.png: not drawn \(KeyError: 'no.nsuch epoch'\)$"):
-        plots.save(tmp_path / 'a.png', bad)
-    monkeypatch.setattr(plots, 'failure', lambda: 'OSError: no folder to write to')
+        plotstyle.save(tmp_path / 'a.png', bad)
+    monkeypatch.setattr(plotstyle, 'failure', lambda: 'OSError: no folder to write to')
     with pytest.raises(UserError, match='does not work here .*no folder to write to'):
-        plots.save(tmp_path / 'a.png', named, 'x')
+        plotstyle.save(tmp_path / 'a.png', named, 'x')
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ import helperFunctions as hf
 from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import from_vgg
-from engine.learning.answers import ROWS, Answers
+from engine.learning.frozenanswers import ROWS, Answers
 from engine.learning.frames import FrameIterator, frame_counts
 from engine.video.decode import read_frames
 from engine.video.preprocessing import preprocess

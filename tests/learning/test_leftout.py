@@ -4,7 +4,7 @@ import chainer
 import numpy
 import pytest
 
-from engine.learning import leftout
+from engine.learning import occlusion
 from helperFunctions import Clip
 
 
@@ -27,7 +27,7 @@ def odds(softmax):
 
 def test_what_is_without_each_stretch():
     rows = numpy.array([0, 0, 1, 0, 0.5, 0, 0], numpy.float32)[:, None]
-    whole, parts = leftout.leave_out(
+    whole, parts = occlusion.leave_out(
         Counting(), chainer.get_device('@numpy'), Clip('v', 'A', 0, 'g', None), rows, parts=3,
         technique='full', steps=0)
     assert odds(whole) == pytest.approx(1.5, abs=1e-5) and len(whole) == 7
@@ -38,7 +38,7 @@ def test_what_is_without_each_stretch():
 
 @pytest.mark.parametrize('n,edges', [(1, []), (2, [(0, 1), (1, 2)])])
 def test_clips_of_few_frames(n, edges):
-    whole, parts = leftout.leave_out(
+    whole, parts = occlusion.leave_out(
         Counting(), chainer.get_device('@numpy'), Clip('v', 'A', 0, 'g', None),
         numpy.ones((n, 1), numpy.float32), technique='first', steps=4)
     assert len(whole) == 4 and [(part.start, part.end) for part in parts] == edges

@@ -11,7 +11,7 @@ from engine.errors import UserError
 from engine.learning.inference import predict, sequences_of
 from engine.learning.sequences import (FeatureStore, SequenceBatches, by_length, reverse_append,
                                        say_if_short)
-from engine.learning.training import say_if_few
+from engine.learning.trainer import say_if_few
 
 
 @pytest.mark.parametrize('n,steps,frames', [

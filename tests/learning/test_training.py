@@ -14,7 +14,7 @@ from engine.errors import UserError
 from engine.weights.modelfile import load_weights
 from engine.learning.rates import rate_factor
 from engine.learning.snapshots import Best
-from engine.learning.training import Training, Updater
+from engine.learning.trainer import Training, Updater
 
 
 @pytest.mark.parametrize('schedule,progress,factor', [

@@ -5,8 +5,8 @@ import pytest
 
 import rnn
 from RNNNet import RNNNet, load_rnn
-from engine.learning.training import reseed
-from engine.learning.truncated import sequence_loss, step_weights
+from engine.learning.trainer import reseed
+from engine.learning.steploss import sequence_loss, step_weights
 from engine.weights.modelfile import save_model
 from featureSet import arrays_of
 

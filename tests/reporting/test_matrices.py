@@ -2,7 +2,7 @@
 import numpy as np
 
 from engine.reporting import matrices
-from engine.reporting.methods import read_method
+from engine.reporting.readout import read_method
 from engine.reporting.predictionfile import write_predictions
 from engine.reporting.scoring import score, video_log_probability
 from helperFunctions import read_lists

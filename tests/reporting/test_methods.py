@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from engine.errors import UserError
-from engine.reporting.methods import read_method
+from engine.reporting.readout import read_method
 from engine.reporting.predictionfile import write_predictions
 from helperFunctions import read_lists
 from predictionSet import CLASSES, NAMES, one_hot, write_lists

@@ -9,7 +9,7 @@ import pytest
 
 import confusion
 from engine.errors import UserError
-from engine.reporting.methods import read_method
+from engine.reporting.readout import read_method
 from engine.reporting.predictionfile import write_predictions
 from helperFunctions import read_lists
 from predictionSet import CLASSES, NAMES, SAID_A, SAID_B, is_drawn, one_hot, write_lists

@@ -17,7 +17,7 @@ import demo
 from VGGNet import VGGNet, load_vgg
 from engine.drawing.clips import is_whole, make_clip, make_phases, recipe_of, render_clip
 from engine.drawing.stills import make_stills, still_labels
-from engine.drawing.things import CLASSES, PAIRS
+from engine.drawing.shapes import CLASSES, PAIRS
 from engine.errors import UserError
 from engine.weights.modelfile import save_model
 from engine.video.decode import Frames

@@ -11,7 +11,7 @@ import save_hdf5
 import saveFeatures_1024
 import smallSet
 from engine import variants
-from engine.cluster import kernels
+from engine.cluster import partkernels
 from engine.fast import recurrent, winograd
 from engine.weights.modelfile import read_card
 from RNNNet import RNNNet
@@ -46,7 +46,7 @@ def test_a_network_names_what_it_computes_by(monkeypatch):
     monkeypatch.setenv('ENGINE_LSTM', 'numpy')
     assert RNNNet(5, 3, cells=(8,)).kernel().startswith('LSTM: numpy; ')
     assert RNNNet(5, 3, cell='linear').kernel().startswith('products: ')
-    monkeypatch.setattr('engine.fast.kernels.usable_cores', lambda: 7)
+    monkeypatch.setattr('engine.fast.kernelnames.usable_cores', lambda: 7)
     assert vgg.kernel().endswith('; 7 threads')
 
 
@@ -68,7 +68,7 @@ def test_parts_by_several_kernels_are_named_from_the_first_to_the_packing(root, 
         assert '\n'.join(words) in out
     # What there was nothing left to compute for is not entered.
     run(saveFeatures_1024, 1, *flags)
-    assert (root / variants.FEATURES / kernels.FILE).read_text().count('\n') == 2
+    assert (root / variants.FEATURES / partkernels.FILE).read_text().count('\n') == 2
 
 
 def test_training_and_prediction_tell_it(root, run, small_set):

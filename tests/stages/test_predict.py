@@ -21,7 +21,7 @@ from engine import variants
 import predict
 from engine.errors import UserError
 from engine.files import load_npy
-from engine.video.given import videos_given
+from engine.video.videosgiven import videos_given
 from engine.weights.modelfile import load_weights, read_card, save_model, weights_digest
 from engine.video.container import Shape, shape_of
 from engine.video.overlay import label_video, panel

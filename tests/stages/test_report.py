@@ -16,7 +16,7 @@ import pytest
 
 import report
 from RNNNet import load_rnn
-from engine.drawing import plots
+from engine.drawing import plotstyle
 from engine.errors import UserError
 from engine.reporting.predictionfile import write_predictions
 from engine.reporting.resultsfile import append_result
@@ -203,7 +203,7 @@ def test_a_log_that_is_missing_cut_or_odd_is_one_line(root, run):
 
 
 def test_a_picture_that_fails_is_named_and_the_page_written(root, run, monkeypatch):
-    monkeypatch.setattr(plots, 'failure', lambda: 'OSError: no folder')
+    monkeypatch.setattr(plotstyle, 'failure', lambda: 'OSError: no folder')
     code, shown, missing = run(root)
     assert code == 3 and missing.count('OSError: no folder') == 2 and 'Results' in shown.text
 

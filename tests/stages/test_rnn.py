@@ -17,7 +17,7 @@ from RNNNet import load_rnn
 from VGGNet_1024 import VGGNet_1024
 from engine.errors import UserError
 from engine.weights.modelfile import read_card, save_model, weights_digest
-from engine.learning.truncated import sequence_loss
+from engine.learning.steploss import sequence_loss
 from featureSet import lines_of
 from smallSet import REPOSITORY
 

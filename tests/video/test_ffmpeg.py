@@ -39,7 +39,8 @@ SCRIPTS = {
     'concat': "ffconcat version 1.0\nfile '{}'\n",
     'dash': '<?xml version="1.0"?><MPD type="static" mediaPresentationDuration="PT2S" '
             'profiles="urn:mpeg:dash:profile:full:2011"><Period>'
-            '<AdaptationSet mimeType="video/mp2t"><Representation id="1" bandwidth="9"><BaseURL>{}</BaseURL></Representation>'
+            '<AdaptationSet mimeType="video/mp2t"><Representation id="1" bandwidth="9">'
+            '<BaseURL>{}</BaseURL></Representation>'
             '</AdaptationSet></Period></MPD>',
     'sdp': 'v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n'
            'm=video 5004 RTP/AVP 33\n',

@@ -19,7 +19,7 @@ from chainer import training
 from chainer.training import extensions
 
 from engine import stage
-from engine.drawing import plots
+from engine.drawing import plotstyle
 from engine.errors import Stopped, UserError
 from engine.files import make_folder, write_text
 from engine.learning.snapshots import Snapshots
@@ -242,7 +242,7 @@ class Training:
         for key in ('loss', 'accuracy'):
             path = os.path.join(self.folder, f'{key}.png')
             try:
-                plots.save(path, curve_figure, self.log(), key, dpi=100)
+                plotstyle.save(path, curve_figure, self.log(), key, dpi=100)
             except UserError as error:  # a picture is no reason to end a training
                 if str(error) not in self.unplotted:
                     print(f'{error}; the training goes on', file=sys.stderr, flush=True)

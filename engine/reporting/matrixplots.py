@@ -1,7 +1,7 @@
-"""Confusion matrices and gains, drawn; engine/drawing/plots.py turns the Figures into PNG."""
+"""Confusion matrices and gains, drawn; engine/drawing/plotstyle.py turns the Figures into PNG."""
 import numpy
 
-from engine.drawing.plots import FAINT, GAINED, INK, LOST, MUTED, shares_map, width_of
+from engine.drawing.plotstyle import FAINT, GAINED, INK, LOST, MUTED, shares_map, width_of
 from engine.reporting.matrices import class_accuracy, labels_to_draw
 
 NUMBERS_UP_TO = 16  # classes: a larger matrix has no room for numbers in its cells

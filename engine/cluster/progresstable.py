@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from engine.cluster import parts as clip_parts
 from engine.cluster import record
-from engine.cluster.states import NEVER, WAITING
+from engine.cluster.jobstates import NEVER, WAITING
 
 PACK = 'pack'
 # Frames/s that no machine computes: the files were copied.

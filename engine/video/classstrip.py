@@ -2,8 +2,8 @@
 import numpy
 from numpy import ma
 
-from engine.drawing import plots
-from engine.drawing.plots import FAINT, INK, MUTED
+from engine.drawing import plotstyle
+from engine.drawing.plotstyle import FAINT, INK, MUTED
 
 ROWS = 8  # classes at most: those with the highest mean probability
 # Inches: the strip is so wide, a class so tall, a method's name above takes GAP.
@@ -12,7 +12,7 @@ SIDE, RIGHT, CELL, GAP, TOP, BOTTOM = 8.0, 0.95, 0.3, 0.42, 0.62, 0.62
 
 def draw_strip(path, *arguments):
     """Writes what strip_figure draws as PNG."""
-    plots.save(path, strip_figure, *arguments, dpi=150)
+    plotstyle.save(path, strip_figure, *arguments, dpi=150)
 
 
 def strip_figure(title, classes, methods, zones, frames, aspect):
@@ -36,7 +36,7 @@ def strip_figure(title, classes, methods, zones, frames, aspect):
     chosen = [window for _, _, window in zones]
     count = max(1, min(len(frames), round(SIDE / (0.9 * aspect))))
     film = min(SIDE / count / aspect, 1.4) if frames else 0.0
-    left, block = 0.35 + 0.085 * max(map(plots.width_of, names)), CELL * len(best) + GAP
+    left, block = 0.35 + 0.085 * max(map(plotstyle.width_of, names)), CELL * len(best) + GAP
     width, height = left + SIDE + RIGHT, TOP + film + block * len(methods) + BOTTOM
     figure = Figure(figsize=(width, height), facecolor='white')
 
@@ -90,7 +90,7 @@ def _draw_classes(axes, edges, shares, names):
     """Draws (n, classes) probability between n + 1 edges, hatched where it is masked; returns
     the mesh."""
     image = axes.pcolormesh(edges, numpy.arange(len(names) + 1), shares.T, vmin=0, vmax=1,
-                            cmap=plots.shares_map())
+                            cmap=plotstyle.shares_map())
     for begin, end, unseen in zip(edges, edges[1:], ma.getmaskarray(shares)[:, 0]):
         if unseen:
             axes.axvspan(begin, end, facecolor='white', edgecolor=MUTED, hatch='////', linewidth=0)

@@ -2,7 +2,7 @@
 import numpy
 
 from engine.drawing.pens import cloud, pick_colour
-from engine.drawing.things import HEIGHT, WIDTH
+from engine.drawing.shapes import HEIGHT, WIDTH
 
 MARGIN = 8  # how far the camera may shake, in pixels
 

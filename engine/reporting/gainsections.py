@@ -3,7 +3,7 @@ import imageio.v3 as imageio
 import numpy
 
 from engine.errors import UserError
-from engine.reporting.charts import drop_bars
+from engine.reporting.svgcharts import drop_bars
 from engine.reporting.matrices import class_accuracy, count, gains, most_confused
 from engine.reporting.page import (bar, element, join, paragraph, percent, picture, points,
                                    section, signed, table)
