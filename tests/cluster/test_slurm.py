@@ -204,7 +204,7 @@ def test_a_training_whose_walltime_is_over_is_sent_again_and_goes_on(slurm, undi
                   env=slurm.env)
     assert done.returncode == 0, done.stderr
     job, log = sent_jobs(root / 'jobs')['rnn'], root / 'jobs' / 'rnn.log'
-    wait_for(lambda: 'sent again, 1 of at most 2 times' in log.read_text(), 90)
+    wait_for(lambda: log.exists() and 'sent again, 1 of at most 2 times' in log.read_text(), 90)
     done = json.loads((root / 'RNN.training' / 'log').read_text())
     epochs.write_text(str(done[-1]['epoch'] + 2))
     left = root / 'RNN.training' / '.snapshot.npz.abcd.part'
