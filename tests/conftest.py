@@ -14,6 +14,11 @@ from engine.errors import UserError
 from engine.learning.trainer import Updater
 
 
+# A shell that starts the tests in the background ignores Ctrl-C for them, and what is ignored stays
+# so in every child: the tests of Ctrl-C would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope='session')
 def small_set(tmp_path_factory):
     """A root with 24 clips, lists and a random VGG_1024.model; only to be read."""

@@ -211,10 +211,13 @@ def test_a_training_whose_walltime_is_over_is_sent_again_and_goes_on(slurm, undi
     left.touch()
 
     def ended():
-        # Slurm lets two minutes pass before it starts a job again
-        slurm.ask('scontrol', 'update', f'jobid={job}', 'StartTime=now')
+        # Slurm lets two minutes pass before it starts a job again. Asked now and then: too early
+        # it is not heard, and a time that is set anew all the while never comes.
+        if job_state(slurm, job) == 'PENDING':
+            slurm.ask('scontrol', 'update', f'jobid={job}', 'StartTime=now')
+            time.sleep(5)
         return job_state(slurm, job) == 'COMPLETED'
-    wait_for(ended, 60)
+    wait_for(ended, 200)
     assert 'resumed after epoch' in log.read_text() and not left.exists()
     assert json.loads((root / 'results.jsonl').read_text())['epochs'] == int(
         epochs.read_text())
