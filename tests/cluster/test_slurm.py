@@ -210,14 +210,11 @@ def test_a_training_whose_walltime_is_over_is_sent_again_and_goes_on(slurm, undi
     left = root / 'RNN.training' / '.snapshot.npz.abcd.part'
     left.touch()
 
-    def ended():
-        # Slurm lets two minutes pass before it starts a job again. Asked now and then: too early
-        # it is not heard, and a time that is set anew all the while never comes.
-        if job_state(slurm, job) == 'PENDING':
-            slurm.ask('scontrol', 'update', f'jobid={job}', 'StartTime=now')
-            time.sleep(5)
-        return job_state(slurm, job) == 'COMPLETED'
-    wait_for(ended, 200)
+    # Slurm lets two minutes pass before it starts a job again, so that the end of the run before
+    # has arrived. A few seconds do here; without them that end is taken for the new run's.
+    time.sleep(10)
+    slurm.ask('scontrol', 'update', f'jobid={job}', 'StartTime=now')
+    wait_for(lambda: job_state(slurm, job) == 'COMPLETED', 150)
     assert 'resumed after epoch' in log.read_text() and not left.exists()
     assert json.loads((root / 'results.jsonl').read_text())['epochs'] == int(
         epochs.read_text())
