@@ -1,5 +1,6 @@
 """What the tests of makeSplit.py share."""
 import os
+import sys
 
 import pytest
 
@@ -12,6 +13,7 @@ def split(tmp_path, monkeypatch, capsys):
     def split(*flags, root='root'):
         monkeypatch.setattr('sys.argv', ['makeSplit.py', '--root', str(tmp_path / root), '--clips',
                                          str(tmp_path / 'clips'), *map(str, flags)])
+        sys.stdout.reconfigure(errors='backslashreplace')  # as stage.run does
         assert makeSplit.main() == split.code
         return tmp_path / root, capsys.readouterr().out
     split.code = None

@@ -139,6 +139,8 @@ def flow_model(root):
     numpy.random.seed(0)
     model = VGGNet_1024((8, 8, 8, 8, 8), 32, 8, 32, 16)
     start_from_pictures(model)
+    # As of one that has learned: else what stands still has features of nothing but zeros.
+    model.fc7.b.array[...] = numpy.random.randn(16)
     save_model(root / 'VGG_1024_flow.model', model, {
         'kind': 'frames', 'stream': 'flow', 'shape': model.shape,
         'classes': hf.read_lists(root).classes, 'flow': flowfiles.flow_made_with(root),

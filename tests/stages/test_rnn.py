@@ -245,6 +245,7 @@ def change(path, action):
 def nan_feature(root):
     def action(f, clips):
         f[clips[3]][2, 1] = numpy.nan
+        del f[clips[3]].attrs[hdf5.CHECKSUM]  # as in files of earlier form
     change(root / variants.TRAIN_HDF5, action)
 
 
@@ -285,7 +286,7 @@ def another_frame_model(root):
     change(root / variants.TEST_HDF5, lambda f, _: f.attrs.update(model_sha256='another'))
 
 
-BAD = [(nan_feature, (), 'v_Archery_g02_c02 holds a feature that is not finite'),
+BAD = [(nan_feature, (), 'v_Archery_g02_c02 holds a number that is not finite'),
        (no_statistics, (), 'normalizeData.py'),
        (other_width, (), 'features of length 4'),
        (one_clip_of_other_width, (), 'v_Archery_g02_c02 has shape (5, 7)'),
