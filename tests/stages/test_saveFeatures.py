@@ -442,7 +442,8 @@ def test_a_signal_is_heard_in_the_midst_of_a_long_call(tmp_path):
 def test_a_signal_that_somebody_else_handles_ends_nothing():
     """As in these tests, where a training with its own handler follows in the same process."""
     code = ('import os, signal, sys, time; from engine.cluster import stopintime; '
-            'stopintime.Stop(); signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True)); '
+            'stopintime.Stop(); '
+            'signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True)); '
             'os.kill(os.getpid(), signal.SIGTERM); time.sleep(0.5)')
     done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True,
                           text=True, timeout=60)
