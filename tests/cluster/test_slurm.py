@@ -1,5 +1,6 @@
 """Whole runs on a real Slurm of one node: killed, sent again, packed, requeued."""
 import json
+import os
 import re
 import shlex
 import shutil
@@ -189,6 +190,8 @@ def test_the_commands_of_the_page_as_they_stand(slurm, undisturbed, small_set, t
     assert settings['workers'] == 2
 
 
+@pytest.mark.skipif(not os.environ.get('LONG'), reason='takes a minute: LONG=1 make test '
+                    'TESTS=tests/cluster')
 def test_a_training_whose_walltime_is_over_is_sent_again_and_goes_on(slurm, undisturbed, tmp_path):
     """Slurm tells the job, which saves, and is sent again; the next run resumes."""
     launcher, epochs = tmp_path / 'launcher', tmp_path / 'epochs'
