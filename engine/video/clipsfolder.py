@@ -7,7 +7,7 @@ import shutil
 
 from engine import variants
 from engine.errors import UserError
-from engine.files import files_under, read_json
+from engine.files import files_under, put, read_json
 from engine.video.picturefolders import make_video, pictures_of
 
 # What is no link there, and what it was made of: {place: [source, files, bytes, date, rate]}.
@@ -44,31 +44,40 @@ def place_clips(root, videos, rate=None):
         UserError: something else stands there, or it cannot be written.
     """
     folder = root / variants.CLIPS
-    if os.path.lexists(folder):
-        made = (not folder.is_symlink() and read_json(folder / MADE)) or {}
-        there = {} if folder.is_symlink() else {
-            path.relative_to(folder).as_posix(): path for path in files_under(folder)}
-        if folder.is_symlink() or any(not path.is_symlink() and line not in made
-                                      for line, path in there.items()):
-            raise UserError(f'{folder}: already there and not made of links to --clips; choose '
-                            'another --root')
-        wanted = {video.line(): video for video in videos}
-        if there.keys() == wanted.keys() and all(
-                os.readlink(path) == str(wanted[line].path.resolve()) if path.is_symlink()
-                else made[line] == _source(wanted[line], rate) for line, path in there.items()):
-            return
+    if os.path.lexists(folder) and _is_placed(folder, videos, rate):
+        return
     part = root / f'.{variants.CLIPS}.part'
     shutil.rmtree(part, ignore_errors=True)
     try:
         _fill(part, videos, rate)
         if os.path.lexists(folder):
             shutil.rmtree(folder)
-        part.rename(folder)
+        put(part, folder)
     except OSError as error:
         raise UserError(f'{error.filename2 or error.filename or folder}: {error.strerror}; check '
                         'space and rights there') from None
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _is_placed(folder, videos, rate):
+    """Whether a folder holds the videos already, and nothing else.
+
+    Raises:
+        UserError: what stands there was not made by place_clips.
+    """
+    refusal = UserError(f'{folder}: already there and not made of links to --clips; choose '
+                        'another --root')
+    if folder.is_symlink():
+        raise refusal
+    made = read_json(folder / MADE) or {}
+    there = {path.relative_to(folder).as_posix(): path for path in files_under(folder)}
+    if any(not path.is_symlink() and line not in made for line, path in there.items()):
+        raise refusal
+    wanted = {video.line(): video for video in videos}
+    return there.keys() == wanted.keys() and all(
+        os.readlink(path) == str(wanted[line].path.resolve()) if path.is_symlink()
+        else made[line] == _source(wanted[line], rate) for line, path in there.items())
 
 
 def _source(video, rate):
