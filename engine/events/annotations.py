@@ -1,0 +1,75 @@
+"""Reading annotations, whichever program wrote them; the format is told by the content."""
+from pathlib import Path
+
+from engine.errors import UserError
+from engine.events.intervals import Interval
+from engine.events.tables import lines_of, rows_below, seconds
+from engine.video.groups import read_table
+
+# What the columns of a plain table may be called; the first is ours.
+PLAIN = {'film': ('film', 'file', 'video'), 'start': ('start',), 'stop': ('stop', 'end'),
+         'label': ('class', 'label'), 'subject': ('subject',)}
+WITHOUT_HEADING = ['film', 'start', 'stop', 'class', 'subject']
+
+
+def read_annotations(path, *, tiers=None, around=None):
+    """Reads one file of annotations.
+
+    Args:
+        path: a plain table (film, start, stop, class and perhaps subject).
+        tiers: names of the tiers to read, of a file that has tiers; None reads all.
+        around (float): makes an interval of a point event: so many seconds before and behind it.
+
+    Returns:
+        (list of Interval in the order of the file, list of lines that each name a row and why
+        it is left out).
+
+    Raises:
+        UserError: the file cannot be read, or is nothing that is known here.
+    """
+    path = Path(path)
+    lines = lines_of(read_table(path))
+    found = _read_plain(path, lines)
+    if found is None:
+        raise UserError(f'{path}: not known as annotations; a plain table has the columns film, '
+                        'start, stop, class in its first line')
+    intervals, problems = found
+    for interval in intervals:
+        if not interval.start < interval.stop:
+            problems.append(f'{interval.where}: stops at {interval.stop:g} s, which is not after '
+                            f'its start at {interval.start:g} s')
+    return [interval for interval in intervals if interval.start < interval.stop], problems
+
+
+def _read_plain(path, lines):
+    """(intervals, problems) of a plain table; None where it is none."""
+    if lines and _is_bare(lines[0][1]):
+        lines = [(0, WITHOUT_HEADING), *lines]
+    names = [cell.lower() for cell in lines[0][1]] if lines else []
+    columns = {field: next((name for name in known if name in names), None)
+               for field, known in PLAIN.items()}
+    if None in [columns[field] for field in ('film', 'start', 'stop', 'label')]:
+        return None
+    intervals, problems = [], []
+    for number, cells in rows_below(lines, 0):
+        row = {field: cells.get(name, '') for field, name in columns.items()}
+        where = f'{path}:{number}'
+        missing = [columns[field] for field in ('film', 'label') if not row[field]]
+        if missing:
+            problems.append(f'{where}: no {missing[0]}')
+            continue
+        try:
+            start, stop = seconds(row['start']), seconds(row['stop'])
+        except ValueError as error:
+            problems.append(f'{where}: "{error}" is no time')
+            continue
+        intervals.append(Interval(row['film'], start, stop, row['label'], row['subject'], where))
+    return intervals, problems
+
+
+def _is_bare(cells):
+    """Whether the first line of a table is no heading but film, start, stop, class."""
+    try:
+        return len(cells) in (4, 5) and seconds(cells[1]) <= seconds(cells[2])
+    except ValueError:
+        return False
