@@ -1,7 +1,10 @@
 """Reading annotations, whichever program wrote them; the format is told by the content."""
+import csv
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.events.boris import read_boris
+from engine.events.elan import read_eaf, read_tabs
 from engine.events.intervals import Interval
 from engine.events.tables import lines_of, rows_below, seconds
 from engine.video.groups import read_table
@@ -9,6 +12,8 @@ from engine.video.groups import read_table
 # What the columns of a plain table may be called; the first is ours.
 PLAIN = {'film': ('film', 'file', 'video'), 'start': ('start',), 'stop': ('stop', 'end'),
          'label': ('class', 'label'), 'subject': ('subject',)}
+# Annotations of many hours take less; more is something else.
+MOST_BYTES = 1 << 26
 WITHOUT_HEADING = ['film', 'start', 'stop', 'class', 'subject']
 
 
@@ -16,7 +21,10 @@ def read_annotations(path, *, tiers=None, around=None):
     """Reads one file of annotations.
 
     Args:
-        path: a plain table (film, start, stop, class and perhaps subject).
+        path: a plain table (film, start, stop, class and perhaps subject; predict.py's
+            events.csv is one), tabular or aggregated events of BORIS, an .eaf of ELAN or its
+            tab-delimited export; in UTF-8, UTF-16 or Windows-1252, with tabs, ; or , between
+            cells.
         tiers: names of the tiers to read, of a file that has tiers; None reads all.
         around (float): makes an interval of a point event: so many seconds before and behind it.
 
@@ -28,17 +36,40 @@ def read_annotations(path, *, tiers=None, around=None):
         UserError: the file cannot be read, or is nothing that is known here.
     """
     path = Path(path)
-    lines = lines_of(read_table(path))
-    found = _read_plain(path, lines)
+    found = _read(path, tiers, around)
     if found is None:
         raise UserError(f'{path}: not known as annotations; a plain table has the columns film, '
-                        'start, stop, class in its first line')
+                        'start, stop, class in its first line, and BORIS and ELAN write theirs '
+                        'with the names of the columns')
     intervals, problems = found
     for interval in intervals:
         if not interval.start < interval.stop:
             problems.append(f'{interval.where}: stops at {interval.stop:g} s, which is not after '
                             f'its start at {interval.start:g} s')
     return [interval for interval in intervals if interval.start < interval.stop], problems
+
+
+def _read(path, tiers, around):
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise UserError(f'{path}: {size / 1e6:.0f} MB are too many for annotations')
+        with open(path, 'rb') as f:
+            start = f.read(64)
+    except OSError as error:
+        raise UserError(f'{path}: {error.strerror}') from None
+    if start.replace(b'\0', b'').lstrip(b'\xef\xbb\xbf\xff\xfe \t\r\n').startswith(b'<'):
+        return read_eaf(path, path.read_bytes(), tiers)
+    try:
+        lines = lines_of(read_table(path))
+    except csv.Error as error:
+        raise UserError(f'{path}: no table ({error})') from None
+    for reader in (_read_plain, lambda *known: read_boris(*known, around),
+                   lambda *known: read_tabs(*known, tiers)):
+        found = reader(path, lines)
+        if found is not None:
+            return found
+    return None
 
 
 def _read_plain(path, lines):

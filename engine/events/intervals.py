@@ -11,7 +11,8 @@ class Interval(NamedTuple):
 
     `film` stands as it was written, with folders of whatever machine; `start` and `stop` are
     seconds from the film's first frame on, start < stop; `subject` is '' where nobody is named;
-    `where` is FILE:ROW, for messages.
+    `where` is FILE:ROW, for messages; `lasts` how long the film is by whoever marked it, seconds,
+    0.0 where that is not said.
     """
     film: str
     start: float
@@ -19,6 +20,7 @@ class Interval(NamedTuple):
     label: str
     subject: str = ''
     where: str = ''
+    lasts: float = 0.0
 
 
 def film_path(name):

@@ -12,18 +12,32 @@ class Row(NamedTuple):
 
 
 def lines_of(text):
-    """[(line number, [cell])] of all lines with something in them, without blanks around cells."""
-    lines = text.splitlines()
-    head = next((line for line in lines if line.strip()), '')
-    mark = next((mark for mark in '\t;' if mark in head), ',')
-    reader = csv.reader(lines, delimiter=mark)
-    found, number = [], 1
+    """[(line number, [cell])] of all lines with something in them, without blanks around cells.
+
+    Raises:
+        csv.Error: it is no table.
+    """
+    lines = text.replace('\r\n', '\n').replace('\r', '\n').split('\n')
+    # The mark that the most lines have; of equal ones the first: commas may be decimal ones.
+    having = {mark: sum(mark in line for line in lines[:100]) for mark in '\t;,'}
+    mark = max(having, key=having.get)
+    found, joined = _read(lines, mark, csv.QUOTE_MINIMAL)
+    if joined and mark == '\t':  # ELAN knows no quotes: one alone would swallow lines
+        found, _ = _read(lines, mark, csv.QUOTE_NONE)
+    return found
+
+
+def _read(lines, mark, quoting):
+    """([(line number, [cell])], whether a row took several lines)."""
+    reader = csv.reader(lines, delimiter=mark, quoting=quoting)
+    found, number, joined = [], 1, False
     for row in reader:
         cells = [cell.strip() for cell in row]
         if any(cells):
             found.append((number, cells))
+        joined |= reader.line_num > number
         number = reader.line_num + 1
-    return found
+    return found, joined
 
 
 def rows_below(lines, heading):
