@@ -34,6 +34,7 @@ from engine.files import write_text
 STAGES = ('saveFeatures_1024', 'opticalFlow')
 # One job each, which several nodes may share.
 TRAININGS = ('frameBasedTrain', 'rnn')
+JOBS = 'jobs'  # the folder of their job files
 # The compiled kernel that each uses on a CPU, and the variable that chooses another way.
 KERNELS = {'saveFeatures_1024': ('winograd', 'ENGINE_CONV'),
            'frameBasedTrain': ('winograd', 'ENGINE_CONV'), 'rnn': ('recurrent', 'ENGINE_LSTM')}
@@ -161,11 +162,36 @@ def kernel_of(stage_name, work):
     return KERNELS.get(stage_name) if on_cpu else None
 
 
+def check_training(args, work):
+    """Refuses flags of generate_pbs.py and of a training, parsed, that no job can be made of."""
+    if args.nodes * args.processes > 1 and not work.communicator:
+        raise UserError(f'{args.nodes * args.processes} workers want to know of one another: add '
+                        '--communicator pure_nccl (GPUs) or naive (CPUs)')
+    jobfile.check(args)
+
+
+def training_text(args, work, command, root, path, called):
+    """The job file of a training.
+
+    Args:
+        args: of generate_pbs.py.
+        work: of the training.
+        command: its words.
+        path (Path): of the job file, less its suffix.
+        called: what tells the job's name from that of another one of this stage.
+    """
+    again = again_of(args, root, os.path.relpath(path, root / JOBS), '--scheduler',
+                     args.scheduler)
+    return jobfile.job_text(args, DIALECTS[args.scheduler].job_name(args.stage, called), path.name,
+                            path.parent, [command], kernel_of(args.stage, work), again)
+
+
 def training(args, flags, root):
     """Submits the one job of a training, or tells how it is; returns the exit code."""
-    folder = root / 'jobs'
+    folder = root / JOBS
     if args.again:
-        submitting.send_again(args, folder)
+        job = Path(os.path.normpath(folder / args.again))  # of a sweep: ../sweep/NAME
+        submitting.send_again(args, job.parent, job.name)
         return 0
     if args.resubmit:
         raise UserError(f'--resubmit is for stages in parts; {args.stage} goes on where it stopped '
@@ -174,20 +200,13 @@ def training(args, flags, root):
         flags = [*flags, '--name', args.name]
     # A flag that the stage would refuse is refused now, not in a job in the night.
     work = stage_of(args).get_parser().parse_args([*flags, '--root', str(root)])
-    if args.nodes * args.processes > 1 and not work.communicator:
-        raise UserError(f'{args.nodes * args.processes} workers want to know of one another: add '
-                        '--communicator pure_nccl (GPUs) or naive (CPUs)')
-    jobfile.check(args)
+    check_training(args, work)
     # A named run of rnn.py writes under its name, whatever it sees: never two of them at once.
     named = args.stage == 'rnn' and args.name
     job = '-'.join(filter(None, (
         args.stage if named else variants.names_of(work).of(args.stage), args.name)))
-    again = again_of(args, root, job, '--scheduler', args.scheduler, '--requeue',
-                     str(args.requeue))
-    text = jobfile.job_text(
-        args, DIALECTS[args.scheduler].job_name(args.stage, job.removeprefix(args.stage)), job,
-        folder, [command_of(args, root, f'{args.stage}.py', *flags)],
-        kernel_of(args.stage, work), again)
+    text = training_text(args, work, command_of(args, root, f'{args.stage}.py', *flags), root,
+                         folder / job, job.removeprefix(args.stage))
     with submitting.only_one(folder, submits(args)):
         jobs = jobstates.Jobs(folder, args.scheduler)
         print(*progresstable.of_training(job, jobs), sep='\n',
@@ -235,7 +254,7 @@ def parts_of(parser, first, given, settings, root):
     flags = flags_of_parts(first, given, settings, folder, command)
     args, work_flags = parser.parse_known_args(flags)
     if args.again:
-        submitting.send_again(args, folder)
+        submitting.send_again(args, folder, args.again)
         return 0
     # The stage's own parser checks the rest now, not in a job in the night.
     work_args = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
@@ -284,6 +303,12 @@ def results_of(work):
     return {work.folder, *(path.parent for clip in work.clips for path in work.results(clip))}
 
 
+def settings_of(first, root):
+    """The flags of --settings, or of ROOT/cluster.toml where there is one."""
+    path = first.settings or root / SETTINGS
+    return settings_flags(path) if first.settings or path.exists() else []
+
+
 def main():
     parser = get_parser()
     given = sys.argv[1:]
@@ -292,8 +317,7 @@ def main():
     if '\n' in str(root):
         raise UserError(f'{root!r}: a job file cannot name a folder with a line break')
     stage.check_root(root)
-    path = first.settings or root / SETTINGS
-    settings = settings_flags(path) if first.settings or path.exists() else []
+    settings = settings_of(first, root)
     if first.stage in TRAININGS:
         return training(*parser.parse_known_args(settings + given), root)
     return parts_of(parser, first, given, settings, root)

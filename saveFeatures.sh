@@ -24,16 +24,20 @@ fi
 
 usage() { sed -n '2,/^set/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 
+refuse() { echo "error: $1" >&2; exit 2; }
+
 stage=saveFeatures_1024 where=batch at_once=1 parts=12 flags=()
 while [ $# -gt 0 ]; do
+    case $1 in --at-once | --stage | --parts)
+        [ $# -gt 1 ] || refuse "$1: expected a value"
+        set -- "$1=$2" "${@:3}" ;;
+    esac
     case $1 in
         -h | --help) usage; exit ;;
         --local) where=here ;;
         --status) where=batch; flags+=("$1") ;;
-        --at-once) at_once=${2:?--at-once wants a number}; shift ;;
-        --stage) stage=${2:?--stage wants a name}; shift ;;
+        --at-once=*) at_once=${1#*=} ;;
         --stage=*) stage=${1#*=} ;;
-        --parts) parts=${2:?--parts wants a number}; flags+=("$1" "$2"); shift ;;
         --parts=*) parts=${1#*=}; flags+=("$1") ;;
         *) flags+=("$1") ;;
     esac
@@ -61,7 +65,14 @@ stop() {
     exit "$1"
 }
 
+# Of no number `seq` would make no part, and all would be well.
+whole() {
+    [[ $2 =~ ^0*[1-9][0-9]{0,5}$ ]] || refuse "$1 '$2': expected a whole number, at least 1"
+}
+
 if [ $where = here ]; then
+    whole --parts "$parts"
+    whole --at-once "$at_once"
     trap 'stop 4' INT TERM
     for part in $(seq "$parts"); do
         [ ${#running[@]} -lt "$at_once" ] || collect

@@ -2,7 +2,7 @@
 
     python sweep.py runs.txt --root ROOT --parallel 2
     python sweep.py runs.txt --root ROOT --seeds 0 1 2       # each line with three seeds
-    python sweep.py runs.txt --root ROOT --jobs --scheduler slurm --account ABC | sh
+    python sweep.py runs.txt --root ROOT --jobs --submit --scheduler slurm --account ABC
     python results.py --root ROOT --mean --markdown sweep.md
 
 A line holds flags of rnn.py; what stands behind a # is a remark:
@@ -20,8 +20,10 @@ writes what rnn.py writes, and its output to ROOT/sweep/NAME.log. A run is done 
 ROOT/results.jsonl has a line with its settings, seed and split, whoever made it. Start the same
 command again after a stop: a run goes on from its last epoch.
 
---jobs runs nothing: it writes a batch job for each run that is left and prints the commands that
-submit them. Flags it does not know, and ROOT/cluster.toml, are then those of generate_pbs.py.
+--jobs runs nothing here: it writes a batch job for each run that is left and, with --submit,
+submits those that no job is at yet; their ids stand in ROOT/sweep/jobs.txt. Without --submit it
+prints the commands to submit them by yourself; what you submit so it does not know. Flags it does
+not know, and ROOT/cluster.toml, are those of generate_pbs.py.
 """
 import json
 import os
@@ -36,9 +38,8 @@ from typing import NamedTuple
 import generate_pbs
 import rnn
 from engine import arguments, locks, stage, usable_cores, variants
-from engine.cluster.dialects import DIALECTS
-from engine.cluster.flags import SETTINGS, settings_flags
-from engine.cluster.jobfile import job_text
+from engine.cluster import record, submitting
+from engine.cluster.jobstates import Jobs
 from engine.errors import UserError
 from engine.files import write_text
 
@@ -70,7 +71,7 @@ def get_parser():
     group.add_argument('--device', default='-1', metavar='N',
                        help='GPU number, or -1 for the CPU (default: -1)')
     group.add_argument('--jobs', action='store_true',
-                       help='write batch jobs, print the commands that submit them')
+                       help='write batch jobs, and submit them (--submit) or print how')
     return parser
 
 
@@ -224,28 +225,46 @@ def run_here(runs, root, parallel):
 
 
 def write_jobs(runs, root, words):
-    """Writes ROOT/sweep/NAME.pbs for each run and prints the commands that submit them."""
+    """Writes ROOT/sweep/NAME.pbs for each run that no job is at; submits them with --submit, else
+    prints the commands that do."""
     root = root.resolve()
     folder = root / FOLDER
-    settings = root / SETTINGS
-    flags = settings_flags(settings) if settings.exists() else []
     parser = generate_pbs.get_parser()
-    # The file may hold flags for the parts of stage 2, too; the command line may not.
-    args, _ = parser.parse_known_args([*flags, *words])
-    _, unknown = parser.parse_known_args(words)
+    first, unknown = parser.parse_known_args(words)
     if unknown:
         raise UserError(f'{" ".join(unknown)}: neither a flag of sweep.py nor of generate_pbs.py')
-    dialect = DIALECTS[args.scheduler]
-    folder.mkdir(parents=True, exist_ok=True)
-    for run in runs:
-        if run.after in {other.name for other in runs}:
-            print(f'{run.name}: later; the same command once {run.after} has ended',
-                  file=sys.stderr)
-            continue
-        write_text(folder / f'{run.name}.pbs', job_text(
-            args, dialect.job_name('rnn', f'-{run.name}'), run.name, folder,
-            [command(run, root, args.python)]))
-        print(f'cd {shlex.quote(str(folder))} && {shlex.join(dialect.submit(run.name))}')
+    for flag in ('status', 'resubmit', 'again', 'name'):
+        if getattr(first, flag):
+            raise UserError(f'--{flag}: not with sweep.py --jobs')
+    # The file may hold flags for the parts of stage 2, too; the command line may not.
+    args, _ = parser.parse_known_args([*generate_pbs.settings_of(first, root), *words,
+                                       '--stage', 'rnn'])
+    unfinished, names = {run.name for run in runs}, []
+    with submitting.only_one(folder, generate_pbs.submits(args)):
+        jobs = Jobs(folder, args.scheduler)
+        if not jobs.known:
+            raise UserError(f'some may still run, and {jobs.complaint}; nothing is submitted')
+        for run in runs:
+            if run.after in unfinished:
+                print(f'{run.name}: later; the same command once {run.after} has ended',
+                      file=sys.stderr)
+            elif run.name in jobs.alive or run.name in jobs.unclear:
+                print(f'{run.name}: job {jobs.shown(run.name)}', file=sys.stderr)
+            else:
+                work = rnn.parse(rnn.get_parser(), run.flags)
+                generate_pbs.check_training(args, work)
+                write_text(folder / f'{run.name}.pbs', generate_pbs.training_text(
+                    args, work, command(run, root, args.python), root, folder / run.name,
+                    f'-{run.name}'))
+                names.append(run.name)
+        submission = submitting.Submission(args.scheduler, folder, 'the same command')
+        if generate_pbs.submits(args):
+            record.check_rights([root, *record.files_of(folder, names)])
+            submission.submit(names)
+        else:
+            for name in names:
+                print(f'cd {shlex.quote(str(folder))} && '
+                      f'{shlex.join(submission.dialect.submit(name))}')
 
 
 def main():

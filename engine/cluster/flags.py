@@ -1,11 +1,16 @@
 """Flags in files: cluster.toml, which a person writes, and flags.json, those of the last time."""
 import json
+import re
 import tomllib
 
 from engine import files
 from engine.errors import UserError
 
 SETTINGS, REMEMBERED = 'cluster.toml', 'flags.json'
+# What to do, and where, is said each time.
+SAID_EACH_TIME = ('root', 'stage', 'settings', 'status', 'resubmit', 'submit', 'dry-run', 'again')
+# A word with a space in it is a value: '--dtype float16'.
+FLAG = re.compile(r'(--[\w-]+)(?:=.*)?', re.S)
 
 
 def settings_flags(path):
@@ -16,6 +21,8 @@ def settings_flags(path):
         raise UserError(f'{path}: {getattr(error, "strerror", None) or error}') from None
     flags = []
     for key, value in settings.items():
+        if key in SAID_EACH_TIME:
+            raise UserError(f'{path}: {key}: belongs on the command line, not here')
         if isinstance(value, dict):
             raise UserError(f'{path}: [{key}]: expected lines such as ppn = 16, no sections')
         for item in value if isinstance(value, list) else [value]:
@@ -41,11 +48,12 @@ def replaced(old, given):
     Args:
         old, given: lists of words, '--name value' or '--name=value'.
     """
-    names = {word.partition('=')[0] for word in given if word.startswith('--')}
+    names = {flag[1] for flag in map(FLAG.fullmatch, given) if flag}
     kept, keep = [], True
     for word in old:
-        if word.startswith('--'):
-            keep = word.partition('=')[0] not in names
+        flag = FLAG.fullmatch(word)
+        if flag:
+            keep = flag[1] not in names
         if keep:
             kept.append(word)
     return kept + given

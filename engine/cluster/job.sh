@@ -45,16 +45,17 @@ nodes_file() {
 }
 
 # run COMMAND...: as `exec` does, but when the walltime is nearly over (USR1 of Slurm, or our own
-# clock) the stage is told, saves and leaves, and the job is sent again, at most $most times: by
-# `again`, or by Slurm itself. A signal from elsewhere, a person's qdel, only ends it.
+# clock after $seconds) the stage is told, saves and leaves, and the job is sent again: by Slurm
+# itself or by `again`. A signal from elsewhere, a person's qdel, only ends it. However a job came
+# back, by that or as its node died, it does so at most $most times.
 run() {
-    local child timer='' warned='' told='' heard=1 code=1 last=1
-    if [ -n "${SLURM_JOB_ID:-}" ]; then
-        [ "${SLURM_RESTART_COUNT:-0}" -le "$most" ] || not_started "it was sent again $most times"
-    else
-        (trap 'kill $!; exit' TERM; sleep "$seconds" & wait; kill -USR1 $$) &
+    local before child timer='' warned='' told='' heard=1 code=1 last=1
+    before=$(times_before)
+    [ "$before" -le "$most" ] || not_started "it was sent again $most times"
+    [ -z "$seconds" ] || {
+        (trap 'kill $!; exit' TERM; sleep $((seconds - SECONDS)) & wait; kill -USR1 $$) &
         timer=$!
-    fi
+    }
     trap 'heard=1 warned=1; kill -TERM $child 2>/dev/null' USR1
     trap 'heard=1 told=1; kill -TERM $child 2>/dev/null' TERM INT
     "$@" </dev/null &
@@ -74,14 +75,26 @@ run() {
     exit "$code"
 }
 
+# times_before: how often this job has begun before. PBS does not tell, so $starts has a line a
+# start; a submission by a person removes it.
+times_before() {
+    if [ -n "${SLURM_JOB_ID:-}" ]; then
+        echo "${SLURM_RESTART_COUNT:-0}"
+    else
+        echo "${PBS_JOBID:-} on $HOSTNAME" >>"$starts"
+        echo $(($(wc -l <"$starts") - 1))
+    fi
+}
+
 send_again() {
-    local before=${SLURM_RESTART_COUNT:-0}
-    if [ -z "${SLURM_JOB_ID:-}" ]; then
-        "${again[@]}" </dev/null
-    elif [ "$before" -lt "$most" ]; then
-        echo "the walltime is nearly over: sent again, $((before + 1)) of at most $most times"
+    if [ "$before" -ge "$most" ]; then
+        echo "not sent again: it was $most times"
+        return
+    fi
+    echo "the walltime is nearly over: sent again, $((before + 1)) of at most $most times"
+    if [ -n "${SLURM_JOB_ID:-}" ]; then
         scontrol requeue "$SLURM_JOB_ID"
     else
-        echo "not sent again: it was $most times"
+        "${again[@]}" </dev/null
     fi
 }

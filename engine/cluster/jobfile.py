@@ -79,8 +79,9 @@ def job_text(args, name, job, folder, commands, kernel=None, again=()):
         # 3: done, but for the clips it names. No command reads the job file's own lines.
         *(f'{line} </dev/null || [ $? = 3 ] || exit 1' for line in run[:-1])]
     if args.requeue and len(run) == 1:
-        lines += [f'most={args.requeue} '
-                  f'seconds={int(stopintime.seconds(args.walltime)) - warning} '
+        seconds = ('' if args.scheduler == 'slurm' else
+                   int(stopintime.seconds(args.walltime)) - warning)
+        lines += [f'most={args.requeue} seconds={seconds} starts={shlex.quote(f"{job}.starts")} '
                   f'again=({shlex.join(again)})', f'run {run[-1]}']
     else:
         # exec: SIGTERM must reach the last command itself, not a shell before it.

@@ -11,14 +11,12 @@ from engine.errors import UserError
 RECORD = 'jobs.txt'
 # In place of an id that could not be read from what the scheduler printed.
 UNCLEAR = '?'
-AGAIN = 'again'
 
 
 class Sent(NamedTuple):
-    """A job as it was sent: its id, the ids it waits for, how often it has sent itself again."""
+    """A job as it was sent: its id, the ids it waits for."""
     job: str
     after: tuple = ()
-    again: int = 0
 
 
 def read(folder):
@@ -36,14 +34,12 @@ def read(folder):
         if job.strip():
             note = more[1] if len(more) > 1 else ''
             after = tuple(note[6:].split(':')) if note.startswith('after ') else ()
-            before = found.get(part)
-            found[part] = Sent(job.strip(), after,
-                               before.again + 1 if note == AGAIN and before else 0)
+            found[part] = Sent(job.strip(), after)
     return found
 
 
 def add(folder, part, job, note=''):
-    """Appends a line to jobs.txt: part, id, time, and 'after 12:13', 'again' or nothing."""
+    """Appends a line to jobs.txt: part, id, time, and 'after 12:13' or nothing."""
     path = folder / RECORD
     line = '\t'.join(filter(None, (part, job, time.strftime('%FT%T%z'), note)))
     if path.exists() and not os.access(path, os.W_OK):

@@ -30,7 +30,8 @@ class Submission:
         scheduler: key of DIALECTS.
         folder (Path): where the job files stand, and jobs.txt.
         go_on: the command that sends what could not be sent, for messages.
-        again (bool): the jobs are sent by themselves, as their walltime is over.
+        again (bool): the jobs are sent by themselves, as their walltime is over, not by a
+            person, from whose command on it is counted how often they begin.
     """
 
     def __init__(self, scheduler, folder, go_on, again=False):
@@ -101,6 +102,8 @@ class Submission:
             self._release()
 
     def _send(self, name, after=(), hold=False):
+        if not self.again:
+            (self.folder / f'{name}.starts').unlink(missing_ok=True)
         try:
             done = self._run(self.dialect.submit(name, after, hold))
         except BaseException as error:
@@ -113,7 +116,7 @@ class Submission:
                           f'{words or f"exit code {done.returncode}"}')
         job = self.dialect.id_in(done.stdout)
         record.add(self.folder, name, job or record.UNCLEAR,
-                   f'after {":".join(after)}' if after else record.AGAIN if self.again else '')
+                   f'after {":".join(after)}' if after else '')
         if job is None:
             sent = ', '.join(f'{part} as {id_}' for part, id_ in self.sent.items())
             raise UserError(
@@ -195,13 +198,12 @@ def only_one(folder, when=True, patience=0.0):
         yield
 
 
-def send_again(args, folder):
-    """Sends the job --again, from within it as its walltime is nearly over, and a packing job.
+def send_again(args, folder, job):
+    """Sends a job again, from within it as its walltime is nearly over, and a packing job.
 
     Raises:
         UserError: it is not to be had; --resubmit by hand is.
     """
-    job = args.again
     with only_one(folder, patience=60):  # the parts of a submission end together
         jobs = Jobs(folder, args.scheduler)
         sent = jobs.sent.get(job)
@@ -211,11 +213,6 @@ def send_again(args, folder):
         if number(sent.job) == number(os.environ.get('PBS_JOBID', '')):
             jobs.states.pop(job, None)
         if job in jobs.alive:
-            print(f'{job}: not sent again, as job {jobs.shown(job)}')
-        elif sent.again >= args.requeue:
-            print(f'{job}: not sent again: it was {sent.again} times')
-        else:
-            print(f'the walltime is nearly over: sent again, {sent.again + 1} of at most '
-                  f'{args.requeue} times', flush=True)
-            Submission(args.scheduler, folder, '--resubmit', again=True).parts(
-                [job], jobs, args.then_pack, True)
+            raise UserError(f'{job}: not sent again, as job {jobs.shown(job)}')
+        Submission(args.scheduler, folder, '--resubmit', again=True).parts(
+            [job], jobs, args.then_pack, True)

@@ -1,12 +1,15 @@
 """Submissions to schedulers that are not there: programs that answer as they do."""
 import json
 import os
+import re
+import shlex
 import sys
 from types import SimpleNamespace
 
 import pytest
 
 import generate_pbs
+import sweep
 from engine.cluster import record, submitting
 from engine.cluster.dialects import DIALECTS
 from engine.cluster.flags import replaced
@@ -211,6 +214,35 @@ def test_flags_given_again_take_the_place_of_the_old():
     old = ['--ppn', '4', '--module', 'a', '--module=b', '--then-pack', '--root', 'x']
     assert replaced(old, ['--module', 'c', '--ppn=2']) == [
         '--then-pack', '--root', 'x', '--module', 'c', '--ppn=2']
+    old = ['--pack-flags', '--dtype float16', '--launcher=--x y', '--ppn', '4']
+    assert replaced(old, ['--pack-flags=--chunks 2', '--launcher', '']) == [
+        '--ppn', '4', '--pack-flags=--chunks 2', '--launcher', '']
+
+
+def test_a_sweep_sends_each_run_once(pbs, tmp_path, monkeypatch, capsys):
+    runs = tmp_path / 'runs.txt'
+    runs.write_text('--layers 1 --name a\n--layers 2 --name b\n--start-from a --name c\n')
+    (tmp_path / 'cluster.toml').write_text('requeue = 2\nparts = 3\n')
+
+    def jobs(*flags):
+        monkeypatch.setattr(sys, 'argv', ['sweep.py', str(runs), '--root', str(tmp_path),
+                                          '--jobs', '--submit', *flags])
+        assert sweep.main() == 0
+        return capsys.readouterr()
+    assert jobs().out == 'a: job 100.server\nb: job 101.server\n'
+    told = jobs()
+    assert not told.out and 'a: job 100.server queued' in told.err and 'c: later' in told.err
+    (pbs / 'jobs' / '101').unlink()
+    assert jobs().out == 'b: job 102.server\n'
+    # near its end it sends itself again, from the node
+    text = (tmp_path / 'sweep' / 'b.pbs').read_text()
+    monkeypatch.setattr(sys, 'argv', shlex.split(
+        re.search(r'again=\((.*)\)\n', text)[1].partition(f'{sys.executable} ')[2]))
+    monkeypatch.setenv('PBS_JOBID', '102.server')
+    assert generate_pbs.main() == 0
+    assert record.read(tmp_path / 'sweep')['b'].job == '103.server'
+    with pytest.raises(UserError, match='--status: not with'):
+        jobs('--status')
 
 
 def test_who_may_not_write_submits_nothing(tmp_path, monkeypatch):
@@ -226,8 +258,8 @@ def test_jobs_txt_takes_lines_of_two(tmp_path, monkeypatch):
     record.add(tmp_path, 'part01', '1.a')
     monkeypatch.setattr(os, 'access', lambda path, mode: False)  # the other one's
     record.add(tmp_path, 'part02', '2.a', 'after 1.a')
-    record.add(tmp_path, 'part01', '3.a', record.AGAIN)
-    assert record.read(tmp_path) == {'part01': record.Sent('3.a', (), 1),
+    record.add(tmp_path, 'part01', '3.a')
+    assert record.read(tmp_path) == {'part01': record.Sent('3.a'),
                                      'part02': record.Sent('2.a', ('1.a',))}
 
 

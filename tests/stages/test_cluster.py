@@ -2,6 +2,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy
 import pytest
@@ -22,10 +23,13 @@ def submit(root, *flags, **options):
     (('--walltime', 'soon'), 'expected HH:MM:SS'),
     (('--no-such-flag',), '--no-such-flag'),
     (('--settings', 'nowhere.toml'), 'nowhere.toml'),
+    (('--settings', 'stage.toml'), 'stage.toml: stage: belongs on the command line'),
     (('--resubmit',), 'nothing was submitted')])
 def test_wrong_flags_are_named_before_anything_is_written(small_set, tmp_path, monkeypatch,
                                                           capsys, flags, words):
     root = copy_set(small_set, tmp_path / 'r')
+    monkeypatch.chdir(tmp_path)
+    Path('stage.toml').write_text('ppn = 4\nstage = "rnn"\n')
     monkeypatch.setattr(sys, 'argv', ['generate_pbs.py', '--root', str(root), *flags])
     with pytest.raises((UserError, SystemExit)) as error:
         generate_pbs.main()
@@ -78,6 +82,13 @@ def test_local_runs_all_parts_and_passes_flags_on(undisturbed, small_set, tmp_pa
     assert features(root) == features(undisturbed)
     again = submit(root, '--local', '--parts=1')
     assert '24 clips in this part, 24 finished before' in again.stdout
+
+
+@pytest.mark.parametrize('flags', [('--parts', 'foo'), ('--parts', '0'), ('--parts=1.5',),
+                                   ('--at-once', '0'), ('--at-once=x',), ('--parts',)])
+def test_local_refuses_what_is_no_number_of_parts(tmp_path, flags):
+    done = submit(tmp_path, '--local', *flags)
+    assert done.returncode == 2 and done.stderr.startswith(f'error: {flags[0].split("=")[0]}')
 
 
 def test_local_tells_of_failures_by_its_exit_code(small_set, tmp_path):
