@@ -252,10 +252,15 @@ class Seen:
         seen = zones([window[:2] for window in self.windows], times)
         said, last = self.whole(), list(names)[-1]
         write_text(f'{stem}.json', json.dumps(found) + '\n')
-        draw_strip(f'{stem}.png', Path(self.frames.path).name, self.networks.classes,
-                   {name: (self.logs(key), said[key]) for key, name in names.items()}, seen,
-                   [(moment(times, i), shown) for i, shown in self.pictures.kept], shape.aspect)
-        print(f'wrote {stem}.png and .json', flush=True)
+        not_drawn = None
+        try:
+            draw_strip(f'{stem}.png', Path(self.frames.path).name, self.networks.classes,
+                       {name: (self.logs(key), said[key]) for key, name in names.items()}, seen,
+                       [(moment(times, i), shown) for i, shown in self.pictures.kept],
+                       shape.aspect)
+        except UserError as error:  # of matplotlib; where nothing can be written the copy says so
+            not_drawn = VideoError(str(error))
+        print(f'wrote {stem}.json' if not_drawn else f'wrote {stem}.png and .json', flush=True)
 
         def rows(window):
             if window is None:
@@ -264,6 +269,8 @@ class Seen:
         silent = label_video(video, f'{stem}.mp4', (
             (start, panel(rows(window), shape)) for start, _, window in seen), shape)
         print(*silent, f'wrote {stem}.mp4', sep='\n', flush=True)
+        if not_drawn:
+            raise not_drawn
 
 
 def in_words(pairs):

@@ -7,7 +7,6 @@ goes wrong is a UserError that says why.
 """
 import contextlib
 import functools
-import importlib.util
 import io
 import logging
 import os
@@ -15,17 +14,14 @@ import re
 import sys
 import unicodedata
 import warnings
-from pathlib import Path
 
+from engine.drawing.fonts import installed_with
 from engine.errors import UserError
 from engine.files import replacing
 
 INK, MUTED, FAINT = '#1f2933', '#6b7785', '#dfe4ea'
 GAINED, LOST = '#2166ac', '#c8553d'  # told apart by colour-blind readers, too
 PAPER_TO_INK = ('#ffffff', '#d6e6f4', '#8fbfe0', '#3f8fc5', '#14599d', '#08284f')
-# matplotlib brings it; it has letters for most languages.
-FONT = (Path(importlib.util.find_spec('matplotlib').origin).parent
-        / 'mpl-data' / 'fonts' / 'ttf' / 'DejaVuSans.ttf')
 MOST_PIXELS = 12000  # a side; a picture of more would take over half a GB
 
 
@@ -95,7 +91,8 @@ def as_png(draw, *args, dpi=130):
             data, missing = _render(draw, args, dpi, _fonts_with(missing))
     if missing - _told:
         print(f'no font on this machine has {" ".join(map(chr, sorted(missing)[:10]))}: in '
-              'pictures boxes stand for such letters (apt install fonts-noto-cjk)',
+              'pictures boxes stand for such letters (apt install fonts-noto-cjk, for emoji '
+              'fonts-symbola)',
               file=sys.stderr)
         _told.update(missing)
     return data
@@ -122,15 +119,9 @@ def _render(draw, args, dpi, fonts):
 
 def _fonts_with(letters):
     """Names of installed fonts that have some of these code points."""
-    from matplotlib import font_manager, ft2font
-    names, letters = [], set(letters)
-    for path in sorted(font_manager.findSystemFonts()):
-        if not letters:
-            break
-        with contextlib.suppress(Exception):  # damaged, or of a kind it cannot draw
-            has = letters & set(ft2font.FT2Font(path).get_charmap())
-            if has:
-                font_manager.fontManager.addfont(path)
-                names.append(font_manager.fontManager.ttflist[-1].name)
-                letters -= has
+    from matplotlib import font_manager
+    names = []
+    for path in installed_with(letters):
+        font_manager.fontManager.addfont(path)
+        names.append(font_manager.fontManager.ttflist[-1].name)
     return names

@@ -3,6 +3,7 @@ import numpy
 from numpy import ma
 
 from engine.drawing import plotstyle
+from engine.drawing.fonts import drawable
 from engine.drawing.plotstyle import FAINT, INK, MUTED
 
 ROWS = 8  # classes at most: those with the highest mean probability
@@ -45,7 +46,7 @@ def strip_figure(title, classes, methods, zones, frames, aspect):
 
     def write(x, y, text, **how):
         figure.text(x / width, 1 - y / height, text, va='center', **how)
-    write(0.2, 0.27, title, fontsize=13, color=INK, weight='bold')
+    write(0.2, 0.27, drawable(title), fontsize=13, color=INK, weight='bold')
     if frames:
         wanted = (numpy.arange(count) + 0.5) / count * (end - start) + start
         _draw_film(add_axes(left, TOP, SIDE, film), frames, wanted,

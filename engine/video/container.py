@@ -1,5 +1,6 @@
 """What a video file says of itself: its streams, its length, its shape; and whether it is whole."""
 import re
+from fractions import Fraction
 from typing import NamedTuple
 
 from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run
@@ -159,10 +160,15 @@ def _fewer(count, promised):
 
 def _ends_early(path, promised, rate):
     """Whether no stream of a file lasts as long as the promised frames would."""
-    words = command(*opened(path), '-map', '0', '-ignore_unknown', '-c', 'copy', '-f', 'null',
-                    '-progress', 'pipe:2', '-')
-    ends = re.findall(rb'^out_time_us=(\d+)', run(words, path).log, re.MULTILINE)
-    return not ends or _fewer(int(ends[-1]) / 1e6 * rate, promised)
+    log = run(command(*opened(path), '-map', '0', '-ignore_unknown', '-c', 'copy', '-f',
+                      'framecrc', 'pipe:2'), path).log
+    units = {number: float(Fraction(text.decode())) for number, text in
+             re.findall(rb'^#tb (\d+): (\d+/\d+)', log, re.MULTILINE)}
+    # of each packet: stream, when it is decoded, when it is shown, how long
+    packets = re.findall(rb'^(\d+), +(-?\d+), +(-?\d+), +(\d+),', log, re.MULTILINE)
+    end = max((units[number] * (int(shown) + int(length)) for number, _, shown, length in packets),
+              default=0.0)
+    return _fewer(end * rate, promised)
 
 
 # -------------------------------------------------------------------------- its shape

@@ -8,9 +8,9 @@ import re
 import tempfile
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from engine.drawing.plotstyle import FONT
+from engine.drawing.fonts import Lettering
 from engine.files import replacing
 from engine.video.container import shape_of
 from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run
@@ -40,9 +40,8 @@ def _drawn(rows, width, height):
     """The panel for a video of so many square pixels."""
     letters = max(10, round(0.034 * height))
     line, margin = round(1.6 * letters), max(3, letters // 3)
-    font = ImageFont.truetype(FONT, letters)
     rows = rows[:max(1, (round(0.45 * height) - margin) // line)]
-    room = font.getlength('100 %') + 4 * margin
+    room = Lettering('100 %', letters).width() + 4 * margin
     inner = min(width - 2 * margin, max(18 * letters, min(round(0.42 * width), 40 * letters)))
     if inner - room < 5 * letters:  # too small for both: the name says more than the share
         rows, room = [(name, None) for name, _ in rows], 4 * margin
@@ -57,21 +56,20 @@ def _drawn(rows, width, height):
                           (45, 125, 205, 255) if number == 0 else (70, 95, 125, 255))
         colour = (255, 255, 255, 255) if number == 0 else (215, 222, 230, 255)
         middle = top + (line - margin) / 2
-        pen.text((2 * margin, middle), _fitting(name, font, image.width - room), colour, font,
-                 anchor='lm')
+        _fitting(name, letters, image.width - room).draw(pen, 2 * margin, middle, colour)
         if probability is not None:
-            pen.text((image.width - 2 * margin, middle), f'{100 * probability:.0f} %', colour,
-                     font, anchor='rm')
+            share = Lettering(f'{100 * probability:.0f} %', letters)
+            share.draw(pen, image.width - 2 * margin - share.width(), middle, colour)
     return image.crop((0, 0, min(image.width, width), min(image.height, height)))
 
 
-def _fitting(text, font, room):
-    """The text, or as much of its start as `room` pixels hold."""
-    if font.getlength(text) <= room:
-        return text
-    while text and font.getlength(text + '\u2026') > room:
+def _fitting(text, size, room):
+    """The text, or as much of its start as `room` pixels hold, as Lettering."""
+    shown = Lettering(text, size)
+    while text and shown.width() > room:
         text = text[:-1]
-    return text + '\u2026' if text else ''
+        shown = Lettering(text + '\u2026' if text else '', size)
+    return shown
 
 
 def label_video(source, path, panels, shape=None):

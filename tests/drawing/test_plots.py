@@ -12,14 +12,14 @@ import pytest
 from matplotlib import font_manager, ft2font
 from matplotlib.figure import Figure
 
-from engine.drawing import plotstyle
+from engine.drawing import fonts, plotstyle
 from engine.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ODD = ('text.usetex: True\nfont.family: cursive\naxes.facecolor: red\nsavefig.bbox: tight\n'
        'figure.autolayout: True\nlines.nonsense: 1\nbackend: TkAgg\n')
 CURVE = '''
-from engine.drawing import plotstyle
+from engine.drawing import fonts, plotstyle
 def curve():
     from matplotlib.figure import Figure
     figure = Figure(figsize=(6, 4))
@@ -71,12 +71,14 @@ def test_dollars_and_other_signs_are_text(name):
 @pytest.fixture
 def symbols(monkeypatch):
     """(a letter that DejaVu Sans lacks, the one font 'installed', which has it)."""
-    folder = plotstyle.FONT.parent
+    folder = fonts.FONT.parent
     font = folder / 'STIXNonUni.ttf'
-    has, lacks = (set(ft2font.FT2Font(path).get_charmap()) for path in (font, plotstyle.FONT))
+    has, lacks = (set(ft2font.FT2Font(path).get_charmap()) for path in (font, fonts.FONT))
     monkeypatch.setattr(font_manager, 'findSystemFonts',
                         lambda: [str(folder / 'no.ttf'), str(font)])
-    monkeypatch.setattr(plotstyle, '_told', set())
+    for place, name, empty in ((plotstyle, '_told', set()), (fonts, '_nowhere', set()),
+                               (fonts, '_found', {})):
+        monkeypatch.setattr(place, name, empty)
     return chr(max(has - lacks)), font
 
 
@@ -89,6 +91,7 @@ def test_letters_that_the_usual_font_lacks_come_from_another(symbols, monkeypatc
     assert drawn == expected.getvalue() and capsys.readouterr().err == ''
     # Where no font has it, boxes stand there, and a line says so, once.
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [])
+    monkeypatch.setattr(fonts, '_found', {})
     assert plotstyle.as_png(named, letter) == plotstyle.as_png(named, letter) != drawn
     told = capsys.readouterr().err
     assert told.startswith(f'no font on this machine has {letter}') and told.count('\n') == 1

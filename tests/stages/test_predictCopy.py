@@ -1,11 +1,15 @@
 """What predict.py draws and writes: windows in time, the unseen, the copy that fails."""
 import os
 
+import numpy
 import pytest
 from PIL import Image
 
 import predict
+from engine.drawing import plotstyle
+from engine.video.container import Shape
 from engine.video.decode import VideoError
+from engine.video.overlay import panel
 from predictSet import about, call, draw, objects
 
 
@@ -51,3 +55,23 @@ def test_the_copy_never_costs_the_result(root, tmp_path, monkeypatch):
     assert [found['frames_seen'] for found in objects(done)] == [5, 5]
     assert sorted(os.listdir(tmp_path / 'out')) == [
         f'{name}.predicted.{end}' for name in 'ab' for end in ('json', 'png')]
+
+
+def test_a_strip_that_cannot_be_drawn_costs_nothing_else(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(plotstyle, 'failure', lambda: 'ImportError: no matplotlib')
+    sources = [draw(tmp_path / f'{name}.mp4', frames=5) for name in 'ab']
+    done = call('--root', root, '--out', tmp_path / 'out', *sources)
+    assert done.returncode == 3 and done.stderr.count('no matplotlib') == 2
+    assert sorted(os.listdir(tmp_path / 'out')) == [
+        f'{name}.predicted.{end}' for name in 'ab' for end in ('json', 'mp4')]
+
+
+def test_names_of_any_letters_and_bytes_are_drawn(root, tmp_path, recwarn):
+    source = os.fsencode(tmp_path) + '/動画 🎬 $x_y$ '.encode() + b'caf\xe9.mp4'
+    os.rename(draw(tmp_path / 'a.mp4', frames=5), source)
+    done = call('--root', root, '--out', tmp_path / 'out', os.fsdecode(source))
+    assert done.returncode == 0 and len(os.listdir(tmp_path / 'out')) == 3
+    rows = [('跑 步', 0.7), ('caf\udce9\n🎬', 0.2)]
+    drawn, other = (numpy.asarray(panel(these, Shape('', 320, 240, 1, ())))
+                    for these in (rows, [('', 0.7), ('', 0.2)]))
+    assert (drawn != other).any(axis=2).sum() > 40 and not recwarn.list
