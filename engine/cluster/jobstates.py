@@ -1,4 +1,5 @@
 """States of jobs, as the scheduler tells them."""
+import os
 import re
 import subprocess
 from typing import NamedTuple
@@ -17,6 +18,8 @@ SLURM_OVER = {'BOOT_FAIL', 'CANCELLED', 'COMPLETED', 'DEADLINE', 'FAILED', 'NODE
 # Its reasons to wait that say no more than that.
 USUAL = {'None', 'Priority', 'Resources', 'Dependency', 'BeginTime'}
 NEVER = 'DependencyNeverSatisfied'
+HIDDEN = ("another person's, and the scheduler does not tell how it is; who sent it sees it by "
+          '--status. If it is over, take its line out of jobs.txt')
 # States of a job that has not begun.
 WAITING = ('queued', 'held', 'waiting')
 
@@ -32,22 +35,44 @@ def number(job):
     return job.split('.')[0]
 
 
-def alive_jobs(scheduler):
+def alive_jobs(scheduler, others=()):
     """{job number: State} of the jobs that are queued, running or in between.
+
+    Args:
+        others: ids of jobs that another person has sent. Where everybody sees their own alone
+            (the default of Torque's), each that may be alive counts as 'hidden'.
 
     Raises:
         UserError: the scheduler does not answer.
     """
-    if scheduler == 'slurm':
-        return _slurm(_ask('squeue', '-h', '-t', 'all', '-o', '%A|%T|%r'))
+    slurm = scheduler == 'slurm'
+    found = (_slurm(_ask('squeue', '-h', '-t', 'all', '-o', '%A|%T|%r')) if slurm else
+             _pbs(_ask('qstat')))
+    unseen = [job for job in others if number(job) not in found]
+    if unseen and slurm and not re.search(r'(?m)^PrivateData\s*=.*\bjobs\b',
+                                          _ask('scontrol', 'show', 'config')):
+        unseen = []
+    return {**{number(job): State('hidden', HIDDEN) for job in unseen if slurm or _hidden(job)},
+            **found}
+
+
+def _pbs(text):
     found = {}
-    for line in _ask('qstat').splitlines():
+    for line in text.splitlines():
         # Torque, OpenPBS and Slurm's qstat: Job id, Name, User, Time Use, S, Queue
         words = line.split()
-        if len(words) >= 6 and words[0][0].isdigit() and words[-2] not in OVER:
+        if len(words) >= 5 and words[0][0].isdigit() and words[-2] not in OVER:
             # A letter that is not known may mean a job that runs: never send it again.
             found[number(words[0])] = State(ALIVE.get(words[-2], f'state {words[-2]}'))
     return found
+
+
+def _hidden(job):
+    """Whether qstat knows a job that it does not list, and will not speak of it."""
+    done = _run('qstat', job)
+    if done.returncode:  # else: unknown, or over
+        return 'unauthorized' in (done.stdout + done.stderr).lower()
+    return number(job) not in done.stdout
 
 
 def _slurm(text):
@@ -82,12 +107,16 @@ def comments(scheduler, jobs):
     return {job: found[number(job)] for job in jobs if number(job) in found}
 
 
-def _ask(*command):
+def _run(*command):
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors='replace',
+        return subprocess.run(command, capture_output=True, text=True, errors='replace',
                               timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
         raise UserError(f'{command[0]}: {error}') from None
+
+
+def _ask(*command):
+    done = _run(*command)
     if done.returncode:
         raise UserError(f'{command[0]}: {" ".join((done.stderr or done.stdout).split())}')
     return done.stdout
@@ -99,6 +128,7 @@ class Jobs:
     Attributes:
         known (bool): whether the scheduler answered; `complaint` is why not.
         sent (dict): {part: record.Sent}.
+        others (list): ids of those that another person has sent.
         states (dict): {part: State} of those alive; empty if it did not answer.
         unclear (list): parts that were sent under an id that could not be read.
     """
@@ -106,9 +136,12 @@ class Jobs:
     def __init__(self, folder, scheduler):
         self.folder, self.scheduler = folder, scheduler
         self.sent = record.read(folder)
+        me = record.user_name(os.geteuid())
+        self.others = [sent.job for sent in self.sent.values()
+                       if sent.user not in ('', me) and sent.job != record.UNCLEAR]
         states, self.known, self.complaint = {}, True, ''
         try:
-            states = alive_jobs(scheduler) if self.sent else {}
+            states = alive_jobs(scheduler, self.others) if self.sent else {}
         except UserError as error:
             self.known, self.complaint = False, str(error)
         self.states = {part: states[number(sent.job)] for part, sent in self.sent.items()
@@ -130,9 +163,9 @@ class Jobs:
                    else '?'))
 
     def waiting(self):
-        """{comment: [parts]} of the jobs that wait, in the scheduler's words."""
+        """{comment: [parts]} of the jobs that wait or are hidden, in the scheduler's words."""
         queued = {part: self.sent[part].job for part, state in self.states.items()
-                  if state.word in WAITING}
+                  if state.word in WAITING or state.comment}
         told = comments(self.scheduler, list(queued.values()))
         found = {}
         for part, job in queued.items():

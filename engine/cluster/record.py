@@ -14,9 +14,10 @@ UNCLEAR = '?'
 
 
 class Sent(NamedTuple):
-    """A job as it was sent: its id, the ids it waits for."""
+    """A job as it was sent: its id, the ids it waits for, by whom."""
     job: str
     after: tuple = ()
+    user: str = ''
 
 
 def read(folder):
@@ -30,18 +31,20 @@ def read(folder):
                         f'{getattr(error, "strerror", None) or "not a text"}') from None
     found = {}
     for line in lines:
-        part, job, *more = line.split('\t')[:4] if '\t' in line else (line, '')
+        part, job, *more = line.split('\t') if '\t' in line else (line, '')
         if job.strip():
-            note = more[1] if len(more) > 1 else ''
-            after = tuple(note[6:].split(':')) if note.startswith('after ') else ()
-            found[part] = Sent(job.strip(), after)
+            fields = dict(word.split(' ', 1) for word in more if ' ' in word)
+            after = fields.get('after')
+            found[part] = Sent(job.strip(), tuple(after.split(':')) if after else (),
+                               fields.get('by', ''))
     return found
 
 
-def add(folder, part, job, note=''):
-    """Appends a line to jobs.txt: part, id, time, and 'after 12:13' or nothing."""
+def add(folder, part, job, after=()):
+    """Appends a line to jobs.txt: part, id, time, 'by USER', and 'after 12:13' or nothing."""
     path = folder / RECORD
-    line = '\t'.join(filter(None, (part, job, time.strftime('%FT%T%z'), note)))
+    line = '\t'.join([part, job, time.strftime('%FT%T%z'), f'by {user_name(os.geteuid())}',
+                      *[f'after {":".join(after)}'] * bool(after)])
     if path.exists() and not os.access(path, os.W_OK):
         # Another person's, in a folder that is for both.
         files.write_text(path, path.read_text(encoding='utf-8').rstrip('\n') + f'\n{line}\n')
@@ -67,8 +70,8 @@ def check_rights(paths):
         path, more = refused[0], len(set(refused)) - 1
         about = os.stat(path)
         raise UserError(
-            f'{path}: belongs to {_user(about.st_uid)} ({stat.filemode(about.st_mode)}), and '
-            f'{_user(os.geteuid())} may not write there'
+            f'{path}: belongs to {user_name(about.st_uid)} ({stat.filemode(about.st_mode)}), and '
+            f'{user_name(os.geteuid())} may not write there'
             + (f', nor in {more} more' if more else '') + '; nothing is submitted. '
             'Its owner can share it: chmod -R g+w, and umask 002 before the next submission')
 
@@ -80,7 +83,8 @@ def _existing(path):
     return path
 
 
-def _user(number):
+def user_name(number):
+    """What a person is called here."""
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:

@@ -37,7 +37,7 @@ class Submission:
     def __init__(self, scheduler, folder, go_on, again=False):
         self.scheduler, self.dialect = scheduler, DIALECTS[scheduler]
         self.folder, self.go_on, self.again = folder, go_on, again
-        self.sent, self.held = {}, []
+        self.sent, self.held, self.others = {}, [], ()
 
     def parts(self, names, jobs, pack, really):
         """Sends parts, and a packing job if `pack`; or shows how.
@@ -46,6 +46,7 @@ class Submission:
             names: of the parts to send.
             jobs (states.Jobs): those sent before, some of which may be at work.
         """
+        self.others = jobs.others
         before = {part: job for part, job in jobs.alive.items() if part != PACK}
         if pack and jobs.unclear:
             pack = False
@@ -115,8 +116,7 @@ class Submission:
             raise Refused(f'{name}: {self.dialect.submit(name)[0]} refused it: '
                           f'{words or f"exit code {done.returncode}"}')
         job = self.dialect.id_in(done.stdout)
-        record.add(self.folder, name, job or record.UNCLEAR,
-                   f'after {":".join(after)}' if after else '')
+        record.add(self.folder, name, job or record.UNCLEAR, after)
         if job is None:
             sent = ', '.join(f'{part} as {id_}' for part, id_ in self.sent.items())
             raise UserError(
@@ -143,7 +143,7 @@ class Submission:
                     raise refusal
                 return
             # The jobs of `new` are held; one of `before` may have ended since it was looked for.
-            alive = alive_jobs(self.scheduler)
+            alive = alive_jobs(self.scheduler, self.others)
             if refusal is None and number(job) in alive:
                 return
             gone = [part for part, id_ in before.items() if number(id_) not in alive]

@@ -1,6 +1,7 @@
 """Submissions to schedulers that are not there: programs that answer as they do."""
 import json
 import os
+import pwd
 import re
 import shlex
 import sys
@@ -40,10 +41,15 @@ echo $id.server
 QSTAT = '''\
 #!/bin/bash
 cd "$(dirname "$0")"
+case $1 in [0-9]*)
+    [ -e jobs/${1%%.*} ] || { echo "qstat: Unknown Job Id $1" >&2; exit 153; }
+    echo "qstat: Unauthorized Request $1" >&2; exit 159 ;;
+esac
 [ $# -gt 0 ] && { for id in "${@:2}"; do
     printf 'Job Id: %s\\n    comment = Can Never Run: Insuf\\n\\tficient ncpus\\n' $id
     done; exit; }
 for job in jobs/*; do
+    [ -e hidden ] && grep -qw ${job#jobs/} hidden && continue
     [ -e $job ] && echo "${job#jobs/}.server name me 0 $(cat $job) batch"
 done
 exit 0
@@ -183,7 +189,7 @@ def test_an_id_that_cannot_be_read(pbs, small_set, tmp_path, submit):
     (pbs / 'banner').write_text('7.old\n')
     done = submit(root, '--parts', 2, '--then-pack')
     assert done.returncode == 1 and 'part01: was submitted' in done.stderr
-    assert record.read(root / 'jobs') == {'part01': record.Sent('?')}
+    assert [sent.job for sent in record.read(root / 'jobs').values()] == ['?']
     (pbs / 'banner').write_text('Your project has 1000 hours left\n')
     done = submit(root, '--resubmit')
     # Nobody knows whether it runs: never sent twice.
@@ -245,6 +251,20 @@ def test_a_sweep_sends_each_run_once(pbs, tmp_path, monkeypatch, capsys):
         jobs('--status')
 
 
+def test_jobs_of_another_person_that_the_scheduler_hides_are_not_sent_again(pbs, sent, submit):
+    """Torque shows everybody their own alone."""
+    path = sent / 'jobs' / 'jobs.txt'
+    mine = f'by {pwd.getpwuid(os.geteuid()).pw_name}'
+    path.write_text(path.read_text().replace(mine, 'by another'))
+    (pbs / 'hidden').write_text('100 101 103')
+    (pbs / 'jobs' / '102').unlink()
+    status = submit(sent, '--status').stdout
+    assert status.count('.server hidden') == 4 and '102.server ended' in status
+    assert "part01 part02 pack: another person's" in status
+    done = submit(sent, '--resubmit')
+    assert done.stdout.splitlines() == ['part03: job 104.server'], done.stderr
+
+
 def test_who_may_not_write_submits_nothing(tmp_path, monkeypatch):
     log = tmp_path / 'part01.log'
     log.touch()
@@ -257,10 +277,12 @@ def test_who_may_not_write_submits_nothing(tmp_path, monkeypatch):
 def test_jobs_txt_takes_lines_of_two(tmp_path, monkeypatch):
     record.add(tmp_path, 'part01', '1.a')
     monkeypatch.setattr(os, 'access', lambda path, mode: False)  # the other one's
-    record.add(tmp_path, 'part02', '2.a', 'after 1.a')
-    record.add(tmp_path, 'part01', '3.a')
-    assert record.read(tmp_path) == {'part01': record.Sent('3.a'),
-                                     'part02': record.Sent('2.a', ('1.a',))}
+    monkeypatch.setattr(record, 'user_name', lambda number: 'other')
+    record.add(tmp_path, 'part02', '2.a', ['1.a', '0.a'])
+    record.add(tmp_path, 'part03', '3.a')
+    assert {part: sent[1:] for part, sent in record.read(tmp_path).items()} == {
+        'part01': ((), pwd.getpwuid(os.geteuid()).pw_name),
+        'part02': (('1.a', '0.a'), 'other'), 'part03': ((), 'other')}
 
 
 def test_of_two_submissions_one_waits(tmp_path):
