@@ -11,6 +11,8 @@
 ## make test              the tests (TESTS=tests/stages/test_rnn.py for some of them)
 ## make bench             speed of the networks and of decoding, beside PyTorch and OpenVINO if
 ##                        requirements-bench.txt is installed; docs/performance.md
+## make lock              renews requirements-lock*.txt, from which .venv is set up, out of
+##                        requirements*.txt (by uv, which is fetched into build/)
 ## make clean             removes the demo; .venv and the trial on real clips stay
 ##
 ## Variables, with their defaults:
@@ -50,7 +52,7 @@ WRITTEN = @[ -s $@ ] || { echo "error: $@ was not written" >&2; exit 1; }; touch
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
 
-.PHONY: help demo flow real real-data splits test bench clean stages
+.PHONY: help demo flow real real-data splits test bench lock clean stages
 .DELETE_ON_ERROR:
 
 help:
@@ -208,7 +210,7 @@ LOG     = $(VENV)/setup.log
 OR_TELL = || { echo "error: setting up $(VENV) failed at \"$(1)\":" \
 	"$$(grep -i -m1 '^ *error' $(LOG) || tail -n1 $(LOG)); all that was said: $(LOG)" >&2; exit 1; }
 
-$(READY): requirements.txt requirements-test.txt requirements-mpi.txt requirements-onnx.txt
+$(READY): requirements-lock-build.txt requirements-lock.txt
 	@first() { for p; do "$$p" -c "$(FITS)" 2>/dev/null && echo "$$p" && return; done; false; }; \
 	version() { "$$1" -c "$(VERSION)" 2>/dev/null; }; \
 	there=$$($(RUN) -m pip --version >/dev/null 2>&1 && version $(RUN)); \
@@ -226,10 +228,23 @@ $(READY): requirements.txt requirements-test.txt requirements-mpi.txt requiremen
 	[ "$$there" = "$$(version "$$python")" ] || \
 		{ said=$$("$$python" -m venv --clear $(VENV) 2>&1); code=$$?; }; \
 	mkdir -p $(VENV) && echo "$$said" >$(LOG) && [ $$code = 0 ] $(call OR_TELL,python -m venv)
-	@$(PIP) "setuptools<81" wheel >>$(LOG) 2>&1 $(call OR_TELL,pip install setuptools wheel)
-	@$(PIP) --no-build-isolation -r requirements.txt -r requirements-test.txt >>$(LOG) 2>&1 \
-		$(call OR_TELL,pip install -r requirements.txt -r requirements-test.txt)
+	@$(PIP) --require-hashes -r requirements-lock-build.txt >>$(LOG) 2>&1 \
+		$(call OR_TELL,pip install -r requirements-lock-build.txt)
+	@$(PIP) --require-hashes --no-build-isolation -r requirements-lock.txt >>$(LOG) 2>&1 \
+		$(call OR_TELL,pip install -r requirements-lock.txt)
 	@touch $@
+
+# The lock files: what all of requirements*.txt but GPU and bench come to, each version with the
+# digests of its files, for all of Python 3.11 to 3.13 and every system in one.
+LOCK = build/uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
+	--python-version 3.11 --custom-compile-command 'make lock'
+
+lock:
+	python=$$(command -v "$(PYTHON)" $(OTHERS) | head -n1) && "$$python" -m venv build/uv
+	build/uv/bin/pip install --quiet --disable-pip-version-check uv
+	$(LOCK) requirements-build.txt -o requirements-lock-build.txt
+	$(LOCK) --build-constraints requirements-lock-build.txt -o requirements-lock.txt \
+		requirements.txt requirements-test.txt requirements-build.txt
 
 clean:
 	rm -rf $(DEMO) build .pytest_cache

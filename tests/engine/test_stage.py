@@ -119,9 +119,8 @@ def test_make_marks_nothing_as_done_that_is_not_there(writes, tmp_path):
 
 @pytest.mark.parametrize('fails, step, reason', [
     ('-m venv', 'python -m venv', 'Error: no ensurepip; apt install python3-venv'),
-    ('wheel', 'pip install setuptools wheel', 'ERROR: no network'),
-    ('requirements', 'pip install -r requirements.txt -r requirements-test.txt',
-     'ERROR: no network')])
+    ('lock-build', 'pip install -r requirements-lock-build.txt', 'ERROR: no network'),
+    ('lock.txt', 'pip install -r requirements-lock.txt', 'ERROR: THESE PACKAGES DO NOT MATCH')])
 def test_make_names_the_step_of_the_set_up_that_failed_and_keeps_its_log(tmp_path, fails, step,
                                                                          reason):
     """A stand-in for Python makes the environment and fails at one step."""
