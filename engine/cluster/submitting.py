@@ -57,8 +57,10 @@ class Submission:
         if not really:
             self.show(names, after)
             return
-        # left so by a submission that was cut off
+        # left so by a submission that was cut off, or by a person
         held = [job for part, job in before.items() if jobs.states[part].word == 'held']
+        for job in held:
+            print(f'job {job} is held, and is released now', flush=True)
         self.submit(names, after, held, jobs.alive.get(PACK))
 
     def show(self, names, pack=None):
