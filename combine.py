@@ -20,6 +20,7 @@ import itertools
 import os
 import shlex
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 import helperFunctions as hf

@@ -26,6 +26,7 @@ import re
 import sys
 from pathlib import Path
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 from engine.arguments import whole

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 from engine.errors import UserError

@@ -9,6 +9,7 @@ The stored features stay as they are: rnn.py subtracts the mean and divides by t
 deviation, once, inside the network, and RNN.model carries both, so that the test
 features cannot meet other numbers. Running this twice gives the same.
 """
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 from engine import hdf5, locks, stage, variants

@@ -26,6 +26,7 @@ import re
 import shlex
 from concurrent.futures import ThreadPoolExecutor
 
+import engine  # noqa: F401  (before NumPy)
 import cv2
 import numpy
 
@@ -208,8 +209,8 @@ def main():
         parser.error('the following arguments are required: part (or --show CLIP)')
     if args.part > args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
-    stage.print_settings(args)
     stop = stopintime.Stop(args.walltime, args.margin)
+    stage.print_settings(args)
     cv2.setNumThreads(1)  # a clip a core is faster than all cores at one clip
     get_method(args.method)
     work = work_of(args)  # before a folder is made for it

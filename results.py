@@ -31,6 +31,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 from engine.errors import UserError

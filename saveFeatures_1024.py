@@ -300,9 +300,9 @@ def main():
     args = stage.parse(get_parser(), step=8)
     if not 1 <= args.part <= args.parts:
         raise UserError(f'part {args.part}: expected 1 to {args.parts}')
+    stop = stopintime.Stop(args.walltime, args.margin)
     stage.print_settings(args)
     names = variants.names_of(args)
-    stop = stopintime.Stop(args.walltime, args.margin)
     lists = hf.read_lists(args.root, args.split)
     model_path = args.root / names.model
     model, card = load_frame_network(model_path, made_by(args), args.stream)

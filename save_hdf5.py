@@ -20,6 +20,7 @@ import os
 import shutil
 from collections import defaultdict
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 import helperFunctions as hf

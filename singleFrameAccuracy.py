@@ -11,6 +11,7 @@ ROOT/validationPredictions1024.hdf5, stands beside it, as with the lines of rnn.
 """
 import json
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 import helperFunctions as hf

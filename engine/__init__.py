@@ -1,11 +1,26 @@
 """Machinery that is not a stage; here, what has to be settled before NumPy is loaded."""
 import os
 import re
+import signal
+import sys
 
 # OpenBLAS's threads go on spinning for some 25 ms after a product, on the cores that the threads of
 # recurrent.c and winograd.c want next: an LSTM trains at 70 % of its speed then. It reads this, a
 # power of two of cycles, when NumPy is loaded, so scripts import from here before NumPy.
 os.environ.setdefault('OPENBLAS_THREAD_TIMEOUT', '10')
+
+
+def _runs_a_script():
+    """Whether this program is one of our scripts, not one that uses some of what is here."""
+    main = getattr(sys.modules['__main__'], '__file__', None)
+    return bool(main) and (os.path.dirname(os.path.abspath(main))
+                           == os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+# Ctrl-C ends a script that is still importing as it ends other programs, with no traceback of that;
+# from stage.run on it does what is said there.
+if _runs_a_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def usable_cores():

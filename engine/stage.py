@@ -28,6 +28,7 @@ TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
                 'communicator', 'memory', 'function')
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+TERMINATED = 128 + signal.SIGTERM
 # Seconds that a stage has to leave by itself: a scheduler's SIGKILL may come after 2.
 PATIENCE = 1.2
 
@@ -243,6 +244,8 @@ def _code_of(main):
         _codes.append(code or 0)
     except SystemExit as leaving:  # --help, wrong flags, SIGTERM
         code = leaving.code
+        if code == TERMINATED:
+            said = f'stopped by SIGTERM; {same_command()}'
     except KeyboardInterrupt:
         code, said = 130, f'stopped by hand; {same_command()}'
     except MemoryError as error:
@@ -267,7 +270,7 @@ def _code_of(main):
         # Python's own flush at the end must not meet it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if said:
-        if code != 130 and 'engine.learning.workers' in sys.modules:
+        if code not in (130, TERMINATED) and 'engine.learning.workers' in sys.modules:
             sys.modules['engine.learning.workers'].abort(said)
         with contextlib.suppress(OSError):
             print(said, file=sys.stderr, flush=True)

@@ -5,7 +5,7 @@
 Each stage runs as a command on 24 small clips, first in peace. Then it gets a signal at a random
 moment between its start and its end, alone (as from a scheduler) or with its children (as from a
 terminal). It must be gone within --within seconds, none of its children may stay, no half-written
-file and no lock; what it prints is one line (Python's own words while it imports apart). After
+file and no lock; what it prints is one line (while Python itself starts apart). After
 that the same command runs to its end and gives what it gave in peace. Exit code 0: all did.
 """
 import argparse

@@ -1,5 +1,6 @@
 """engine.stage.run: what a stage ends with when its output, or what it prints, is odd."""
 import os
+import signal
 import subprocess
 import sys
 
@@ -100,6 +101,19 @@ def test_a_training_whose_reader_has_gone_has_made_no_model(undisturbed, tmp_pat
     assert done.returncode == 141 and 'the same command goes on' in done.stderr
     assert not (tmp_path / 'RNN.model').exists()
     assert run_stage('rnn.py', '--tiny', '--root', tmp_path).returncode == 0
+
+
+def test_ctrl_c_while_a_script_imports_shows_no_traceback(tmp_path):
+    """It comes with NumPy's first line, which a stand-in for NumPy is."""
+    (tmp_path / 'numpy.py').write_text(
+        'import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(60)')
+    scripts = {path.name: subprocess.Popen(
+        [sys.executable, path], env={**os.environ, 'PYTHONPATH': str(tmp_path)},
+        stderr=subprocess.PIPE, text=True)
+        for path in sorted(REPOSITORY.glob('*.py'))}
+    told = {name: process.communicate(timeout=60)[1] for name, process in scripts.items()}
+    assert not {name: text for name, text in told.items() if text}
+    assert {process.returncode for process in scripts.values()} == {-signal.SIGINT}
 
 
 @pytest.mark.parametrize('writes', ['', ': >'])

@@ -267,8 +267,10 @@ def test_sigterm_removes_the_half_written_file(tmp_path):
             '    with replacing("%s"):\n'
             '        os.kill(os.getpid(), signal.SIGTERM)\n'
             'stage.run(main)' % (tmp_path / 'whole'))
-    assert run(sys.executable, '-c', code).returncode == 143
-    assert not list(tmp_path.iterdir())
+    done = run(sys.executable, '-c', code)
+    assert done.returncode == 143 and not list(tmp_path.iterdir())
+    assert done.stderr == ('stopped by SIGTERM; what is finished is kept, and the same command goes '
+                           'on from there\n')
 
 
 def test_moments_by_numpy_and_with_a_large_offset():
