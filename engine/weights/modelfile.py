@@ -104,11 +104,12 @@ def weights_digest(path, made_by='the stage that writes it'):
     return digest.hexdigest()
 
 
-def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
+def load_weights(path, chain, skip=(), made_by='the stage that writes it', whole=False):
     """Loads the weights in place, after checking that each is there, has its shape and is finite.
 
     Args:
         skip: names of child links to leave as they are (layers new in `chain`).
+        whole (bool): the file is to hold nothing else.
 
     Raises:
         UserError: naming every layer that is missing, differs in shape, or holds NaN or infinity.
@@ -119,6 +120,9 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it'):
                 if name.split('/')[0] not in skip and getattr(value, 'ndim', None) is not None}
     with _opened(path, made_by) as (_, source):
         problems = _differences(source.headers, expected)
+        if whole:
+            problems += [f'{name} has no place in it' for name in
+                         sorted(set(source) - set(serializer.target) - {CARD})]
         if not problems:
             checked = _Checked(source)
             reader = chainer.serializers.NpzDeserializer(checked, strict=False)
@@ -173,24 +177,57 @@ def load_network(network, path, made_by='the stage that writes it'):
         network: class of the model, a chainer.Chain.
     """
     card = read_card(path, made_by)
-    model = new_network(network, card, path, made_by)
-    load_weights(path, model, made_by=made_by)
+    shape = card.get('shape', {})
+    with _opened(path, made_by) as (_, source):
+        sizes = [source.size(name) // source.headers[name][1].itemsize
+                 for name in source if name != CARD]
+    try:
+        with _no_larger_than(sizes, shape):
+            model = network(**shape)
+    except DAMAGE as error:
+        raise UserError(f'{path}: its card tells of a model of kind {card.get("kind")} and '
+                        f'shape {str(shape)[:300]}, which {network.__name__} cannot have'
+                        + f', as {error}' * isinstance(error, _TooLarge)
+                        + f'; made by: {made_by}') from None
+    # Of another's file without a card nobody knows what else is in it.
+    load_weights(path, model, made_by=made_by, whole=bool(card))
     return model, card
 
 
-def new_network(network, card, path, made_by='the stage that writes it'):
-    """Returns network(**shape) with the shape that a model's card tells.
+class _TooLarge(ValueError):
+    """A card claims more than is in its file."""
 
-    Raises:
-        UserError: the card belongs to another kind of model.
+
+@contextlib.contextmanager
+def _no_larger_than(sizes, shape):
+    """Lets networks be made in a block as large as what is in a file: a card of a few bytes may
+    claim a hundred gigabytes.
+
+    Args:
+        sizes: how many numbers each array of the file has.
+        shape: what the card tells.
     """
-    shape = card.get('shape', {})
+    make = chainer.initializers.generate_array
+    left = {'arrays': 2 * len(sizes), 'numbers': 2 * sum(sizes)}  # each has its gradient
+
+    def take(**what):
+        for name, n in what.items():
+            left[name] -= n
+            if left[name] < 0:
+                raise _TooLarge(f'there are {len(sizes)} arrays of {sum(sizes)} numbers in the '
+                                'file')
+
+    def generate_array(initializer, shape, *args, **kwargs):
+        take(arrays=1, numbers=math.prod(shape if isinstance(shape, tuple) else [shape]))
+        return make(initializer, shape, *args, **kwargs)
+    for value in shape.values():  # of these come arrays that Chainer does not make
+        n = value if isinstance(value, int) else len(value) if isinstance(value, list) else 0
+        take(numbers=n if n > sum(sizes) else 0)
+    chainer.initializers.generate_array = generate_array
     try:
-        return network(**shape)
-    except DAMAGE:
-        raise UserError(f'{path}: its card tells of a model of kind {card.get("kind")} and '
-                        f'shape {shape}, which {network.__name__} cannot have; made by: '
-                        f'{made_by}') from None
+        yield
+    finally:
+        chainer.initializers.generate_array = make
 
 
 def go_on_from(path, model, card, made_by='the stage that writes it'):

@@ -87,3 +87,21 @@ def test_a_card_that_is_none(tmp_path, form):
             load_vgg(tmp_path / 'a.model')
     with pytest.raises(UserError, match='damaged model file'):
         read_card(tmp_path / 'a.model')
+
+
+@pytest.mark.parametrize('claim', [
+    {'hidden': 40000}, {'channels': [30000] * 5}, {'input_size': 32 * 3000}, {'n_classes': 10 ** 10},
+    {'channels': [1] * 10 ** 4}])
+def test_a_card_that_claims_gigabytes_is_refused_before_any_are_made(tmp_path, claim):
+    model = VGGNet(**SHAPE)
+    save_model(tmp_path / 'a.model', model, {'kind': 'vgg', 'shape': {**model.shape, **claim}})
+    assert (tmp_path / 'a.model').stat().st_size < 1e6
+    with pytest.raises(UserError, match='a.model: .* 32 arrays of 559 numbers in the file; made'):
+        load_vgg(tmp_path / 'a.model')
+
+
+def test_a_card_that_leaves_out_layers_of_the_file(tmp_path):
+    model = RNNNet(4, 3, cells=(4, 4), hidden=0)
+    save_model(tmp_path / 'a.model', model, {'kind': 'rnn', 'shape': {**model.shape, 'cells': [4]}})
+    with pytest.raises(UserError, match='does not fit the network: recurrent/1/b has no place'):
+        load_rnn(tmp_path / 'a.model')
