@@ -103,5 +103,5 @@ def test_a_card_that_claims_gigabytes_is_refused_before_any_are_made(tmp_path, c
 def test_a_card_that_leaves_out_layers_of_the_file(tmp_path):
     model = RNNNet(4, 3, cells=(4, 4), hidden=0)
     save_model(tmp_path / 'a.model', model, {'kind': 'rnn', 'shape': {**model.shape, 'cells': [4]}})
-    with pytest.raises(UserError, match='does not fit the network: recurrent/1/b has no place'):
+    with pytest.raises(UserError, match='does not fit the network: recurrent/1/layer0/b has no'):
         load_rnn(tmp_path / 'a.model')
