@@ -8,6 +8,8 @@
 Cell 'linear' (a linear classifier of each frame) and 'mean' (the same on the mean of
 the frames so far) are the baselines that see no order.
 """
+import math
+
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import chainer.functions as F
@@ -16,7 +18,7 @@ import numpy
 
 from FusionNet import load_frame_network
 from PoolingNet import FAMILIES, PoolingNet
-from engine import arguments, variants
+from engine import arguments, hdf5, variants
 from engine.errors import UserError
 from engine.fast import kernelnames, recurrent
 from engine.fast.lstm import GRU, LSTM
@@ -266,11 +268,15 @@ def new_network(args, n_in, n_classes, f):
         vgg, _ = load_frame_network(
             path, f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}',
             args.stream)
-        if weights_digest(path) != f.attrs['model_sha256']:
+        if weights_digest(path) != hdf5.attribute(f, 'model_sha256'):
             raise UserError(f'{path}: another network than made the features; make them again: '
                             + variants.features_maker(args))
         fc = [vgg.shape['hidden'], vgg.n_features]
-    model = PoolingNet(n_in, n_classes, args.cell, fc, f.attrs.get('maps'), args.steps, dropout)
+    maps = hdf5.attribute(f, 'maps')
+    if maps is not None and math.prod(maps.tolist()) != n_in:
+        raise UserError(f'{f.filename}: its maps are {maps}, but a feature has {n_in} numbers; make '
+                        'it again')
+    model = PoolingNet(n_in, n_classes, args.cell, fc, maps, args.steps, dropout)
     if vgg is None:
         model.set_statistics(*statistics.read(f))
     else:

@@ -64,12 +64,12 @@ def read(paths, clips, lists, split, kind):
     for path in paths:
         found, attrs = predictionfile.read_predictions(path, clips, lists.classes,
                                                        variants.maker_of(path, split))
-        if int(attrs.get('split', split)) != split:
+        if attrs.get('split', split) != split:
             raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
                             f'{attrs["split"]}')
-        tables.append({name: scoring.video_log_probability(steps, attrs.get('readout', 'mean'))
+        tables.append({name: scoring.video_log_probability(steps, attrs['readout'])
                        for name, steps in found.items()})
-        methods.append(str(attrs.get('method', path.stem)))
+        methods.append(attrs.get('method', path.stem))
     shared = [clip for clip in clips if all(clip.name in table for table in tables)]
     if not shared:
         raise UserError(f'{", ".join(map(str, paths))}: no {kind} clip of split {split} is in '

@@ -82,7 +82,7 @@ def normalize(args, path, made_by):
         n_features = hdf5.attribute(f, 'n_features')
         if not clips or n_features is None:
             raise UserError(f'{path}: holds no features; made by: {made_by}')
-        moments = Moments(int(n_features))
+        moments = Moments(n_features)
         with Progress(len(clips), 'statistics') as progress:
             for name in clips:
                 rows = read_rows(f, name, moments.mean.shape, made_by)

@@ -176,15 +176,16 @@ def clips_of(kind, f, lists):
 
 def read_training(args, f, lists):
     """Returns the Data of an open train1024.hdf5, and says how much there is."""
-    cardchecks.check_classes(f.filename, f.attrs, lists.classes)
-    cardchecks.check_split(f.filename, f.attrs, args.split, variants.names_of(args))
+    said = hdf5.attributes(f)
+    cardchecks.check_classes(f.filename, said, lists.classes)
+    cardchecks.check_split(f.filename, said, args.split, variants.names_of(args))
     std = statistics.read(f, f'python normalizeData.py{variants.flags_of(args)}')[1]
     training, validation = (FeatureStore(f, clips_of(kind, f, lists), args.memory, made_by(args))
                             for kind in ('training', 'validation'))
     print(f'{len(training)} clips to train, {len(validation)} to validate, '
           f'{len(lists.classes)} classes, features '
           f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
-    return Data(training, validation, std, str(f.attrs.get('model_sha256')))
+    return Data(training, validation, std, said.get('model_sha256', 'None'))
 
 
 def make_optimizer(args, model, team):
@@ -344,12 +345,13 @@ def write_predictions(args, model, card, device, f, kind, lists, out):
     """
     path = args.root / f'{args.name}.model'
     clips = clips_of(kind, f, lists)
-    cardchecks.check_classes(f.filename, f.attrs, lists.classes)
+    said = hdf5.attributes(f)
+    cardchecks.check_classes(f.filename, said, lists.classes)
     store = FeatureStore(f, clips, args.memory, made_by(args))
     if store.n_features != model.shape['n_in']:
         raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} takes '
                         f'{model.shape["n_in"]}; make it again: {made_by(args)}')
-    if str(f.attrs.get('model_sha256')) != card['features']:
+    if said.get('model_sha256', 'None') != card['features']:
         raise UserError(f'{f.filename}: features of another {variants.names_of(args).model} than '
                         f'{path} was trained on; train it again: {trained_by(args, args.name)} '
                         '--restart')
@@ -422,9 +424,10 @@ def check_test_features(args):
     """Before hours of training: test1024.hdf5 is of this split, and of the model there now."""
     names = variants.names_of(args)
     with hdf5.open_hdf5(args.root / names.test, made_by(args)) as f:
-        cardchecks.check_split(f.filename, f.attrs, args.split, names)
+        said = hdf5.attributes(f)
+        cardchecks.check_split(f.filename, said, args.split, names)
         model = args.root / names.model
-        if model.exists() and f.attrs.get('model_sha256') != weights_digest(model):
+        if model.exists() and said.get('model_sha256') != weights_digest(model):
             print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
                   f'save them anew: {variants.features_maker(args)}', flush=True)
 

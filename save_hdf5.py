@@ -233,7 +233,7 @@ def write_set(args, names, paths, lists):
         wrong.update(spoilt)
         for f, kind, its in contents:
             # The digest, common to the four, tells them from those of another run.
-            f.attrs.update(attributes[kind], set=digest.hexdigest())
+            f.tell(**attributes[kind], set=digest.hexdigest())
             f.add_names('missing', [clip.name for clip in its if clip.name in wrong])
         # The RNN must hold out the groups that the frame network has not seen either.
         files[0].add_names('held_out', sorted(

@@ -9,8 +9,6 @@ By frame: every frame of every test clip counts once. By video: one vote a clip,
 argmax of the mean over its frames of log softmax. The same of the clips held out, from
 ROOT/validationPredictions1024.hdf5, stands beside it, as with the lines of rnn.py.
 """
-import json
-
 import engine  # noqa: F401  (before NumPy)
 import numpy
 
@@ -36,11 +34,11 @@ def accuracy(path, args, clips, classes, made_by):
     """
     videos, labels, frames = [], [], []
     with hdf5.open_hdf5(path, made_by) as f:
-        attrs = hdf5.attributes(f)
+        attrs = predictionfile.said(f)
         cardchecks.check_split(path, attrs, args.split, variants.names_of(args))
         # Clip by clip: all frames at once would be some 700,000 times 101 numbers.
         for clip, softmax in predictionfile.each_prediction(f, clips, classes, made_by):
-            videos.append(scoring.video_log_probability(softmax, attrs.get('readout', 'mean')))
+            videos.append(scoring.video_log_probability(softmax, attrs['readout']))
             labels.append(clip.label)
             frames.append(scoring.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
                                         numpy.full(len(softmax), clip.label)))
@@ -67,11 +65,11 @@ def main():
     validated = (accuracy(held_out, args, lists.train, lists.classes, made_by)[0]
                  if held_out.exists() else {})
     # The seed and settings that made these figures are those of the network's training.
-    seed = int(attrs.get('seed', args.seed))
-    settings = json.loads(attrs.get('settings', '{}'))
+    seed = attrs.get('seed', args.seed)
+    settings = cardchecks.settings_in(path, attrs)
     for key in ('step', 'views'):
         if attrs.get(key, 1) != 1:
-            settings[key] = int(attrs[key])
+            settings[key] = attrs[key]
     for unit, figures in tested.items():
         more = ({'validation_loss': validated[unit]['loss'],
                  'validation_accuracy': validated[unit]['top1']} if validated else {})

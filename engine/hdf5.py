@@ -21,6 +21,11 @@ from engine.variants import packed_together
 
 ABOUT = '.about'
 OLD_NAMES = ('statistics', 'held_out', 'missing')
+# What a file says of itself in its attributes, where it is one of ours.
+TEXTS = {'classes', 'settings', 'method', 'readout', 'model_sha256', 'set', 'stream', 'fusion',
+         'layer'}
+NUMBERS = {'split', 'seed', 'step', 'views', 'n_features'}
+SIDES = {'maps'}
 # What a file system says that has no locks; 524 is the kernel's ENOTSUPP, which C has no name for.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524)
 # What else h5py raises on a file that is damaged, or not what it seems.
@@ -78,6 +83,18 @@ class NewFile(h5py.File):
         """Writes an array as a data set in one piece, so that a segment is one read."""
         data = (group or self).create_dataset(name, data=array, track_times=False)
         data.attrs[CHECKSUM] = _checksum(array)
+        self.check()
+
+    def tell(self, **attributes):
+        """Stores what the file says of itself: texts, numbers, arrays of them.
+
+        Texts of a fixed length, beside the file's own structure: that has a checksum, and the heap
+        where those of any length lie has none: a byte changed there and HDF5 reads for ever.
+        """
+        for name, value in attributes.items():
+            if isinstance(value, str):
+                value = numpy.array(value.encode() or b'\0')
+            self.attrs[name] = value
         self.check()
 
     def about(self):
@@ -177,15 +194,15 @@ def _check_set(f, path, made_by):
 
 
 def attribute(f, name, default=None):
-    """An attribute that is a text, a number or a small array of numbers; else `default`."""
+    """An attribute as `attributes` gives it; `default` where there is none."""
     return attributes(f, [name]).get(name, default)
 
 
 def attributes(f, names=None):
-    """{name: value} of the attributes of an open file that are texts, numbers or arrays of them.
+    """{name: str, int, float or array} of the attributes of an open file that are such.
 
     Raises:
-        UserError: they are damaged.
+        UserError: they are damaged, or one is not of the kind that a stage writes.
     """
     try:
         found = {name: f.attrs[name] for name in (f.attrs if names is None else names)
@@ -194,7 +211,23 @@ def attributes(f, names=None):
     except DAMAGE as error:
         raise UserError(f'{f.filename}: damaged ({" ".join(str(error).split())}); make it '
                         'again') from error
+    found = {name: _plain(value) for name, value in found.items()}
+    for name, value in found.items():
+        for known, fits, word in (
+                (TEXTS, isinstance(value, str), 'a text'),
+                (NUMBERS, isinstance(value, int) and value >= 0, 'a whole number'),
+                (SIDES, numpy.shape(value) == (3,) and value.dtype.kind in 'iu', 'three sides')):
+            if name in known and not fits:
+                raise UserError(f'{f.filename}: its {name} is {str(value)[:50]!r}, not {word}; '
+                                'make it again')
     return found
+
+
+def _plain(value):
+    """A text or number as Python's own; arrays as they are."""
+    if isinstance(value, bytes):
+        return value.decode(errors='replace')
+    return value.item() if isinstance(value, numpy.generic) else value
 
 
 def member(group, name):

@@ -113,8 +113,8 @@ def get_device(name):
 def run(main):
     """Runs a stage and ends the program with its exit code.
 
-    `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError becomes
-    one line and 1, Ctrl-C 130 and SIGTERM 143 at once and in PATIENCE at the latest, unless `main`
+    `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError, or an
+    OSError that nobody has named better, becomes one line and 1, Ctrl-C 130 and SIGTERM 143 at once and in PATIENCE at the latest, unless `main`
     handles them in its own way. Where standard output fails, what the stage had to say is lost,
     so it never ends with 0: with 141, as by SIGPIPE, if its reader (head, less) has gone, else
     with 1.
@@ -261,7 +261,9 @@ def _code_of(main):
         elif isinstance(error, UserError):
             code, said = 1, f'error: {error}'
         else:
-            raise
+            where = f'{error.filename}: ' * (error.filename is not None)
+            code, said = 1, (f'error: {where}{error.strerror or error}; see to that, then run the '
+                             'command again')
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     if _Output.failure:

@@ -79,7 +79,7 @@ class FeatureStore:
             size += data.size * data.dtype.itemsize
         self.labels = numpy.array([clip.label for clip in self.clips], numpy.int32)
         self.lengths = numpy.array(lengths, int)
-        self.n_features = int(width)
+        self.n_features = width
         self.in_memory = size <= memory * 2 ** 30
         # Else no data set stays open: HDF5 would hold some 25 KB for each.
         self.f, self._checked = f, set()

@@ -6,7 +6,7 @@ import numpy
 from engine.weights.cardchecks import check_classes
 from engine.errors import UserError
 from engine.hdf5 import attributes, data_set, open_hdf5, read, writing
-from engine.reporting.scoring import score_videos
+from engine.reporting.scoring import READOUTS, score_videos
 
 
 def write_predictions(path, predictions, classes, method, split, readout='mean'):
@@ -18,8 +18,20 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
     with writing(path) as (f,):
         for name, probabilities in predictions:
             f.add(name, numpy.asarray(probabilities, numpy.float32))
-        f.attrs.update(classes=json.dumps(list(classes)), method=method, split=split,
-                       readout=readout)
+        f.tell(classes=json.dumps(list(classes)), method=method, split=split, readout=readout)
+
+
+def said(f):
+    """What an open prediction file says of itself: hdf5.attributes, with its readout.
+
+    Raises:
+        UserError: its readout is none.
+    """
+    attrs = {'readout': 'mean', **attributes(f)}
+    if attrs['readout'] not in READOUTS:
+        raise UserError(f'{f.filename}: its readout is {attrs["readout"]!r}, not one of '
+                        f'{", ".join(READOUTS)}; make it again')
+    return attrs
 
 
 def read_predictions(path, clips, classes=None, made_by='the stage that writes it'):
@@ -29,14 +41,14 @@ def read_predictions(path, clips, classes=None, made_by='the stage that writes i
     """
     with open_hdf5(path, made_by) as f:
         found = {clip.name: data for clip, data in each_prediction(f, clips, classes, made_by)}
-        return found, attributes(f)
+        return found, said(f)
 
 
 def each_prediction(f, clips, classes=None, made_by='the stage that writes it'):
     """Yields (clip, (T, C) float32) from an open prediction file, one after the other."""
     path = f.filename
     if classes is not None:
-        check_classes(path, attributes(f), classes)
+        check_classes(path, said(f), classes)
     for clip in clips:
         if data_set(f, clip.name, made_by) is not None:
             data = read(f, clip.name, made_by)
@@ -49,7 +61,7 @@ def score_file(path, clips, made_by='the stage that writes it'):
     """Scores by video, as scoring.score: the figures that anyone finds in a prediction file."""
     with open_hdf5(path, made_by) as f:
         return score_videos(((clip.name, data) for clip, data in each_prediction(f, clips)), clips,
-                            f.attrs.get('readout', 'mean'))
+                            said(f)['readout'])
 
 
 def _problem(data, classes):

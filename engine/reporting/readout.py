@@ -41,7 +41,7 @@ def read_clips(path, lists, split=1):
     if not clips:
         found, attrs = read_predictions(path, lists.train, lists.classes, made_by)
         clips, missing = [clip for clip in lists.train if clip.name in found], []
-    if int(attrs.get('split', split)) != split:
+    if attrs.get('split', split) != split:
         raise UserError(f'{path}: made for split {attrs["split"]}, but the lists read are those '
                         f'of split {split}; add --split {attrs["split"]}')
     if not clips:
@@ -58,10 +58,10 @@ def read_method(path, lists, split=1):
         UserError: as read_clips.
     """
     clips, missing, found, attrs = read_clips(path, lists, split)
-    readout = attrs.get('readout', 'mean')
+    readout = attrs['readout']
     said = {clip.name: decide(video_log_probability(found[clip.name], readout), clip.label)
             for clip in clips}
-    return Method(str(attrs.get('method', path.stem)), path, clips, missing, said)
+    return Method(attrs.get('method', path.stem), path, clips, missing, said)
 
 
 def decide(log_probabilities, label):

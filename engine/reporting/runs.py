@@ -42,7 +42,7 @@ def read_run(name, path, lists, split):
     clips. Points that fewer than a tenth of the clips reach are left out.
     """
     clips, missing, found, attrs = read_clips(path, lists, split)
-    readout = attrs.get('readout', 'mean')
+    readout = attrs['readout']
     lengths = {clip.name: len(found[clip.name]) for clip in clips}
     # Where there is one row a clip, segments have been joined: no position is left in it.
     reached = [k for k in sorted({*CURVE, *POSITIONS}) if max(lengths.values()) > 1
@@ -58,7 +58,7 @@ def read_run(name, path, lists, split):
             logs = video_log_probability(frames[:k], readout) if k < len(frames) else whole
             hits[k] += decide(logs, clip.label) == clip.label
             sureness[k] += float(numpy.exp(logs.max()))
-    method = Method(str(attrs.get('method', name)), path, clips, missing, said)
+    method = Method(attrs.get('method', name), path, clips, missing, said)
     return Run(name, method, probability, lengths,
                {k: (hits[k] / len(clips), sureness[k] / len(clips)) for k in reached}, readout)
 

@@ -31,11 +31,22 @@ def check_split(path, attrs, split, names):
         if theirs != ours:
             raise UserError(f'{path}: made with --{field} {theirs}, not {ours}; make it again: '
                             f'python save_hdf5.py{names.flags()}{place(Path(path).parent, split)}')
-    theirs = int(attrs.get('split', split))
+    theirs = attrs.get('split', split)
     if theirs != split:
         raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
                         f'another --root: python frameBasedTrain.py --split {split}'
                         + names.flags('stream', 'fusion') + ' --root ANOTHER')
+
+
+def settings_in(path, attrs):
+    """The settings (dict) that a file says it was made with; {} where it says nothing."""
+    try:
+        settings = json.loads(attrs.get('settings', '{}'))
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise UserError(f'{path}: the settings that it was made with cannot be read; make it again')
+    return settings
 
 
 def check_frame_model(path, card, split, names=Names()):

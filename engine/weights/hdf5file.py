@@ -65,7 +65,8 @@ class Hdf5Arrays:
         """A text among the file's attributes."""
         if name in self._attrs and self._attrs.get_id(name).get_storage_size() > MOST_OF_TEXT:
             raise ValueError(f'its {name} is far too long')
-        return self._attrs.get(name, default)
+        found = self._attrs.get(name, default)
+        return found.decode(errors='replace') if isinstance(found, bytes) else found
 
 
 @contextlib.contextmanager

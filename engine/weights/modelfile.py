@@ -41,7 +41,7 @@ def save_model(path, chain, card, form=None):
     if form == 'hdf5':
         with writing(path) as [f]:
             chainer.serializers.HDF5Serializer(f, compression=None).save(chain)
-            f.attrs[CARD] = text
+            f.tell(**{CARD: text})
         return
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(chain)

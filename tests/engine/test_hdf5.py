@@ -22,7 +22,7 @@ def path(tmp_path):
     with hdf5.writing(tmp_path / 'a.hdf5') as (f,):
         f.add('clip', CLIP)
         f.add_names('missing', ['x', 'é'])
-        f.attrs['classes'] = '["A"]'
+        f.tell(classes='["A"]', split=1)
     return tmp_path / 'a.hdf5'
 
 
@@ -37,7 +37,7 @@ def test_what_was_written_is_read_by_name(path):
         assert hdf5.read_names(f, 'missing') == ['x', 'é'] and hdf5.clip_names(f) == ['clip']
         numpy.testing.assert_array_equal(hdf5.read(f, 'clip', '', slice(1, 2)), CLIP[1:2])
         assert hdf5.data_set(f, 'other', '') is None and hdf5.data_set(f, '.', '') is None
-        assert hdf5.attributes(f) == {'classes': '["A"]'}
+        assert hdf5.attributes(f) == {'classes': '["A"]', 'split': 1}
 
 
 @pytest.mark.parametrize('number', [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, 524])
@@ -172,3 +172,24 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
                 for number in range(30):
                     a.add(str(number), numpy.ones((size, 4), 'f4'))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_byte_changed_in_a_text_is_seen(path):
+    """HDF5 would look at a damaged heap of texts of any length for ever."""
+    data = path.read_bytes()
+    assert b'GCOL' not in data
+    place = data.index(b'["A"]')
+    path.write_bytes(data[:place + 2] + b'B' + data[place + 3:])
+    with pytest.raises(UserError, match='a.hdf5'):
+        hdf5.open_hdf5(path, 'make it').close()
+
+
+@pytest.mark.parametrize('name, value', [
+    ('split', '1'), ('split', -1), ('split', [1, 2]), ('split', 1.5), ('n_features', 'many'),
+    ('classes', 7), ('classes', ['a', 'b']), ('model_sha256', 3), ('maps', 5), ('maps', 'abc'),
+    ('maps', [1.5, 1, 1]), ('maps', [4, 1])])
+def test_what_a_file_says_of_itself_is_of_the_kind_that_stages_write(path, name, value):
+    with h5py.File(path, 'r+') as f:
+        f.attrs[name] = value
+    with pytest.raises(UserError, match=f'a.hdf5: its {name} is .*; make it again'):
+        hdf5.open_hdf5(path, 'make it').close()

@@ -35,6 +35,8 @@ def main():
     elif how == 'but for some clips':
         print('1 clip failed', flush=True)
         return 3
+    elif how == 'no folder':
+        open(sys.argv[0] + '/no/folder', 'w')
     elif how == 'and an error':
         raise UserError('clips: not there')
 stage.run(main)
@@ -64,6 +66,16 @@ def test_output_that_fails_never_ends_a_stage_with_0(where, how):
     assert done.returncode == NOWHERE[where]
     if how != 'in a thread':  # Python's own words about it
         assert done.stderr.count('\n') == 1 and 'the same command goes on' in done.stderr
+
+
+def test_what_the_system_refuses_is_one_line(tmp_path):
+    (tmp_path / 'script.py').write_text(STAGE)
+    done = subprocess.run([sys.executable, tmp_path / 'script.py', 'no folder'], cwd=REPOSITORY,
+                          env={**os.environ, 'PYTHONPATH': str(REPOSITORY)}, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == (f'error: {tmp_path}/script.py/no/folder: Not a directory; see to that, '
+                           'then run the command again\n')
 
 
 def test_a_stages_own_error_comes_before_that_of_its_output():

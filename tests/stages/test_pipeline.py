@@ -8,7 +8,7 @@ import numpy
 import pytest
 
 import helperFunctions as hf
-from engine import variants
+from engine import hdf5, variants
 from engine.reporting import scoring
 from smallSet import run, run_stage
 
@@ -43,7 +43,7 @@ def check(root):
     assert results[1]['n'] == results[2]['n'] == len(lists.test)
     # the reported figure is that of the file which the look scripts read
     with h5py.File(root / 'RNN_testPredictions.hdf5') as f:
-        said = [scoring.video_log_probability(f[c.name][()], f.attrs['readout']).argmax()
+        said = [scoring.video_log_probability(f[c.name][()], hdf5.attribute(f, 'readout')).argmax()
                 for c in lists.test]
     right = [label == clip.label for label, clip in zip(said, lists.test)]
     assert results[2]['top1'] == pytest.approx(numpy.mean(right))

@@ -162,7 +162,7 @@ def test_other_inference_without_training_again(packed, run_rnn):
     assert other['settings'] == {**first['settings'], 'inference': 'segments:3', 'test_steps': 4,
                                  'reverse_too': True, 'readout': 'max'}
     with h5py.File(packed / other['predictions']) as f:
-        assert f.attrs['readout'] == 'max' and {len(data) for data in f.values()} == {4}
+        assert hdf5.attribute(f, 'readout') == 'max' and {len(data) for data in f.values()} == {4}
     assert (packed / 'RNN-segments3x4-reversed-max_validationPredictions.hdf5').exists()
 
 
