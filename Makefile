@@ -12,7 +12,7 @@
 ## make bench             speed of the networks and of decoding, beside PyTorch and OpenVINO if
 ##                        requirements-bench.txt is installed; docs/performance.md
 ## make lock              renews requirements-lock*.txt, from which .venv is set up, out of
-##                        requirements*.txt (by uv, which is fetched into build/)
+##                        requirements*.txt (by uv, which is fetched into .venv-uv)
 ## make clean             removes the demo; .venv and the trial on real clips stay
 ##
 ## Variables, with their defaults:
@@ -236,12 +236,12 @@ $(READY): requirements-lock-build.txt requirements-lock.txt
 
 # The lock files: what all of requirements*.txt but GPU and bench come to, each version with the
 # digests of its files, for all of Python 3.11 to 3.13 and every system in one.
-LOCK = build/uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
+LOCK = .venv-uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
 	--python-version 3.11 --custom-compile-command 'make lock'
 
 lock:
-	python=$$(command -v "$(PYTHON)" $(OTHERS) | head -n1) && "$$python" -m venv build/uv
-	build/uv/bin/pip install --quiet --disable-pip-version-check uv
+	python=$$(command -v "$(PYTHON)" $(OTHERS) | head -n1) && "$$python" -m venv .venv-uv
+	.venv-uv/bin/pip install --quiet --disable-pip-version-check uv
 	$(LOCK) requirements-build.txt -o requirements-lock-build.txt
 	$(LOCK) --build-constraints requirements-lock-build.txt -o requirements-lock.txt \
 		requirements.txt requirements-test.txt requirements-build.txt

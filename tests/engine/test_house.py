@@ -39,7 +39,7 @@ MOST_LINES, MOST_COLUMNS, MOST_LINES_OF_FUNCTION, MOST_FILES_AT_ROOT = 450, 100,
 
 def sources(folder):
     return sorted(path for path in (HOUSE / folder).rglob('*.py')
-                  if not {'.venv', '__pycache__'} & set(path.parts))
+                  if not any(part.startswith(('.venv', '__pycache__')) for part in path.parts))
 
 
 def scripts():

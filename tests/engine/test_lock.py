@@ -62,7 +62,7 @@ def test_chainer_is_built_with_what_the_other_file_pins_too():
 def test_a_new_environment_runs_a_stage(tool, tmp_path):
     python = tmp_path / 'venv/bin/python'
     if tool == 'uv':
-        uv = shutil.which('uv') or REPOSITORY / 'build/uv/bin/uv'
+        uv = shutil.which('uv') or REPOSITORY / '.venv-uv/bin/uv'
         if not os.path.exists(uv):
             pytest.skip('no uv: make lock fetches it')
         lines = [[uv, 'venv', '--python', sys.executable, tmp_path / 'venv'],

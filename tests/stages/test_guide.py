@@ -131,7 +131,8 @@ def test_messages_that_are_explained_are_shown():
     messages = [text for line in table.splitlines() if line.startswith('| `')
                 for text in re.findall(r'`([^`]+)`', line.split('|')[1])]
     assert len(messages) > 20
-    others = {"Failed building wheel for chainer", "No module named 'pkg_resources'",  # pip's
+    others = {"Failed building wheel for chainer", "No module named 'pkg_resources'",
+              'DO NOT MATCH THE HASHES',  # these three are pip's
               'holds features made with another model', 'the loss became nan'}  # put together
     missing = [text for text in messages if text not in joined and text not in others]
     assert not missing
