@@ -2,6 +2,7 @@
 
     python demo.py clips    --root demo     # 256 short .avi clips and their lists, half a minute
     python demo.py pretrain --root demo     # ROOT/VGG.model, about a minute
+    python demo.py films    --root films    # films to find the actions in, for docs/films.md
 
 The eight classes are four pairs. A pair shows the same things, in the same places, with
 the same people: one class is the other played backwards (never the same clip). So every
@@ -14,7 +15,12 @@ learnt from time.
 same pens in other colours and places, to name what is in them and where, how big, how
 turned. It is no ImageNet network and knows nothing outside of this demo.
 
-Both stages draw from --seed alone, so the same command makes the same files on the same
+`films` draws 20 films of 30 to 60 s, each of another person, in which the eight actions follow one
+another with stretches of nothing between them: ROOT/films, and of four people more ROOT/new. When
+what is done is known and stands in ROOT/marks and ROOT/newMarks, a third of the films in each of
+three forms: a plain table, a table of BORIS, files of ELAN.
+
+All stages draw from --seed alone, so the same command makes the same files on the same
 machine. A clip or list has its name only once it is whole; a second run makes what is
 missing.
 """
@@ -33,6 +39,8 @@ from VGGNet import VGGNet
 from engine import locks, usable_cores
 from engine.arguments import whole
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
+from engine.drawing.filmmarks import write_marks
+from engine.drawing.films import film_recipe, make_film, plan
 from engine.drawing.stills import make_stills, still_labels
 from engine.drawing.shapes import CLASSES
 from engine.errors import UserError
@@ -49,6 +57,8 @@ TRAIN_STREAM = 3  # of random numbers; engine/drawing has those before
 # The narrow VGG of the demo.
 CHANNELS, HIDDEN, INPUT_SIZE = (6, 12, 24, 32, 32), 128, 64
 INPUT_SCALE = 64  # pixels less their mean are divided by this while the network trains
+FILMS = 'films'
+OTHERS = 1000  # so many people never come in the films to learn from
 STILLS_IN_PART = 100  # drawn by one task
 TRAINING = 'demo 3'  # change it when the training changes: old models are remade
 # flag: (default, default with --tiny, what it counts)
@@ -56,6 +66,10 @@ CLIPS_NUMBERS = {'--groups': (8, 4, 'places and people of each class'),
                  '--clips-per-group': (4, 2, 'clips of each'),
                  '--shortest': (48, 12, 'frames of the shortest clip'),
                  '--longest': (72, 16, 'frames of the longest clip')}
+FILMS_NUMBERS = {'--people': (20, 6, 'people, one film of each, to learn from'),
+                 '--new': (4, 3, 'films of other people'),
+                 '--shortest': (30, 8, 'seconds of the shortest film'),
+                 '--longest': (60, 12, 'seconds of the longest film')}
 PRETRAIN_NUMBERS = {'--stills': (2500, 100, 'still pictures to draw'),
                     '--epochs': (10, 2, 'passes over them'),
                     '--batch': (32, 32, 'pictures a step')}
@@ -132,6 +146,34 @@ def make_clips(args):
     write_lists(args.root / LISTS, args.groups, args.clips_per_group)
     print(f'{args.root}: {len(tasks)} clips of {len(CLASSES)} classes, '
           f'{args.groups} groups, three splits')
+
+
+# ---------------------------------------------------------------- films
+
+def make_films(args):
+    """Makes films of several actions each, and annotations of them."""
+    if args.shortest > args.longest:
+        raise UserError('--shortest must be at most --longest')
+    bounds = args.shortest, args.longest
+    missing, there = [], 0
+    for folder, marks, name, first, people in ((FILMS, 'marks', 'person', 0, args.people),
+                                               ('new', 'newMarks', 'other', OTHERS, args.new)):
+        films = [(args.root / folder / f'{name}{i:02d}.avi', f'{name}{i:02d}',
+                  plan(args.seed, first + i, *bounds)) for i in range(1, people + 1)]
+        tasks = [(str(path), args.seed, first + i, bounds)
+                 for i, (path, _, _) in enumerate(films, 1)]
+        remove_leftovers(task[0] for task in tasks)
+        missing += [task for task in tasks if not is_whole(task[0], film_recipe(
+            args.seed, *bounds))]
+        there += len(tasks)
+        write_marks(args.root / marks, films)
+    if len(missing) < there:
+        print(f'{there - len(missing)} films are there already')
+    if missing:
+        for _ in drawn(make_film, missing, args.workers, 'films'):
+            pass
+    print(f'{args.root}: {args.people} films in {FILMS}, annotated in marks; {args.new} of other '
+          'people in new, annotated in newMarks')
 
 
 # ---------------------------------------------------------------- the stand-in for ImageNet
@@ -216,7 +258,8 @@ def build_parser(tiny=False):
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(required=True, metavar='STAGE')
     for name, stage, makes, numbers in (('clips', make_clips, CLIPS, CLIPS_NUMBERS),
-                                        ('pretrain', pretrain, VGG_MODEL, PRETRAIN_NUMBERS)):
+                                        ('pretrain', pretrain, VGG_MODEL, PRETRAIN_NUMBERS),
+                                        ('films', make_films, FILMS, FILMS_NUMBERS)):
         one = stages.add_parser(name, help=stage.__doc__, description=stage.__doc__)
         one.set_defaults(stage=stage, makes=makes)
         one.add_argument('--root', type=Path, default=Path('demo'), metavar='DIR',

@@ -5,11 +5,17 @@ Writes  nothing; with --out DIR, for each video
         DIR/NAME.predicted.mp4    a copy with the labels on it: its own size, rate and sound
         DIR/NAME.predicted.png    the top classes over time
         DIR/NAME.predicted.json   all of it as numbers, the line that --json prints
+        with --events, what happens from when to when:
+        DIR/NAME.events.csv       film, class, start, stop (seconds), probability
+        DIR/NAME.srt              the same as subtitles (--subtitles)
+        DIR/budget.csv            over all films: how often and how long each class happens
+        DIR/events.boris          all films as a BORIS project, to be opened or imported (--boris)
 
     python predict.py holiday.mp4                     # the top 5, a line a network
     python predict.py --out seen FOLDER more.mkv      # every video under a folder
     python predict.py --json *.avi > seen.jsonl       # a JSON object a line
     python predict.py --camera 0 --out seen           # until Ctrl-C
+    python predict.py films --out seen --events --subtitles --boris
 
 A video is read as a stream and seen through a window, as long as the RNN's training sequences
 (120 frames), that moves on by a quarter of its length; of a shorter one the RNN sees the reverse
@@ -38,6 +44,7 @@ from FusionNet import load_frame_network
 from engine.learning import inference
 from engine.video.camera import look_through
 from engine.errors import UserError
+from engine.events import eventfiles, merging
 from engine.files import write_text
 from engine.video.videosgiven import videos_given
 from engine.weights.modelfile import read_card, weights_digest
@@ -48,7 +55,7 @@ from engine.video.sliding import OneClip, Pictures, moment, slide, zones
 from engine.video.classstrip import draw_strip
 from engine.video.decode import Frames, VideoError
 
-OURS = '.predicted'  # in the names of the outputs, which are not looked at again
+OURS = eventfiles.PREDICTED_SUFFIX  # in the names of the outputs, which are not looked at again
 
 
 def get_parser():
@@ -81,6 +88,11 @@ def get_parser():
                        help="how the RNN's steps make one prediction (default: as it was tested)")
     group.add_argument('--batch', type=arguments.whole(1), default=16, metavar='N',
                        help='frames through the network at once (default: 16)')
+    add_event_flags(parser.add_argument_group(
+        'events', 'Each moment is of the class with the highest mean probability over all windows '
+        "that saw it, the RNN's if there; what follows in one class is an event. So events are "
+        'smooth over about a window, and an event much shorter than one may go unseen. A class '
+        f'{merging.OTHER} makes none; nor does a moment that no window saw.'))
     group = parser.add_argument_group('output')
     group.add_argument('--out', type=Path, metavar='DIR',
                        help='write labelled video, strip and numbers there')
@@ -90,6 +102,21 @@ def get_parser():
                        help='classes that are told (default: 5)')
     stage.add_device(parser)
     return parser
+
+
+def add_event_flags(group):
+    group.add_argument('--events', action='store_true',
+                       help='write what happens from when to when; wants --out')
+    group.add_argument('--threshold', type=arguments.real(0, most=1), default=0.5, metavar='P',
+                       help='moments less sure than that show nothing (default: 0.5)')
+    group.add_argument('--gap', type=arguments.not_negative, default=0.5, metavar='S',
+                       help='events of one class that are as near, with no other class between, '
+                            'become one (default: 0.5 seconds)')
+    group.add_argument('--shortest', type=arguments.not_negative, default=0.5, metavar='S',
+                       help='after that, drop events shorter than this (default: 0.5 seconds)')
+    group.add_argument('--subtitles', action='store_true', help='write them as DIR/NAME.srt, too')
+    group.add_argument('--boris', action='store_true',
+                       help='write all films as DIR/events.boris, too')
 
 
 # --------------------------------------------------------------------------- networks
@@ -229,6 +256,15 @@ class Seen:
         best = numpy.argsort(-logs, kind='stable')[:k]
         return [(self.networks.classes[i], float(numpy.exp(logs[i]))) for i in best]
 
+    def film(self, path, args):
+        """What happened, as a Film called `path`."""
+        times, last = self.frames.times, list(self.networks.names)[-1]
+        edges, shares = merging.moments(
+            [(moment(times, start), moment(times, end)) for start, end, _ in self.windows],
+            numpy.exp(self.logs(last)))
+        return eventfiles.Film(path, moment(times, self.frames.count), merging.merge(
+            edges, shares, self.networks.classes, args.threshold, args.shortest, args.gap))
+
     def as_json(self, k):
         """All of it as JSON values, times in seconds."""
         times, networks = self.frames.times, self.networks
@@ -294,9 +330,9 @@ def opened(args, source, options):
         yield camera, camera.record, None
 
 
-def look(args, networks, source, stem):
+def look(args, networks, source, stem, films):
     """Predicts one video, or through the camera (None); returns (as_json, seconds of work, why
-    there is no labelled copy)."""
+    there is no labelled copy). With --events, what happened is written and added to `films`."""
     started = time.monotonic()
     options = dict(size=networks.frames.shape['input_size'], step=networks.step, timed=True,
                    batch=min(args.batch, networks.stride))
@@ -314,6 +350,9 @@ def look(args, networks, source, stem):
         if frames.remark:
             print(f'{frames.remark.kind}: {frames.path}: {frames.remark.reason}', flush=True)
         found, failed = seen.as_json(args.top), ''
+        if args.events:
+            films.append(seen.film(f'{stem}.mp4' if source is None else frames.path, args))
+            eventfiles.write_film(str(stem).removesuffix(OURS), films[-1], args.subtitles)
         try:
             if stem:
                 seen.write(stem, video, found)
@@ -329,14 +368,15 @@ def run(args, tell):
     print(f'{networks.in_words()}; a window of {networks.window} every {networks.stride}')
     for network in filter(None, (networks.frames, networks.rnn)):
         stage.tell_kernel(network)
-    failed = frames = seconds = spent = 0
+    failed, films = 0, []
+    frames = seconds = spent = 0
     sources = (videos_given(args.videos, args.out, OURS) if args.camera is None else
                [(None, args.out and args.out / f'camera{OURS}', None)])
     for source, stem, wrong in sources:
         try:
             if wrong:
                 raise VideoError(wrong)
-            found, took, wrong = look(args, networks, source, stem)
+            found, took, wrong = look(args, networks, source, stem, films)
             frames, seconds = frames + found['frames_seen'], seconds + found['seconds']
             spent += took
         except VideoError as error:
@@ -346,6 +386,10 @@ def run(args, tell):
             print(wrong, file=sys.stderr, flush=True)
             failed += 1
         tell(found)
+    if films:
+        eventfiles.write_budget(args.out / 'budget.csv', films, networks.classes)
+        if args.boris:
+            eventfiles.write_boris(args.out / 'events.boris', films, networks.classes)
     if frames:
         pace = seconds / spent
         step = max(2 * networks.step, int(numpy.ceil(networks.step / pace)))
@@ -359,6 +403,10 @@ def main():
     args = stage.parse(get_parser(), step=8)
     if bool(args.videos) == (args.camera is not None):
         raise UserError('name videos or folders of them, or a camera: python predict.py --help')
+    if args.events and not args.out:
+        raise UserError('--events wants --out DIR, the folder to write them in')
+    if (args.subtitles or args.boris) and not args.events:
+        raise UserError('--subtitles and --boris are forms of --events: add it')
     stage.check_root(args.root)
     out = sys.stdout
 

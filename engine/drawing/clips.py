@@ -1,4 +1,5 @@
 """Clips: the order of their frames, and the files that hold them."""
+import contextlib
 import os
 import struct
 import subprocess
@@ -87,17 +88,25 @@ def is_whole(path, recipe):
 
 
 def write_avi(path, frames, comment):
-    """Writes (T, H, W, 3) uint8 RGB frames as MPEG-4 in AVI; raises UserError."""
+    """Writes (HEIGHT, WIDTH, 3) uint8 RGB frames, any iterable, as MPEG-4 in AVI; raises
+    UserError."""
     command = [
         imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-y', '-f', 'rawvideo',
-        '-pix_fmt', 'rgb24', '-s', f'{frames.shape[2]}x{frames.shape[1]}', '-r', str(FPS),
+        '-pix_fmt', 'rgb24', '-s', f'{WIDTH}x{HEIGHT}', '-r', str(FPS),
         '-i', '-', '-c:v', 'mpeg4', '-q:v', '4', '-pix_fmt', 'yuv420p', '-threads', '1',
         '-fflags', '+bitexact', '-flags:v', '+bitexact', '-metadata', f'comment={comment}',
         '-f', 'avi', path]
-    done = subprocess.run(command, input=frames.tobytes(), capture_output=True)
-    if done.returncode:
+    ended = contextlib.suppress(BrokenPipeError)  # it says why
+    with ended, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                                 stderr=subprocess.PIPE) as process:
+        with ended:
+            for frame in frames:
+                process.stdin.write(frame)
+            process.stdin.close()
+        complaint = process.stderr.read()
+    if process.returncode:
         raise UserError(f'{path}: ffmpeg could not write it: '
-                        f'{done.stderr.decode(errors="replace").strip()}')
+                        f'{complaint.decode(errors="replace").strip()}')
 
 
 def make_clip(task):

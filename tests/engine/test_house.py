@@ -20,7 +20,7 @@ MAY_IMPORT = {
     'weights': {'root'},
     'cluster': {'root'},
     'drawing': {'root'},
-    'events': {'root', 'video'},
+    'events': {'root', 'video', 'drawing'},
     'learning': {'root', 'fast', 'video', 'weights', 'drawing'},
     'reporting': {'root', 'video', 'weights', 'drawing'},
     'networks': {'root', 'fast', 'video', 'weights', 'learning'},

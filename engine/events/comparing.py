@@ -1,0 +1,114 @@
+"""Which events and which annotations belong to one film."""
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.errors import UserError
+from engine.events.annotations import read_annotations
+from engine.events.eventfiles import EVENTS_SUFFIX, PREDICTED_SUFFIX
+from engine.events.intervals import film_stem
+from engine.events.merging import OTHER
+from engine.files import files_under, read_json
+
+
+class Compared(NamedTuple):
+    """A film that was looked at and annotated: its name, its length in seconds, and two lists of
+    (label, start, stop) in the order of their starts."""
+    name: str
+    seconds: float
+    truth: list
+    predicted: list
+
+
+def event_tables(paths):
+    """The tables of events among files and below folders, in order.
+
+    Raises:
+        UserError: a folder holds none.
+    """
+    found = []
+    for path in map(Path, paths):
+        inside = [path]
+        if path.is_dir():
+            inside = [file for file in files_under(path) if file.name.endswith(EVENTS_SUFFIX)]
+            if not inside:
+                raise UserError(f'{path}: holds no NAME{EVENTS_SUFFIX}; make them: python '
+                                f'predict.py FILM... --out {path} --events')
+        found += [file for file in inside if file not in found]
+    return found
+
+
+def compare(events, annotations, **reading):
+    """Brings together what was said and what is true.
+
+    Args:
+        events: tables of events. Beside NAME.events.csv stands NAME.predicted.json, which knows the
+            film's name and length.
+        annotations: files; reading: tiers and around of `read_annotations`.
+
+    Returns:
+        (list of Compared, names of the labels in them, lines on what counts otherwise than one
+        may think, lines that each name a film or row that was left out).
+    """
+    marks, notes, problems = {}, [], []
+    for path in annotations:
+        found, wrong = read_annotations(path, **reading)
+        problems += wrong
+        for mark in found:
+            marks.setdefault(film_stem(mark.film), []).append(mark)
+    said = {}
+    for path in events:
+        name, seconds, found, wrong = _read_events(path)
+        problems += wrong
+        said.setdefault(film_stem(name), []).append((path, seconds, found))
+    names = sorted({mark.label for found in marks.values() for mark in found} | {
+        event.label for tables in said.values() for _, _, found in tables for event in found})
+    names = [name for name in names if name != OTHER]
+    films = []
+    for name, tables in said.items():
+        path, seconds, found = tables[0]
+        if len(tables) > 1:
+            problems.append(f'{name}: {len(tables)} tables are of films called so, {path} and '
+                            f'{tables[1][0]}; compare them one at a time')
+        elif name not in marks:
+            problems.append(f'{path}: no annotation of a film called {name}')
+        else:
+            film, words = _film(name, seconds, marks[name], found, names)
+            films.append(film)
+            notes += words
+    problems += [f'{found[0].where}: no events of a film called {name}'
+                 for name, found in marks.items() if name not in said]
+    return films, names, notes, problems
+
+
+def _read_events(path):
+    """(film, seconds or None, intervals, problems) of a table of events."""
+    found, problems = read_annotations(path)
+    name = path.name.removesuffix(EVENTS_SUFFIX)
+    told = read_json(path.parent / f'{name}{PREDICTED_SUFFIX}.json') or {}
+    film = found[0].film if found else told.get('video', name)
+    if len({film_stem(mark.film) for mark in found}) > 1:
+        raise UserError(f'{path}: holds the events of several films; give the tables of predict.py')
+    windows = told.get('windows')
+    return film, windows[-1]['to'] if windows else None, found, problems
+
+
+def _film(name, seconds, marks, events, names):
+    """(Compared, lines on what counts otherwise) of a film."""
+    truth, predicted = ([(names.index(mark.label), mark.start, mark.stop) for mark in
+                         sorted(found, key=lambda mark: mark.start) if mark.label != OTHER]
+                        for found in (marks, events))
+    words = []
+    last = max((mark.stop for mark in marks + events), default=0.0)
+    if seconds is None:
+        words.append(f'{name}: no {name}{PREDICTED_SUFFIX}.json tells its length; frames are '
+                     f'counted up to its last mark, {last:.1f} s')
+        seconds = last
+    elif last > seconds + 1:
+        words.append(f'{name}: marked up to {last:.1f} s, but it ends at {seconds:.1f} s: other '
+                     'film, or another rate?')
+    double = sum(max(0, min(before[2], after[2]) - after[1])
+                 for before, after in zip(truth, truth[1:]))
+    if double > 0.5:
+        words.append(f'{name}: {double:.1f} s are marked as two things at once; of frames the one '
+                     'that began last counts')
+    return Compared(name, seconds, truth, predicted), words

@@ -1,0 +1,127 @@
+"""Events in files: tables, subtitles, and a project of the annotation program BORIS."""
+import csv
+import io
+import json
+import os
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from engine.events.intervals import film_stem
+from engine.events.merging import OTHER
+from engine.files import write_text
+from engine.video.container import header_of
+from engine.video.ffmpeg import command, opened, run
+
+EVENTS_SUFFIX = '.events.csv'
+PREDICTED_SUFFIX = '.predicted'  # in the names of what predict.py writes of a film
+EVENTS_HEADING = ('film', 'class', 'start', 'stop', 'probability')
+BUDGET_HEADING = ('film', 'class', 'events', 'seconds', 'share', 'first start', 'mean length')
+
+
+class Film(NamedTuple):
+    """A film that was looked at: its path, its length in seconds, and its Events in order."""
+    path: str
+    seconds: float
+    events: list
+
+
+def write_film(stem, film, subtitles=False):
+    """Writes the events of a Film: STEM.events.csv, EVENTS_HEADING, seconds with three decimals;
+    with `subtitles` STEM.srt, too. Says what it wrote."""
+    _write_table(stem + EVENTS_SUFFIX, EVENTS_HEADING, (
+        (film.path, event.label, *(f'{value:.3f}' for value in event[1:]))
+        for event in film.events))
+    if subtitles:
+        write_subtitles(f'{stem}.srt', film.events)
+    spent = sum(event.stop - event.start for event in film.events)
+    print(f'wrote {stem}{EVENTS_SUFFIX}{" and .srt" * subtitles}: {len(film.events)} events, '
+          f'{spent:.1f} s of {film.seconds:.1f}', flush=True)
+
+
+def write_budget(path, films, classes):
+    """Writes how each Film's time was spent: a line for each class but OTHER.
+
+    BUDGET_HEADING; seconds with three decimals, `share` of the film's length. A class that never
+    happens has 0 events and neither a first start nor a mean length.
+    """
+    def lines():
+        for film in films:
+            for name in classes:
+                lengths = [event.stop - event.start for event in film.events
+                           if event.label == name]
+                first = [f'{event.start:.3f}' for event in film.events if event.label == name]
+                total = sum(lengths)
+                yield (film.path, name, len(lengths), f'{total:.3f}',
+                       f'{total / film.seconds if film.seconds else 0:.4f}',
+                       first[0] if first else '',
+                       f'{total / len(lengths):.3f}' if lengths else '')
+    classes = [name for name in classes if name != OTHER]
+    _write_table(path, BUDGET_HEADING, lines())
+    print(f'wrote {path}', flush=True)
+
+
+def _write_table(path, heading, rows):
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(heading)
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+
+
+def write_subtitles(path, events):
+    """Writes Events as SubRip subtitles, which players show with the film beside them."""
+    def stamp(seconds):
+        milliseconds = round(1000 * seconds)
+        minutes, rest = divmod(milliseconds, 60000)
+        return f'{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}'
+    write_text(path, '\n'.join(
+        f'{number}\n{stamp(event.start)} --> {stamp(event.stop)}\n'
+        f'{event.label} {100 * event.probability:.0f} %\n'
+        for number, event in enumerate(events, 1)))
+
+
+def write_boris(path, films, classes):
+    """Writes a BORIS project of format 7: each Film an observation, each class a state event.
+
+    BORIS opens it, or imports its observations into another project that has the same
+    behaviours. Each start carries the event's probability as its comment.
+    """
+    now = time.strftime('%Y-%m-%dT%H:%M:%S')
+    behaviours = {str(number): {
+        'type': 'State event', 'key': '', 'code': name, 'description': '', 'color': '',
+        'category': '', 'modifiers': {}, 'excluded': '', 'coding map': ''}
+        for number, name in enumerate(name for name in classes if name != OTHER)}
+    observations = {}
+    for film in films:
+        # two folders may hold films of one name
+        name = film_stem(film.path)
+        name = film.path if name in observations else name
+        observations[name] = _observation(film, now)
+    write_text(path, json.dumps({
+        'time_format': 'hh:mm:ss', 'project_date': now, 'project_name': Path(path).stem,
+        'project_description': 'events found by predict.py', 'project_format_version': '7.0',
+        'subjects_conf': {}, 'behaviors_conf': behaviours, 'observations': observations,
+        'behavioral_categories': [], 'behavioral_categories_config': {},
+        'independent_variables': {}, 'coding_map': {}, 'behaviors_coding_map': [],
+        'converters': {}}, indent=1) + '\n')
+    print(f'wrote {path}', flush=True)
+
+
+def _observation(film, now):
+    media = os.path.abspath(film.path)
+    header = header_of(run(command(*opened(media)), media).log)
+    rate = header.film.rate if header.film else 0.0
+    marks = [(round(moment, 3), event.label, comment) for event in film.events
+             for moment, comment in ((event.start, f'{event.probability:.3f}'), (event.stop, ''))]
+    return {
+        'file': {str(player): [media] if player == 1 else [] for player in range(1, 9)},
+        'type': 'MEDIA', 'date': now, 'description': '', 'time offset': 0.0,
+        'events': [[moment, '', label, '', comment] for moment, label, comment in marks],
+        'observation time interval': [0, 0], 'independent_variables': {},
+        'visualize_spectrogram': False, 'visualize_waveform': False,
+        'close_behaviors_between_videos': False,
+        'media_info': {'length': {media: round(film.seconds, 3)},
+                       'fps': {media: rate or 25.0},
+                       'hasVideo': {media: True}, 'hasAudio': {media: bool(header.sounds)},
+                       'offset': {'1': 0.0}}}

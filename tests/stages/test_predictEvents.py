@@ -1,0 +1,186 @@
+"""predict.py --events against its own windows, and eventAccuracy.py on what it wrote."""
+import csv
+import json
+
+import numpy
+import pytest
+
+import eventAccuracy
+from engine.errors import UserError
+from engine.events.merging import OTHER
+from engine.weights.modelfile import load_weights, read_card, save_model
+from engine import variants
+from FusionNet import load_frame_network
+from predictSet import call, draw
+from smallSet import copy_set
+
+
+@pytest.fixture(scope='module')
+def root(undisturbed, tmp_path_factory):
+    """A root with networks of chance, one of whose classes is nothing."""
+    root = copy_set(undisturbed, tmp_path_factory.mktemp('events') / 'root')
+    card = read_card(root / variants.FRAME_MODEL)
+    model = load_frame_network(root / variants.FRAME_MODEL)[0]
+    load_weights(root / variants.FRAME_MODEL, model)
+    # the weights may be large enough that the classes differ from window to window
+    model.fc8.W.array *= 40
+    (root / variants.FRAME_MODEL).unlink()
+    save_model(root / variants.FRAME_MODEL, model,
+               {**card, 'classes': [*card['classes'][:-1], OTHER]})
+    return root
+
+
+@pytest.fixture(scope='module')
+def seen(root, tmp_path_factory):
+    """(folder, its films, what predict.py wrote of them)."""
+    folder = tmp_path_factory.mktemp('films')
+    (folder / 'more').mkdir()
+    films = [draw(folder / 'a.mp4', frames=150), draw(folder / 'more/b.avi', '-vf', 'hue=h=90',
+                                                      frames=60, sound=False)]
+    out = folder / 'seen'
+    done = call('--root', root, '--no-rnn', '--window', 12, '--stride', 5, '--top', 99, '--out',
+                out, '--events', '--subtitles', '--boris', '--threshold', 0.1, '--gap', 0,
+                '--shortest', 0, folder)
+    assert done.returncode == 0, done.stderr
+    return folder, films, out
+
+
+def table(path):
+    with open(path, newline='') as f:
+        return list(csv.DictReader(f))
+
+
+def happening(windows, moment):
+    """What windows in a JSON file say of a moment: '' of nothing, None where figures of six
+    decimals cannot tell."""
+    shares = {}
+    for window in windows:
+        if window['from'] <= moment < window['to']:
+            for entry in window['frames']:
+                shares.setdefault(entry['class'], []).append(entry['probability'])
+    (least, _), (most, best) = sorted((numpy.mean(shares[name]), name) for name in shares)[-2:]
+    return None if most - least < 1e-5 else best.replace(OTHER, '')
+
+
+def test_events_are_what_the_windows_say(seen):
+    _, films, out = seen
+    labels = set()
+    for film, name in zip(films, ('a', 'more/b')):
+        windows = json.loads((out / f'{name}.predicted.json').read_text())['windows']
+        rows = table(out / f'{name}.events.csv')
+        assert all(row['film'] == str(film) for row in rows)
+        for moment in numpy.arange(0.005, windows[-1]['to'], 0.01):
+            said = [row['class'] for row in rows
+                    if float(row['start']) <= moment < float(row['stop'])]
+            expected = happening(windows, moment)
+            assert expected is None or said == [expected] * bool(expected), moment
+            labels.add(expected)
+        assert (out / f'{name}.srt').read_text().count('-->') == len(rows)
+        budget = [row for row in table(out / 'budget.csv') if row['film'] == str(film)]
+        for row in budget:
+            lengths = [float(event['stop']) - float(event['start']) for event in rows
+                       if event['class'] == row['class']]
+            assert int(row['events']) == len(lengths)
+            assert float(row['seconds']) == pytest.approx(sum(lengths), abs=2e-3)
+        assert OTHER not in [row['class'] for row in budget]
+    assert len(labels) > 3  # else the test would tell little
+    project = json.loads((out / 'events.boris').read_text())
+    assert list(project['observations']) == ['a', 'b']
+
+
+def test_unseen_moments_are_no_events(root, tmp_path):
+    film = draw(tmp_path / 'a.mp4', frames=100)
+    done = call('--root', root, '--no-rnn', '--window', 10, '--stride', 40, '--out', tmp_path,
+                '--events', '--threshold', 0, '--gap', 9, '--shortest', 0, film)
+    assert done.returncode == 0, done.stderr
+    for row in table(tmp_path / 'a.events.csv'):
+        assert any(start <= float(row['start']) and float(row['stop']) <= stop
+                   for start, stop in ((0, 0.4), (1.6, 2), (3.2, 3.6), (3.6, 4)))
+    assert not (tmp_path / 'events.boris').exists() and not (tmp_path / 'a.srt').exists()
+
+
+def test_flags_that_want_others(root):
+    for flags, words in ((('--events',), 'wants --out'), (('--boris',), 'add it'),
+                         (('--subtitles',), 'add it')):
+        with pytest.raises(UserError, match=words):
+            call('--root', root, *flags, 'a.mp4')
+
+
+# ---------------------------------------------------------------------- how good they are
+
+@pytest.fixture
+def accuracy(monkeypatch, capsys):
+    """Runs eventAccuracy.py in this process; returns (exit code, output, errors)."""
+    def run(*flags):
+        monkeypatch.setattr('sys.argv', ['eventAccuracy.py', *map(str, flags)])
+        code = eventAccuracy.main()
+        return code, *capsys.readouterr()
+    return run
+
+
+def test_what_was_said_is_right_where_it_is_the_truth(seen, accuracy, tmp_path):
+    _, _, out = seen
+    code, said, errors = accuracy('--events', out, '--out', tmp_path, '--annotations',
+                                  *sorted(out.rglob('*.events.csv')))
+    assert code == 0 and not errors
+    assert 'by frame     100.0 % right; mean over classes 100.0 %' in said
+    assert 'F1           100.0 at 0.1, 100.0 at 0.25, 100.0 at 0.5' in said
+    assert 'start 0.00 s, stop 0.00 s off' in said
+    assert all(len(line) <= 80 for line in said.splitlines() if str(tmp_path) not in line)
+    rows = table(tmp_path / 'eventAccuracy.csv')
+    assert rows[-1]['class'] == 'all' and float(rows[-1]['edit score']) == 1
+    assert int(rows[-1]['frames']) == 150 + 60
+    assert (tmp_path / 'timeline.png').stat().st_size > 5000
+
+
+def write(path, *lines):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text('\n'.join(lines) + '\n')
+    return path
+
+
+def test_films_that_only_one_side_knows_are_named(accuracy, tmp_path):
+    write(tmp_path / 'seen/a.events.csv', 'film,class,start,stop,probability',
+          'films/a.mp4,jump,1,3,0.9')
+    write(tmp_path / 'seen/b.events.csv', 'film,class,start,stop,probability')
+    write(tmp_path / 'seen/c.events.csv', 'film,class,start,stop,probability')
+    write(tmp_path / 'seen/b.predicted.json', json.dumps(
+        {'video': 'old/b.mov', 'windows': [{'from': 0, 'to': 10}]}))
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'C:\\films\\a.MP4,1,3,jump',
+                  'b.mov,0,5,walk', 'b.mov,6,7,other', 'd.avi,1,2,jump', 'a.mp4,2,1,jump')
+    code, said, errors = accuracy('--events', tmp_path / 'seen', '--annotations', marks)
+    lines = errors.splitlines()
+    assert code == 3 and len(lines) == 3
+    assert 'marks.csv:6: stops' in lines[0]
+    assert 'c.events.csv: no annotation of a film called c' in lines[1]
+    assert 'marks.csv:5: no events of a film called d' in lines[2]
+    # b, of which nothing was said, counts: 10 s, 5 of them walk; a is known up to 3 s
+    assert 'a: no a.predicted.json tells its length; frames are counted up to its last' in said
+    assert '2 films, 325 frames, 2 events; 1 events said' in said
+    assert f'by frame     {100 * 200 / 325:.1f} % right; mean over classes 50.0 %' in said
+
+
+def test_what_cannot_be_compared(accuracy, tmp_path):
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'a.mp4,1,3,jump')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(UserError, match='holds no NAME.events.csv; make them: python predict.py'):
+        accuracy('--events', tmp_path / 'empty', '--annotations', marks)
+    one = write(tmp_path / 'b.events.csv', 'film,class,start,stop,probability')
+    with pytest.raises(UserError, match='no film is there of which'):
+        accuracy('--events', one, '--annotations', marks)
+    for folder in ('x', 'y'):
+        write(tmp_path / folder / 'a.events.csv', 'film,class,start,stop,probability')
+    with pytest.raises(UserError, match='no film is there'):
+        accuracy('--events', tmp_path / 'x', tmp_path / 'y', '--annotations', marks)
+
+
+def test_marks_that_are_odd_are_told(accuracy, tmp_path):
+    write(tmp_path / 'a.events.csv', 'film,class,start,stop,probability', 'a.mp4,jump,1,3,0.9')
+    write(tmp_path / 'a.predicted.json', json.dumps(
+        {'video': 'a.mp4', 'windows': [{'from': 0, 'to': 10}]}))
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'a.mp4,1,4,jump',
+                  'a.mp4,2,3,walk', 'a.mp4,58,60,jump')
+    code, said, errors = accuracy('--events', tmp_path / 'a.events.csv', '--annotations', marks)
+    assert code == 0 and not errors
+    assert 'a: marked up to 60.0 s, but it ends at 10.0 s' in said
+    assert 'a: 1.0 s are marked as two things at once' in said
