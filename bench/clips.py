@@ -14,6 +14,7 @@ import os
 import subprocess
 import tempfile
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import bench
@@ -50,6 +51,12 @@ def decode(paths):
             pass
 
 
+def decode_at_once(paths, readers):
+    """The same, so many clips at once."""
+    with ThreadPoolExecutor(readers) as pool:
+        list(pool.map(lambda path: decode([path]), paths))
+
+
 def ffmpeg(paths):
     for path in paths:
         command = Frames(path, 224)._command()
@@ -57,15 +64,16 @@ def ffmpeg(paths):
                        stderr=subprocess.DEVNULL, check=True)
 
 
-def stage_2(clips, root, model, args, workers=2):
+def stage_2(clips, root, model, args, workers=2, device=None):
     """The loop of saveFeatures_1024.py over clips, without what it does once a start."""
     arguments = saveFeatures_1024.get_parser().parse_args(
         ['1', '--root', str(root), '--batch', str(args.batch), '--workers', str(workers)])
     report = Report(root, 1)
 
     def run():
-        assert saveFeatures_1024.run_part(arguments, clips, report, model,
-                                          chainer.get_device('@numpy'), threading.Event())
+        assert saveFeatures_1024.run_part(
+            arguments, clips, report, model, device or chainer.get_device('@numpy'),
+            threading.Event())
     return run
 
 

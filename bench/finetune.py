@@ -28,7 +28,7 @@ ALL_BATCH = 12  # what all layers keep for the backward pass would fill the memo
 RATE = 1e-9      # the labels are random: a usual one would end in numbers that are none
 
 
-def in_chainer(model, frames, labels, fast):
+def in_chainer(model, frames, labels, fast, device=chainer.get_device('@numpy')):
     trained = model.trained_part()
     kind = (optimizers, optimizers) if fast else (chainer.optimizers, chainer.optimizer_hooks)
     optimizer = kind[0].MomentumSGD(RATE, 0.9).setup(trained)
@@ -36,16 +36,17 @@ def in_chainer(model, frames, labels, fast):
 
     def run():
         model.fast = fast
-        loss = F.softmax_cross_entropy(model(preprocess(frames, model.mean)), labels)
+        x, wanted = device.send(preprocess(frames, model.mean)), device.send(labels)
+        loss = F.softmax_cross_entropy(model(x), wanted)
         trained.cleargrads()
         loss.backward()
         optimizer.update()
     return run
 
 
-def in_torch(model, frames, labels):
+def in_torch(model, frames, labels, device='cpu'):
     torch.set_num_threads(usable_cores())
-    network = torch_module(model).to(memory_format=torch.channels_last)
+    network = torch_module(model).to(device, memory_format=torch.channels_last)
     network.requires_grad_(False)
     layers = dict(network.named_children(), **dict(zip(model.conv_names, (
         layer for layer in network.convolutions if isinstance(layer, torch.nn.Conv2d)))))
@@ -55,15 +56,16 @@ def in_torch(model, frames, labels):
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
     optimizer = torch.optim.SGD(trained, RATE, momentum=0.9, weight_decay=0.0005)
-    mean, frames = torch.from_numpy(MEAN), torch.from_numpy(frames)
+    mean, frames = torch.from_numpy(MEAN).to(device), torch.from_numpy(frames)
     labels = torch.from_numpy(labels).long()
 
     def run():
-        x = (frames - mean).permute(0, 3, 1, 2)  # channels last in memory
+        # channels last in memory
+        x = (frames.to(device) - mean).permute(0, 3, 1, 2)
         h = torch.relu(network.fc6(torch.flatten(network.convolutions(x), 1)))
         h = network.fc7(torch.nn.functional.dropout(h))
         scores = network.fc8(torch.nn.functional.dropout(torch.relu(h)))
-        loss = torch.nn.functional.cross_entropy(scores, labels)
+        loss = torch.nn.functional.cross_entropy(scores, labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

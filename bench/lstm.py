@@ -105,7 +105,7 @@ def torch_epoch(args, layers, units, weights, device='cpu'):
     optimizer = torch.optim.Adam(parameters)
 
     def run(xs, ts, window):
-        xs, ts = torch.from_numpy(xs).to(device), torch.from_numpy(ts).long().to(device)
+        xs, ts = torch.as_tensor(xs).to(device), torch.as_tensor(ts).long().to(device)
         state = None
         for k in range(0, len(xs), window):
             h, state = lstm(xs[k:k + window], state)

@@ -14,10 +14,8 @@ def empty(shape, dtype=numpy.float32):
     return _array(numpy.empty(_size(shape, dtype), numpy.uint8), shape, dtype)
 
 
-def borrow(xp, shape, dtype=numpy.float32):
-    """empty(shape, dtype), if possible in memory given back before; on a GPU xp.empty."""
-    if xp is not numpy:  # CuPy does this itself
-        return xp.empty(shape, dtype)
+def borrow(shape, dtype=numpy.float32):
+    """empty(shape, dtype), if possible in memory given back before."""
     size = _size(shape, dtype)
     with _lock:
         # A last batch is smaller than the others; it takes the memory of theirs.
@@ -45,6 +43,5 @@ def give_back(*buffers):
     with _lock:
         for buffer in buffers:
             memory = getattr(buffer, 'base', None)
-            # What CuPy gave, or what stands in for it, is not from here.
             if isinstance(memory, numpy.ndarray) and memory.dtype == numpy.uint8:
                 _spare.append(memory)

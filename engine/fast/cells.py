@@ -1,6 +1,7 @@
 """The arithmetic of an LSTM's cell, forward and backward, in NumPy and for a GPU.
 
-All arrays are feature-major: (H, B), the gates (4H, B) in the order i, f, o, g.
+The gates stand in the order i, f, o, g. In NumPy all arrays are feature-major: (H, B), the gates
+(4H, B); on a GPU batch-major.
 """
 import numpy
 
@@ -33,26 +34,34 @@ def cell(gates, c_previous, c, tanh_c, h):
     numpy.multiply(o, tanh_c, out=h)
 
 
-def cell_gpu(z, gates, c_previous, c, tanh_c, h, h_row):
-    """As cell, and adds z (4H, B) to the gates before, writes h transposed after.
+def cell_gpu(z, c_previous, h_previous, going, kept, gates, c, tanh_c, h, dropped):
+    """As cell, adding z (B, 4H) to the gates before, on (B, H); c may be c_previous.
 
+    Where going (B, 1) is 0 the state stays as it was. dropped becomes h times kept (B, H).
     One kernel a step: starting kernels, not computing, is what a step costs on a GPU.
     """
     # i_, as CuPy has an i of its own.
     cuda.elementwise(
-        'T z_i, T z_f, T z_o, T z_g, T c_previous',
-        'T i_, T f, T o, T g, T c, T tanh_c, T h, T h_row',
+        'T z_i, T z_f, T z_o, T z_g, T c_previous, T h_previous, T going, T kept',
+        'T i_, T f, T o, T g, T c, T tanh_c, T h, T dropped',
         '''const T half = 0.5;
            i_ = tanh((i_ + z_i) * half) * half + half;
            f = tanh((f + z_f) * half) * half + half;
            o = tanh((o + z_o) * half) * half + half;
            g = tanh(g + z_g);
-           c = f * c_previous + i_ * g;
-           tanh_c = tanh(c);
-           h = o * tanh_c;
-           h_row = h;''',
+           const T next = f * c_previous + i_ * g;
+           tanh_c = tanh(next);
+           c = going != 0 ? next : c_previous;
+           h = going != 0 ? o * tanh_c : h_previous;
+           dropped = h * kept;''',
         'lstm_window_forward')(
-            *_blocks(z), c_previous, *_blocks(gates), c, tanh_c, h, h_row.T)
+            *_columns(z), c_previous, h_previous, going, kept,
+            *_columns(gates), c, tanh_c, h, dropped)
+
+
+def _columns(gates):
+    n = gates.shape[1] // 4
+    return [gates[:, k * n:(k + 1) * n] for k in range(4)]
 
 
 def cell_backward(gates, c_previous, tanh_c, gh, gc, g_gates):
@@ -81,16 +90,29 @@ def cell_backward(gates, c_previous, tanh_c, gh, gc, g_gates):
     numpy.multiply(gh, f, out=gf)       # gc c_previous f (1 - f)
 
 
-def cell_backward_gpu(gates, c_previous, tanh_c, gh, gc, g_gates):
+def cell_backward_gpu(gates, c_previous, tanh_c, gy, gh, going, kept, past, gc, g_gates):
+    """As cell_backward, on (B, H), where the gradient of h is gh times kept + past + gy.
+
+    gh comes from the gates of the step behind, past by it where it is masked; past becomes
+    what passes by this step.
+    """
     cuda.elementwise(
-        'T i_, T f, T o, T g, T c_previous, T tanh_c, T gh',
-        'T gc, T gi, T gf, T go, T gg',
-        '''const T one = 1;
-           const T total = gc + gh * o * (one - tanh_c * tanh_c);
-           gi = total * g * i_ * (one - i_);
-           gf = total * c_previous * f * (one - f);
-           go = gh * tanh_c * o * (one - o);
-           gg = total * i_ * (one - g * g);
-           gc = total * f;''',
+        'T i_, T f, T o, T g, T c_previous, T tanh_c, T gy, T gh, T going, T kept',
+        'T past, T gc, T gi, T gf, T go, T gg',
+        '''const T one = 1, zero = 0;
+           const T all = gh * kept + past + gy;
+           if (going != 0) {
+               const T total = gc + all * o * (one - tanh_c * tanh_c);
+               gi = total * g * i_ * (one - i_);
+               gf = total * c_previous * f * (one - f);
+               go = all * tanh_c * o * (one - o);
+               gg = total * i_ * (one - g * g);
+               gc = total * f;
+               past = zero;
+           } else {
+               gi = gf = go = gg = zero;
+               past = all;
+           }''',
         'lstm_window_backward')(
-            *_blocks(gates), c_previous, tanh_c, gh, gc, *_blocks(g_gates))
+            *_columns(gates), c_previous, tanh_c, gy, gh, going, kept,
+            past, gc, *_columns(g_gates))

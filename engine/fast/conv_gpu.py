@@ -181,9 +181,7 @@ class _Halves:
         """The output of layer `level` for the frames x, (n, h, w, channels) halves."""
         xp = self.xp
         if level < 0:
-            h = xp.zeros((*x.shape[:3], self.weights[0].shape[3]), numpy.float16)
-            h[..., :x.shape[3]] = (x - mean) * numpy.float32(SCALE)
-            return h
+            return halves(xp, x, mean, self.weights[0].shape[3])
         shapes = [x.shape[1:3]]
         for pool in self.pools[:level + 1]:
             shapes.append(tuple(-(-size // 2) for size in shapes[-1]) if pool else shapes[-1])
@@ -252,8 +250,60 @@ def _stream(xp):
     return 0 if xp is numpy else xp.cuda.get_current_stream().ptr
 
 
+def halves(xp, x, mean, channels):
+    """x (n, h, w, c) less its mean, times SCALE, as halves of so many channels, the rest zeros."""
+    if xp is numpy:
+        h = xp.zeros((*x.shape[:3], channels), numpy.float16)
+        h[..., :x.shape[3]] = (x - mean) * numpy.float32(SCALE)
+        return h
+    mean = xp.broadcast_to(xp.asarray(mean, numpy.float32), x.shape[3])
+    h = xp.empty((*x.shape[:3], channels), numpy.float16)
+    cuda.elementwise(
+        'raw S x, raw float32 mean, int32 ins, int32 outs, float32 scale', 'float16 h',
+        '''const int k = i % outs;
+           h = k < ins ? (x[i / outs * ins + k] - mean[k]) * scale : 0.0f;''', 'halves')(
+               xp.ascontiguousarray(x), xp.ascontiguousarray(mean), x.shape[3], channels, SCALE, h)
+    return h
+
+
+# Eight halves a thread, 16 bytes: what memory likes.
+POOL_HALVES = r'''
+#include <cuda_fp16.h>
+
+extern "C" __global__ void pool_halves(const uint4 *x, uint4 *y, long long size, int height,
+                                       int width, int channels)
+{
+    const int down = (height + 1) / 2, across = (width + 1) / 2;
+    for (long long k = blockIdx.x * (long long)blockDim.x + threadIdx.x; k < size;
+         k += (long long)gridDim.x * blockDim.x) {
+        long long rest = k / channels;
+        const int j = rest % across * 2, i = (rest /= across) % down * 2;
+        const uint4 *at = x + ((rest / down * height + i) * width + j) * channels + k % channels;
+        // An odd last row or column stands alone.
+        const long long right = j + 1 < width ? channels : 0;
+        const long long below = i + 1 < height ? (long long)width * channels : 0;
+        uint4 corners[4] = {at[0], at[right], at[below], at[right + below]};
+        for (int c = 1; c < 4; c++)
+            for (int part = 0; part < 4; part++) {
+                __half2 *most = reinterpret_cast<__half2 *>(&corners[0]) + part;
+                // What is not a number wins, as in NumPy.
+                *most = __hmax2_nan(*most, reinterpret_cast<__half2 *>(&corners[c])[part]);
+            }
+        y[k] = corners[0];
+    }
+}
+'''
+
+
 def pooled(xp, x, out):
     """2x2 maxima of (n, h, w, c) into out; an odd last row or column stands alone."""
+    if xp is not numpy and x.dtype == numpy.float16:
+        (_, height, width, channels), size = x.shape, out.size // CHANNELS
+        cuda.raw(POOL_HALVES, 'pool_halves')(
+            (min(-(-size // 256), 1 << 16),), (256,),
+            (x, out, numpy.int64(size), numpy.int32(height), numpy.int32(width),
+             numpy.int32(channels // CHANNELS)))
+        return
     odd = [(0, 0), (0, x.shape[1] % 2), (0, x.shape[2] % 2), (0, 0)]
     if any(more for _, more in odd):
         x = xp.pad(x, odd, mode='edge')

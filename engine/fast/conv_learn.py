@@ -72,8 +72,8 @@ class _ConvStack(chainer.FunctionNode):
                 W, b = map(plain, parameters[2 * level:2 * level + 2])
                 n, height, width, _ = h.shape
                 outs = kernel.padded(len(W))
-                whole = borrow(numpy, (n, height, width, outs)) if pool else None
-                out = borrow(numpy, (n, out_size(height, pool), out_size(width, pool), outs))
+                whole = borrow((n, height, width, outs)) if pool else None
+                out = borrow((n, out_size(height, pool), out_size(width, pool), outs))
                 kernel.convolve(h, kernel.prepare(W, b), W.shape[1], out,
                                 None if level else self.no_mean, pool=pool, whole=whole)
                 self.held.append((h, out, whole))
@@ -89,12 +89,12 @@ class _ConvStack(chainer.FunctionNode):
         gradients = {}
         with self.kernel as kernel:
             gy = grad_outputs[0].array.transpose(0, 2, 3, 1)
-            g = borrow(numpy, self.held[-1][1].shape)
+            g = borrow(self.held[-1][1].shape)
             g[..., :gy.shape[3]] = gy
             g[..., gy.shape[3]:] = 0
             for level in reversed(range(len(weights))):
                 (x, out, whole), W = self.held.pop(), weights[level]
-                gz = borrow(numpy, (*x.shape[:3], out.shape[3]))
+                gz = borrow((*x.shape[:3], out.shape[3]))
                 of_layer = kernel.layer(x, W.shape[1], 0, out, whole=whole, pool=self.pools[level])
                 kernel.run('through_output', of_layer, g, gz)
                 give_back(g, out, whole)
@@ -105,7 +105,7 @@ class _ConvStack(chainer.FunctionNode):
                 if wanted:
                     turned = W[:, :, ::-1, ::-1].swapaxes(0, 1)
                     nothing = numpy.zeros(W.shape[1], numpy.float32)
-                    g = borrow(numpy, (*x.shape[:3], kernel.padded(W.shape[1])))
+                    g = borrow((*x.shape[:3], kernel.padded(W.shape[1])))
                     kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)
                 give_back(gz)
                 if not wanted:

@@ -11,8 +11,8 @@ faster than the other way round.
 
 In float32 on the CPU the steps run in recurrent.c, built by the machine's C compiler on
 first use (engine/fast/compiled.py). Without a compiler, in float64, for a very small batch, or
-with ``ENGINE_LSTM=numpy`` in the environment they run in NumPy; on a GPU in CuPy, which
-shares all code with NumPy but the gate arithmetic.
+with ``ENGINE_LSTM=numpy`` in the environment they run in NumPy; on a GPU, batch-major, in
+engine/fast/lstm_gpu.py.
 """
 import numpy
 
@@ -20,9 +20,9 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 from chainer import backend
 
-from engine.fast import recurrent
+from engine.fast import lstm_gpu, recurrent
 from engine.fast.buffers import borrow, give_back
-from engine.fast.cells import cell, cell_backward, cell_backward_gpu, cell_gpu
+from engine.fast.cells import cell, cell_backward
 from engine.fast.compiled import plain
 from engine.fast.recurrent import whole_vectors
 
@@ -50,7 +50,6 @@ class _LSTMWindow(chainer.FunctionNode):
 
     def forward(self, inputs):
         x, w_x, w_h, b, h, c = inputs
-        xp = backend.get_array_module(x)
         self.retain_inputs((0, 1, 2))
         self.batch, n = h.shape
         self.compiled = recurrent.library_for(x, n)
@@ -58,20 +57,20 @@ class _LSTMWindow(chainer.FunctionNode):
         x, h, c = (whole_vectors(a, a.ndim - 2, self.compiled) for a in (x, h, c))
         steps, batch, n_in = x.shape
         self.x = x
-        z = borrow(xp, (4 * n, steps * batch), x.dtype)
-        self.z = xp.matmul(w_x, x.reshape(-1, n_in).T, out=z).reshape(4 * n, steps, batch)
+        z = borrow((4 * n, steps * batch), x.dtype)
+        self.z = numpy.matmul(w_x, x.reshape(-1, n_in).T, out=z).reshape(4 * n, steps, batch)
         # What the backward pass needs is kept for every step, else for one step only.
         keep = steps if chainer.config.enable_backprop else 1
-        self.gates = borrow(xp, (keep, 4 * n, batch), x.dtype)
-        self.tanh_c = borrow(xp, (keep, n, batch), x.dtype)
-        self.c = borrow(xp, (keep + 1, n, batch), x.dtype)
+        self.gates = borrow((keep, 4 * n, batch), x.dtype)
+        self.tanh_c = borrow((keep, n, batch), x.dtype)
+        self.c = borrow((keep + 1, n, batch), x.dtype)
         self.c[0] = c.T
-        self.h = xp.empty((steps + 1, batch, n), x.dtype)
+        self.h = numpy.empty((steps + 1, batch, n), x.dtype)
         self.h[0] = h
         if self.compiled:
             self._compiled_forward(w_h, b)
         else:
-            self._forward(xp, w_h, b)
+            self._forward(w_h, b)
         outputs = self.h[1:, :self.batch], self.c[-1].T[:self.batch].copy()
         if not chainer.config.enable_backprop:
             self._finish()
@@ -93,7 +92,7 @@ class _LSTMWindow(chainer.FunctionNode):
             give_back(self.z.reshape(len(self.z), -1), self.gates, self.c, self.tanh_c)
         self.x = self.z = self.gates = self.c = self.tanh_c = self.h = None
 
-    def _forward(self, xp, w_h, b):
+    def _forward(self, w_h, b):
         keep, steps = len(self.gates), self.z.shape[1]
         self.z += b[:, None, None]
         h = self.h[0].T.copy()
@@ -102,36 +101,26 @@ class _LSTMWindow(chainer.FunctionNode):
             gates, c_previous, c = self.gates[k], self.c[k], self.c[k + 1]
             if self.recurrent_mask is not None:
                 h *= self.recurrent_mask.T
-            xp.matmul(w_h, h, out=gates)
-            if xp is numpy:
-                gates += self.z[:, t]
-                cell(gates, c_previous, c, self.tanh_c[k], h)
-                self.h[t + 1] = h.T
-            else:
-                cell_gpu(self.z[:, t], gates, c_previous, c, self.tanh_c[k], h, self.h[t + 1])
+            numpy.matmul(w_h, h, out=gates)
+            gates += self.z[:, t]
+            cell(gates, c_previous, c, self.tanh_c[k], h)
+            self.h[t + 1] = h.T
             if self.mask is not None:
-                xp.copyto(c, c_previous, where=~self.mask[t])
-                xp.copyto(h, self.h[t].T, where=~self.mask[t])
+                numpy.copyto(c, c_previous, where=~self.mask[t])
+                numpy.copyto(h, self.h[t].T, where=~self.mask[t])
                 self.h[t + 1] = h.T
             if keep < steps:
                 self.c[0] = c
 
     def backward(self, indexes, grad_outputs):
-        if chainer.config.enable_backprop:
-            raise NotImplementedError(
-                'lstm_window has no second derivative: call backward() or grad() '
-                'without enable_double_backprop')
-        if self.gates is None:
-            raise RuntimeError(
-                'lstm_window can be differentiated once: its buffers were used up')
+        self._check_backward(self.gates)
         x, w_x, w_h = (v.array for v in self.get_retained_inputs())
         gy, gc = (None if g is None else g.array for g in grad_outputs)
-        xp = backend.get_array_module(x)
         (n, batch), dtype = self.c.shape[1:], x.dtype
         x = self.x.reshape(-1, x.shape[2])
-        gh = xp.zeros((n, batch), dtype)
+        gh = numpy.zeros((n, batch), dtype)
         if gc is None:
-            gc = xp.zeros((n, batch), dtype)
+            gc = numpy.zeros((n, batch), dtype)
         else:
             gc = whole_vectors(gc, 0, self.compiled).T.copy()
         if self.compiled:
@@ -139,15 +128,15 @@ class _LSTMWindow(chainer.FunctionNode):
                 gy = plain(whole_vectors(gy, 1, self.compiled))
             self._compiled_backward(w_h, gy, gh, gc, 4 in indexes)
         else:
-            self._backward(xp, w_h, gy, gh, gc)
+            self._backward(w_h, gy, gh, gc)
         gz = self.z.reshape(4 * n, -1)
         h = self.h[:-1]
         if self.recurrent_mask is not None:
             h = h * self.recurrent_mask
         gradients = {
-            0: lambda: xp.matmul(gz.T, w_x).reshape(-1, batch, x.shape[1])[:, :self.batch],
-            1: lambda: xp.matmul(gz, x),
-            2: lambda: xp.matmul(gz, h.reshape(-1, n)),
+            0: lambda: numpy.matmul(gz.T, w_x).reshape(-1, batch, x.shape[1])[:, :self.batch],
+            1: lambda: numpy.matmul(gz, x),
+            2: lambda: numpy.matmul(gz, h.reshape(-1, n)),
             3: lambda: gz.sum(axis=1),
             4: lambda: gh.T[:self.batch].copy(),
             5: lambda: gc.T[:self.batch].copy()}
@@ -155,9 +144,18 @@ class _LSTMWindow(chainer.FunctionNode):
         self._finish()
         return result
 
-    def _backward(self, xp, w_h, gy, gh, gc):
+    @staticmethod
+    def _check_backward(buffers):
+        if chainer.config.enable_backprop:
+            raise NotImplementedError(
+                'lstm_window has no second derivative: call backward() or grad() '
+                'without enable_double_backprop')
+        if buffers is None:
+            raise RuntimeError(
+                'lstm_window can be differentiated once: its buffers were used up')
+
+    def _backward(self, w_h, gy, gh, gc):
         """Makes z the gradient of the pre-activations, gh and gc those of the first state."""
-        of_cell = cell_backward if xp is numpy else cell_backward_gpu
         for t in reversed(range(self.z.shape[1])):
             gz = self.z[:, t]
             if gy is not None:
@@ -165,11 +163,11 @@ class _LSTMWindow(chainer.FunctionNode):
             if self.mask is not None:
                 # The gradient is linear in gh and gc: at masked places both pass by.
                 zero = gh.dtype.type(0)
-                gh_past, gc_past = (xp.where(self.mask[t], zero, g) for g in (gh, gc))
-                xp.copyto(gh, zero, where=~self.mask[t])
-                xp.copyto(gc, zero, where=~self.mask[t])
-            of_cell(self.gates[t], self.c[t], self.tanh_c[t], gh, gc, gz)
-            xp.matmul(w_h.T, gz, out=gh)
+                gh_past, gc_past = (numpy.where(self.mask[t], zero, g) for g in (gh, gc))
+                numpy.copyto(gh, zero, where=~self.mask[t])
+                numpy.copyto(gc, zero, where=~self.mask[t])
+            cell_backward(self.gates[t], self.c[t], self.tanh_c[t], gh, gc, gz)
+            numpy.matmul(w_h.T, gz, out=gh)
             if self.recurrent_mask is not None:
                 gh *= self.recurrent_mask.T
             if self.mask is not None:
@@ -207,6 +205,53 @@ class _LSTMWindow(chainer.FunctionNode):
                       tanh_c=self.tanh_c, hs=self.h, **arrays)
 
 
+class _GPUWindow(_LSTMWindow):
+    """The same on a GPU, (batch, features) as the arrays come."""
+
+    def forward(self, inputs):
+        x, w_x, w_h, b, h, c = inputs
+        xp = backend.get_array_module(x)
+        self.retain_inputs((0, 1, 2))
+        self.compiled = None
+        self._take_masks(x, h)
+        steps, batch, n_in = x.shape
+        w_h = xp.ascontiguousarray(w_h)
+        self.run = lstm_gpu.borrow(xp, w_h, steps, batch, chainer.config.enable_backprop)
+        self.run.begin(h, c, self.mask, self.recurrent_mask)
+        xp.matmul(x.reshape(-1, n_in), w_x.T, out=self.run.z.reshape(-1, len(b)))
+        self.run.z += b
+        self.run.run('forward')
+        outputs = self.run.h[1:].copy(), self.run.c[-1].copy()
+        if not chainer.config.enable_backprop:
+            self._finish()
+        return outputs
+
+    def _finish(self):
+        if self.run is not None:
+            self.run.give_back()
+        self.run = None
+
+    def backward(self, indexes, grad_outputs):
+        self._check_backward(self.run)
+        x, w_x, w_h = (v.array for v in self.get_retained_inputs())
+        xp = backend.get_array_module(x)
+        run, n = self.run, w_h.shape[1]
+        run.begin_backward(*(None if g is None else g.array for g in grad_outputs))
+        run.run('backward')
+        gz = run.z.reshape(-1, 4 * n)
+        h = run.h[:-1] if self.recurrent_mask is None else run.h[:-1] * run.kept
+        gradients = {
+            0: lambda: xp.matmul(gz, w_x).reshape(x.shape),
+            1: lambda: xp.matmul(gz.T, x.reshape(len(gz), -1)),
+            2: lambda: xp.matmul(gz.T, h.reshape(-1, n)),
+            3: lambda: gz.sum(axis=0),
+            4: run.gradient_of_h,
+            5: run.gc.copy}
+        result = [chainer.Variable(gradients[i]()) for i in indexes]
+        self._finish()
+        return result
+
+
 def lstm_window(x, w_x, w_h, b, h, c, mask=None, recurrent_mask=None):
     """Runs one LSTM layer over a window of T steps.
 
@@ -229,4 +274,6 @@ def lstm_window(x, w_x, w_h, b, h, c, mask=None, recurrent_mask=None):
         h of all steps (T, B, H), and the last c (B, H). All but the two masks can be
         differentiated, once.
     """
-    return _LSTMWindow(mask, recurrent_mask).apply((x, w_x, w_h, b, h, c))
+    on_cpu = backend.get_array_module(x) is numpy
+    return (_LSTMWindow if on_cpu else _GPUWindow)(mask, recurrent_mask).apply(
+        (x, w_x, w_h, b, h, c))

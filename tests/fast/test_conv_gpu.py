@@ -198,8 +198,9 @@ def on_gpu(monkeypatch, cudnn):
     gpu = types.ModuleType('cupy')
     gpu.__dict__.update(numpy.__dict__, cuda=FakeCuda())
     monkeypatch.setattr(VGGNet_1024, 'xp', gpu)
-    pool = conv_gpu.pooled
+    pool, halves = conv_gpu.pooled, conv_gpu.halves
     monkeypatch.setattr(conv_gpu, 'pooled', lambda xp, x, out: pool(numpy, x, out))
+    monkeypatch.setattr(conv_gpu, 'halves', lambda xp, *how: halves(numpy, *how))
     monkeypatch.setattr(conv_gpu, 'find_cudnn', lambda: (cudnn, 'stand-in'))
     monkeypatch.setattr(conv_gpu, '_stream', lambda xp: 0)
     numpy.random.seed(0)

@@ -114,19 +114,20 @@ def test_the_cell_on_a_gpu(value, monkeypatch):
         (gates, c_last), made = before, [noise(n, batch) for _ in range(3)]
         numpys = [gates + z, c_last, *(a.copy() for a in made)]
         cells.cell(*numpys)
-        gates, row = gates.copy(), noise(batch, n)
-        cells.cell_gpu(z, gates, c_last, *made, row)
-        for a, b in zip([gates, c_last, *made, row.T], [*numpys, numpys[-1]], strict=True):
-            assert close(a, b).all()
+        going, kept = numpy.ones((batch, 1), 'f'), numpy.ones((batch, n), 'f')
+        gpus = [gates.T.copy(), *(a.T.copy() for a in made), noise(batch, n)]
+        cells.cell_gpu(z.T, c_last.T, noise(batch, n), going, kept, *gpus)
+        for a, b in zip(gpus, [numpys[0], *numpys[2:], numpys[-1]], strict=True):
+            assert close(a.T, b).all()
+        gates, tanh_c = numpys[0], numpys[3]
         gh, gc = noise(n, batch, seed=4), noise(n, batch, seed=5)
         for given in ([spoilt(gh, value), gc], [gh, spoilt(gc, value)], [gh, gc]):
-            results = []
-            for function in (cells.cell_backward, cells.cell_backward_gpu):
-                gates_, tanh_c, (gh_, gc_) = gates.copy(), made[1].copy(), map(numpy.copy, given)
-                g_gates = numpy.zeros_like(gates)
-                function(gates_, c_last, tanh_c, gh_, gc_, g_gates)
-                results.append((gc_, g_gates))
-            assert all(close(a, b).all() for a, b in zip(*results, strict=True))
+            gh_, gc_, g_gates = given[0].copy(), given[1].copy(), numpy.zeros_like(gates)
+            back = [given[1].T.copy(), numpy.zeros_like(g_gates.T)]
+            cells.cell_backward_gpu(gates.T, c_last.T, tanh_c.T, given[0].T, 0 * kept, going, kept,
+                                    0 * kept, *back)
+            cells.cell_backward(gates.copy(), c_last, tanh_c.copy(), gh_, gc_, g_gates)
+            assert all(close(a.T, b).all() for a, b in zip(back, (gc_, g_gates), strict=True))
 
 
 # ---- convolutions: at least what is spoilt in a direct one, and no more than its tiles ----------

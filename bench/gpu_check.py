@@ -1,0 +1,180 @@
+"""What a GPU computes, against the CPU's float32 (`python -m bench.gpu --check`).
+
+A line says "ok" or "WRONG", with the largest difference as a part of the largest number.
+"""
+import contextlib
+import os
+
+import numpy
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import chainer.functions as F
+from chainer.backends.cuda import to_cpu
+
+from VGGNet_1024 import TRAIN_LAYERS, VGGNet_1024
+from engine.fast import conv_gpu, optimizers
+from engine.fast.lstm import GRU, LSTM
+from engine.video.preprocessing import preprocess
+
+# float16 keeps 11 bits, and 13 layers add up; float32 in another order.
+HALF, SINGLE = 2e-3, 1e-4
+
+
+class Checks:
+    """Prints what agrees, and counts what does not."""
+
+    def __init__(self):
+        self.wrong = 0
+
+    def __call__(self, what, ours, expected, tolerance):
+        ours, expected = (numpy.asarray(to_cpu(a), 'd') for a in (ours, expected))
+        known = numpy.isfinite(expected)
+        same = ((ours == expected) | numpy.isnan(ours) & numpy.isnan(expected))[~known].all()
+        most = abs(expected[known]).max() or 1
+        difference = abs(ours - expected)[known].max() / most
+        right = bool(difference <= tolerance and same)  # not a number is wrong, too
+        self.wrong += not right
+        print(f'{"ok" if right else "WRONG":6} {what:50} {difference:.1e} (at most '
+              f'{tolerance:.0e})', flush=True)
+
+    @contextlib.contextmanager
+    def named(self, what):
+        """A check that ends by an error is wrong; the others go on."""
+        try:
+            yield
+        except Exception as error:
+            self.wrong += 1
+            print(f'WRONG  {what}: {type(error).__name__}: {error}', flush=True)
+
+
+def check_kernels(check, xp, random):
+    """The kernels of conv_gpu.py alone, on odd sizes and what is no number."""
+    for shape in (2, 7, 5, 16), (1, 8, 6, 8):
+        x = random.normal(0, 9, shape).astype('e')
+        x[0, 1, 2, 3], x[0, 0, 0, 0] = numpy.nan, numpy.inf
+        n, height, width, channels = shape
+        made = [module.empty((n, -(-height // 2), -(-width // 2), channels), 'e')
+                for module in (numpy, xp)]
+        for module, out in zip((numpy, xp), made):
+            conv_gpu.pooled(module, module.asarray(x), out)
+        check(f'pooling of halves, {shape}', made[1], made[0], 0)
+    for x in (random.integers(0, 256, (2, 5, 3, 3)).astype('u1'),
+              random.normal(0, 99, (2, 5, 3, 10)).astype('f')):
+        mean = numpy.arange(x.shape[3], dtype='f')
+        expected, ours = (conv_gpu.halves(module, module.asarray(x), module.asarray(mean), 16)
+                          for module in (numpy, xp))
+        check(f'frames as halves, from {x.dtype}', ours, expected, 1e-3)
+
+
+def check_upload(check, device, random):
+    batches = [random.integers(0, 256, (n, 64, 64, 3)).astype('u1')
+               for n in (9, 9, 9, 3, 9, 40, 9, 1)]
+    with conv_gpu.sending(device) as send:
+        sums = [send(batch.copy()).astype('i8').sum(axis=(1, 2, 3)) for batch in batches]
+    for batch, total in zip(batches, sums):
+        check('frames through pinned memory', total, batch.sum(axis=(1, 2, 3)), 0)
+
+
+def check_network(check, device, frames):
+    model = VGGNet_1024()
+    expected = model.feature_and_prediction(frames)
+    ways = {'cudnn': HALF, 'products': SINGLE, "Chainer's own": SINGLE}
+    if conv_gpu.find_cudnn()[0] is None:
+        print(f'       no cudnn: {conv_gpu.find_cudnn()[1]}')
+        del ways['cudnn']
+    for way, tolerance in ways.items():
+        with check.named(way):
+            model.forget_copies()
+            model.to_device(device)
+            model.fast = way in ('cudnn', 'products')
+            if model.fast:
+                os.environ['ENGINE_CONV_GPU'] = way
+            x = device.send(frames if model.fast else preprocess(frames, model.mean))
+            ours = model.feature_and_prediction(x)
+            check(f'features, {way}', ours[0], expected[0], tolerance)
+            # fc6 in float16 stands behind the products, too
+            check(f'softmax, {way}', ours[1], expected[1], 10 * HALF)
+        os.environ.pop('ENGINE_CONV_GPU', None)
+        model.to_device('@numpy')
+
+
+def check_step(check, device, frames, labels, train_layers):
+    """Three updates of stage 1 from the same weights, without dropout."""
+    results = []
+    for place in chainer.get_device('@numpy'), device:
+        numpy.random.seed(1)
+        model = VGGNet_1024((8, 16, 16, 24, 32), 64, 11, 64, 24)
+        model.dropout, model.trained = 0, TRAIN_LAYERS[train_layers]
+        with chainer.using_device(place):
+            model.to_device(place)
+            trained = model.trained_part()
+            optimizer = optimizers.MomentumSGD(0.001, 0.9).setup(trained)
+            optimizer.add_hook(optimizers.WeightDecay(0.0005))
+            losses = []
+            for _ in range(3):
+                x = place.send(preprocess(frames, model.mean))
+                loss = F.softmax_cross_entropy(model(x), place.send(labels))
+                trained.cleargrads()
+                loss.backward()
+                optimizer.update()
+                losses.append(float(loss.array))
+        results.append((losses, [(name, to_cpu(p.array)) for name, p in sorted(
+            trained.namedparams())]))
+    (expected, weights), (ours, theirs) = results
+    check(f'losses of stage 1, --train-layers {train_layers}', ours, expected, 1e-3)
+    for (name, a), (_, b) in zip(theirs, weights):
+        if name in ('/conv1_1/W', '/fc6/W', '/fc7/W', '/fc8/W'):
+            check(f'{name} after three steps', a, b, HALF)
+
+
+def check_recurrent(check, device, random):
+    """Windows of an LSTM, masked and with recurrent dropout; the third run is a CUDA graph's."""
+    x = random.normal(0, 1, (30, 16, 40)).astype('f')
+    mask = random.random((30, 16)) < 0.8
+    weight = random.normal(0, 1, (30, 16, 48)).astype('f')
+    for kind, masked in (LSTM, False), (LSTM, True), (GRU, True):
+        numpy.random.seed(2)
+        model = kind(40, 48, 2)
+        dropped = [(random.random((16, 48)) < 0.7).astype('f') / 0.7 for _ in range(2)]
+        results = []
+        for place in (chainer.get_device('@numpy'), *[device] * 4):
+            model.to_device(place)
+            model.reset_state()
+            model.recurrent_dropout = 0.3 * masked
+            model._recurrent_masks = {k: place.send(d) for k, d in enumerate(dropped)}
+            model.cleargrads()
+            v = chainer.Variable(place.send(x))
+            with chainer.using_device(place):
+                y = model(v, place.send(mask) if masked else None)
+                F.sum(y * place.send(weight)).backward()
+            results.append({'y': y.array, 'gradient of x': v.grad, **{
+                f'gradient of {name}': p.grad for name, p in sorted(model.namedparams())}})
+            results[-1] = {name: to_cpu(a).copy() for name, a in results[-1].items()}
+        for run, ours in enumerate(results[1:], 1):
+            for name, expected in results[0].items():
+                if run == 4 or abs(ours[name] - expected).max() > SINGLE * abs(expected).max():
+                    check(f'{kind.__name__}{" masked" * masked}, {name}, run {run}',
+                          ours[name], expected, SINGLE)
+
+
+def check_all(device):
+    """Prints all checks; returns how many are wrong."""
+    check, random = Checks(), numpy.random.default_rng(0)
+    chainer.global_config.train = False
+    numpy.random.seed(0)
+    with check.named('kernels'):
+        check_kernels(check, device.xp, random)
+    with check.named('upload'):
+        check_upload(check, device, random)
+    with check.named('network'):
+        check_network(check, device, random.integers(0, 256, (5, 224, 224, 3)).astype('u1'))
+    chainer.global_config.train = True
+    frames, labels = random.integers(0, 256, (8, 64, 64, 3)).astype('u1'), random.integers(
+        0, 11, 8).astype('i')
+    for train_layers in '2', '3', 'all':
+        with check.named(f'stage 1, --train-layers {train_layers}'):
+            check_step(check, device, frames, labels, train_layers)
+    with check.named('LSTM'):
+        check_recurrent(check, device, random)
+    return check.wrong
