@@ -28,7 +28,8 @@ class Checks:
         self.wrong = 0
 
     def __call__(self, what, ours, expected, tolerance):
-        ours, expected = (numpy.asarray(to_cpu(a), 'd') for a in (ours, expected))
+        ours, expected = (numpy.asarray(a if isinstance(a, list) else to_cpu(a), 'd')
+                          for a in (ours, expected))
         known = numpy.isfinite(expected)
         same = ((ours == expected) | numpy.isnan(ours) & numpy.isnan(expected))[~known].all()
         most = abs(expected[known]).max() or 1

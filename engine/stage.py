@@ -97,11 +97,13 @@ def get_device(name):
     else:
         name = name.replace('@cupy:', '')
         try:
-            # chainer.backends.cuda.available is true without any GPU: ask the driver.
+            # CuPy imports without CUDA's libraries, and Chainer finds it without a GPU: ask both,
+            # and the driver.
             import cupy
             found = cupy.cuda.runtime.getDeviceCount()
+            chainer.backends.cuda.check_cuda_available()
         except Exception as error:
-            raise UserError(f'--device {name}: no GPU to use ({error}); '
+            raise UserError(f'--device {name}: no GPU to use ({" ".join(str(error).split())}); '
                             'pip install -r requirements-gpu.txt, or --device -1') from None
         if not name.isdigit() or int(name) >= found:
             raise UserError(f'--device {name}: this machine has GPUs 0 to {found - 1}')
@@ -249,7 +251,10 @@ def _code_of(main):
     except KeyboardInterrupt:
         code, said = 130, f'stopped by hand; {same_command()}'
     except MemoryError as error:
-        code, said = 1, (f'error: not enough memory ({error or "the machine gives no more"}); end '
+        if type(error).__module__.startswith('cupy'):
+            code, said = 1, f"error: the GPU's memory is full ({error}); lower --batch"
+        else:
+            code, said = 1, (f'error: not enough memory ({error or "the machine gives no more"}); end '
                          'other programs, or see "Out of memory?" in docs/troubleshooting.md')
     except (OSError, UserError) as error:
         # What writes files may have taken a print's failure in between for its own.
