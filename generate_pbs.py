@@ -254,7 +254,7 @@ def parts_of(parser, first, given, settings, root):
     flags = flags_of_parts(first, given, settings, folder, command)
     args, work_flags = parser.parse_known_args(flags)
     if args.again:
-        submitting.send_again(args, folder, args.again)
+        submitting.send_again(args, folder, args.again, args.then_pack)
         return 0
     # The stage's own parser checks the rest now, not in a job in the night.
     work_args = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])

@@ -200,8 +200,8 @@ def only_one(folder, when=True, patience=0.0):
         yield
 
 
-def send_again(args, folder, job):
-    """Sends a job again, from within it as its walltime is nearly over, and a packing job.
+def send_again(args, folder, job, pack=False):
+    """Sends a job again, from within it as its walltime is nearly over; `pack`: and a packing job.
 
     Raises:
         UserError: it is not to be had; --resubmit by hand is.
@@ -217,4 +217,4 @@ def send_again(args, folder, job):
         if job in jobs.alive:
             raise UserError(f'{job}: not sent again, as job {jobs.shown(job)}')
         Submission(args.scheduler, folder, '--resubmit', again=True).parts(
-            [job], jobs, args.then_pack, True)
+            [job], jobs, pack, True)

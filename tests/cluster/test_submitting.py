@@ -228,7 +228,7 @@ def test_flags_given_again_take_the_place_of_the_old():
 def test_a_sweep_sends_each_run_once(pbs, tmp_path, monkeypatch, capsys):
     runs = tmp_path / 'runs.txt'
     runs.write_text('--layers 1 --name a\n--layers 2 --name b\n--start-from a --name c\n')
-    (tmp_path / 'cluster.toml').write_text('requeue = 2\nparts = 3\n')
+    (tmp_path / 'cluster.toml').write_text('requeue = 2\nparts = 3\nthen-pack = true\n')
 
     def jobs(*flags):
         monkeypatch.setattr(sys, 'argv', ['sweep.py', str(runs), '--root', str(tmp_path),
@@ -246,7 +246,8 @@ def test_a_sweep_sends_each_run_once(pbs, tmp_path, monkeypatch, capsys):
         re.search(r'again=\((.*)\)\n', text)[1].partition(f'{sys.executable} ')[2]))
     monkeypatch.setenv('PBS_JOBID', '102.server')
     assert generate_pbs.main() == 0
-    assert record.read(tmp_path / 'sweep')['b'].job == '103.server'
+    assert {name: sent.job for name, sent in record.read(tmp_path / 'sweep').items()} == {
+        'a': '100.server', 'b': '103.server'}
     with pytest.raises(UserError, match='--status: not with'):
         jobs('--status')
 
