@@ -108,16 +108,14 @@ def groups_of(args, videos):
             else groups_of_names(videos, args.group))
 
 
-def new_lists(args, videos):
-    """{file name: lines} of new lists."""
+def new_lists(args, videos, groups, seconds=None):
+    """{file name: lines} of new lists; `seconds` ({class: seconds}) are shown beside clips."""
     share = 0.3 if args.test_share is None else args.test_share
-    groups = groups_of(args, videos)
-    refuse_copies(videos, groups)
     members = defaultdict(Counter)
     for video, group in zip(videos, groups):
         members[group][video.class_name] += 1
     tested = choose_test_groups(members, share, args.splits or 1, args.seed)
-    show(videos, groups, [[group in test for group in groups] for test in tested])
+    show(videos, groups, [[group in test for group in groups] for test in tested], seconds)
     again = sum(len(test & set().union(*tested[:i])) for i, test in enumerate(tested))
     if again:
         print(f'{again} groups are tested in more than one split: there are too few')
@@ -125,9 +123,11 @@ def new_lists(args, videos):
         split: [group in test for group in groups] for split, test in enumerate(tested, 1)})
 
 
-def show(videos, groups, tested):
+def show(videos, groups, tested, seconds=None):
     """Prints clips and groups of each class; `tested`: for each split, whether a video is."""
-    print(f'{"class":<24} {"clips":>6} {"groups":>6}   tested in split '
+    def more(text):
+        return f' {text:>8}' if seconds else ''
+    print(f'{"class":<24} {"clips":>6}{more("seconds")} {"groups":>6}   tested in split '
           + ', '.join(str(n) for n in range(1, len(tested) + 1)))
     few = []
     for name in in_order({video.class_name for video in videos}):
@@ -135,7 +135,8 @@ def show(videos, groups, tested):
         counts = [sum(test[i] for i in mine) for test in tested]
         n_groups = len({groups[i] for i in mine})
         few += [name] * (n_groups < 3)
-        print(f'{name[:24]:<24} {len(mine):>6} {n_groups:>6}   ' + ', '.join(
+        spent = more(f'{seconds[name]:.1f}' if seconds else '')
+        print(f'{name[:24]:<24} {len(mine):>6}{spent} {n_groups:>6}   ' + ', '.join(
             f'{count} ({count / len(mine):.0%})' for count in counts))
     if few:
         print(f'{", ".join(few)}: of 2 groups one is tested, so none is left to validate on')
@@ -235,22 +236,41 @@ def hmdb_lists(folder, videos):
 
 # ------------------------------------------------------------------------ writing
 
-def write_root(args, videos, files):
-    """Writes the lists and places the videos; refuses a root whose models know other lists."""
-    lists = args.root / variants.LISTS
-    texts = {name: ''.join(line + '\r\n' for line in lines) for name, lines in files.items()}
+def stale_lists(root, files):
+    """Names of the lists under a root that are others than these ({file name: lines}); refuses
+    where networks have learned from them."""
+    lists = root / variants.LISTS
     there = {path.name: path.read_bytes().decode(errors='replace')
              for path in lists.glob('*.txt')} if lists.is_dir() else {}
-    stale = [name for name, text in there.items() if text != texts.get(name)]
+    stale = [name for name, text in there.items() if text != as_text(files.get(name, []))]
     if stale:
-        check_unused(args.root, lists)
+        check_unused(root, lists)
+    return stale
+
+
+def as_text(lines):
+    return ''.join(line + '\r\n' for line in lines)
+
+
+def write_lists(root, files):
+    """Writes the lists in the place of others; refuses as stale_lists does."""
+    lists = root / variants.LISTS
+    stale = stale_lists(root, files)
+    if stale:
         print(f'{lists}: replaces the lists that were there; nothing was trained on them')
-    place_clips(args.root, videos, args.pictures)
     for name in stale:
         (lists / name).unlink()
-    for name, text in texts.items():
-        write_text(lists / name, text)
-    print(f'{len(files["classInd.txt"])} classes, {len(videos)} clips; wrote {lists}')
+    for name, lines in files.items():
+        write_text(lists / name, as_text(lines))
+
+
+def write_root(args, videos, files):
+    """Writes the lists and places the videos; refuses a root whose models know other lists."""
+    stale_lists(args.root, files)
+    place_clips(args.root, videos, args.pictures)
+    write_lists(args.root, files)
+    print(f'{len(files["classInd.txt"])} classes, {len(videos)} clips; wrote '
+          f'{args.root / variants.LISTS}')
     print(f'look at it: python checkData.py{variants.place(args.root)}')
 
 
@@ -345,7 +365,9 @@ def main():
     elif args.test_folder:
         files = lists_of_sides(args, videos)
     else:
-        files = new_lists(args, videos)
+        groups = groups_of(args, videos)
+        refuse_copies(videos, groups)
+        files = new_lists(args, videos, groups)
     with locks.only_one(args.root / variants.LISTS):
         write_root(args, videos, files)
     if wrong:

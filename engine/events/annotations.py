@@ -17,6 +17,11 @@ MOST_BYTES = 1 << 26
 WITHOUT_HEADING = ['film', 'start', 'stop', 'class', 'subject']
 
 
+class OfNothing(str):
+    """A line about a row that marks no moment at all; of all others a film may show something
+    that no interval tells."""
+
+
 def read_annotations(path, *, tiers=None, around=None):
     """Reads one file of annotations.
 
@@ -44,8 +49,8 @@ def read_annotations(path, *, tiers=None, around=None):
     intervals, problems = found
     for interval in intervals:
         if not interval.start < interval.stop:
-            problems.append(f'{interval.where}: stops at {interval.stop:g} s, which is not after '
-                            f'its start at {interval.start:g} s')
+            problems.append(OfNothing(f'{interval.where}: stops at {interval.stop:g} s, which is '
+                                      f'not after its start at {interval.start:g} s'))
     return [interval for interval in intervals if interval.start < interval.stop], problems
 
 

@@ -175,12 +175,15 @@ def _ends_early(path, promised, rate):
 
 class Shape(NamedTuple):
     """A video as it is shown, after any rotation mark: what -map takes for it, pixels across and
-    down, how much wider than tall a pixel is shown, and its sound tracks (Stream)."""
+    down, how much wider than tall a pixel is shown, its sound tracks (Stream), and how pixels
+    are stored: ffmpeg's name for it, and whether they use the full range of their numbers."""
     map: str
     width: int
     height: int
     pixel: float
     sounds: tuple
+    stored: str = ''
+    full_range: bool = False
 
     @property
     def aspect(self):
@@ -203,4 +206,6 @@ def shape_of(path, where=FIRST):
     if not found:
         raise VideoError(why_no_frame(log, path))
     width, height, across, down = (int(number or 1) for number in found.groups())
-    return Shape(where, width, height, across / down, tuple(header_of(log).sounds))
+    stored = re.search(rb'Stream #0:0[^\n]*: Video: [^\n,]*, (\w+)(\(pc)?', found[0])
+    return Shape(where, width, height, across / down, tuple(header_of(log).sounds),
+                 *((stored[1].decode(), bool(stored[2])) if stored else ()))

@@ -176,7 +176,7 @@ def named(folder, found):
     times = Counter(names)
     names = [name if times[name] == 1 else clean(text.replace('/', '_').replace('.', '_'))
              for name, text in zip(names, relative)]
-    names = [_short(name) for name in names]
+    names = [short(name) for name in names]
     first = {}
     for text, name in zip(relative, names):
         if name in first:
@@ -191,7 +191,7 @@ def named(folder, found):
             for (path, class_folder, class_name), text, name in zip(found, relative, names)]
 
 
-def _short(name):
+def short(name):
     """A name of at most MOST_BYTES; what is cut gives way to a digest of all of it."""
     data = name.encode()
     if len(data) <= MOST_BYTES:

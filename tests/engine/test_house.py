@@ -33,6 +33,7 @@ DRIVERS = {
     'sweep': {'generate_pbs', 'rnn'},
     'getData': {'checkData'},
     'makeSplit': {'checkData'},
+    'cutClips': {'makeSplit'},
 }
 MOST_LINES, MOST_COLUMNS, MOST_LINES_OF_FUNCTION, MOST_FILES_AT_ROOT = 450, 100, 60, 10
 

@@ -1,0 +1,88 @@
+"""Which stretches of films become clips: marks without what two of them share, and nothing."""
+from typing import NamedTuple
+
+from engine.events.films import Film
+
+
+class Stretch(NamedTuple):
+    """A stretch of a film that is to be a clip: seconds, its class, subject, and the row it comes
+    from ('' where it was drawn)."""
+    film: Film
+    start: float
+    stop: float
+    label: str
+    subject: str
+    where: str
+
+
+def without_overlaps(stretches):
+    """Cuts off what two stretches of one film share, so that no frame shows two things.
+
+    What two classes share goes to neither; of one class, the later gives way. A stretch that
+    keeps less than half of itself in one piece is left out.
+
+    Returns:
+        (list of Stretch, lines that name each one that was cut or left out).
+    """
+    kept, problems, by_film = [], [], {}
+    for stretch in stretches:
+        by_film.setdefault(stretch.film.path, []).append(stretch)
+    for inside in by_film.values():
+        inside.sort(key=lambda stretch: (stretch.start, stretch.stop))
+        for i, stretch in enumerate(inside):
+            others = [other for j, other in enumerate(inside) if j != i
+                      and other.start < stretch.stop and other.stop > stretch.start
+                      and (other.label != stretch.label or j < i)]
+            if not others:
+                kept.append(stretch)
+                continue
+            free = gaps(stretch.start, stretch.stop, others)
+            start, stop = max(free, key=lambda piece: piece[1] - piece[0], default=(0, 0))
+            enough = stop - start >= (stretch.stop - stretch.start) / 2
+            problems.append(
+                f'{stretch.where}: {stretch.label} from {stretch.start:.3f} to '
+                f'{stretch.stop:.3f} s overlaps {others[0].label} of {others[0].where}: '
+                + (f'cut to {start:.3f} to {stop:.3f} s' if enough else 'left out'))
+            if enough:
+                kept.append(stretch._replace(start=start, stop=stop))
+    return kept, problems
+
+
+def gaps(start, stop, stretches, margin=0.0):
+    """[(start, stop)] of what no stretch, nor the margin around it, takes of a piece of film."""
+    free = []
+    for taken in sorted(stretches, key=lambda stretch: stretch.start):
+        if taken.start - margin > start:
+            free.append((start, min(stop, taken.start - margin)))
+        start = max(start, taken.stop + margin)
+    if start < stop:
+        free.append((start, stop))
+    return free
+
+
+def draw(free, lengths, number, random):
+    """Draws stretches of the lengths given out of free pieces, no two of which share a moment.
+
+    Args:
+        free: [(film, start, stop)].
+        lengths: seconds, of which each is drawn.
+        number: how many stretches are wanted; where room ends, there are fewer.
+        random: numpy.random.RandomState, the only source of chance.
+
+    Returns:
+        [(film, start, stop)], seconds to three decimals.
+    """
+    free, drawn = list(free), []
+    for length in random.choice(lengths, number):
+        slack = [stop - start - length for _, start, stop in free]
+        fitting = [i for i, left in enumerate(slack) if left >= 0]
+        if not fitting:
+            continue
+        share = sum(slack[i] + length for i in fitting)
+        i = fitting[random.choice(len(fitting), p=[(slack[i] + length) / share for i in fitting])]
+        film, start, stop = free.pop(i)
+        begin = min(round(start + random.uniform(0, slack[i]), 3), stop - length)
+        drawn.append((film, begin, begin + length))
+        free += [(film, *piece) for piece in ((start, begin), (begin + length, stop))
+                 if piece[0] < piece[1]]
+    return drawn
