@@ -90,7 +90,8 @@ def test_states_pair_by_subject_behavior_and_modifier(read):
     intervals, problems = read(old(
         ('1', 'a.mp4', 'rex', 'walk', 'fast', 'START'), ('2', 'a.mp4', 'ada', 'walk', '', 'START'),
         ('3', 'a.mp4', 'rex', 'walk', 'slow', 'START'), ('4', 'a.mp4', 'ada', 'walk', '', 'STOP'),
-        ('5', 'a.mp4', 'rex', 'walk', 'slow', 'STOP'), ('6', 'a.mp4', 'rex', 'walk', 'fast', 'STOP')))
+        ('5', 'a.mp4', 'rex', 'walk', 'slow', 'STOP'),
+        ('6', 'a.mp4', 'rex', 'walk', 'fast', 'STOP')))
     assert not problems and [interval[1:3] for interval in intervals] == [(2, 4), (3, 5), (1, 6)]
 
 
