@@ -90,7 +90,7 @@ def as_png(draw, *args, dpi=130):
         with contextlib.suppress(Exception):  # a font that cannot be used leaves boxes
             data, missing = _render(draw, args, dpi, _fonts_with(missing))
     if missing - _told:
-        print(f'no font on this machine has {" ".join(map(chr, sorted(missing)[:10]))}: in '
+        print(f'no font on this machine has {" ".join(map(chr, sorted(missing - _told)[:10]))}: in '
               'pictures boxes stand for such letters (apt install fonts-noto-cjk, for emoji '
               'fonts-symbola)',
               file=sys.stderr)

@@ -38,7 +38,7 @@ def panel(rows, shape):
 
 def _drawn(rows, width, height):
     """The panel for a video of so many square pixels."""
-    letters = max(10, round(0.034 * height))
+    letters = max(10, round(min(0.034 * height, 0.06 * width)))
     line, margin = round(1.6 * letters), max(3, letters // 3)
     rows = rows[:max(1, (round(0.45 * height) - margin) // line)]
     room = Lettering('100 %', letters).width() + 4 * margin
@@ -90,7 +90,7 @@ def label_video(source, path, panels, shape=None):
     """
     shape = shape or shape_of(source)
     sound, silent = _sound(source, shape.sounds)
-    margin = max(2, shape.height // 40)
+    margin = max(2, min(shape.width, shape.height) // 40)
     with replacing(path) as temporary, tempfile.TemporaryDirectory() as folder:
         _write_panels(Path(folder), panels)
         words = command(

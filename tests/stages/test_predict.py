@@ -218,8 +218,10 @@ def test_a_panel_fits(tmp_path):
             assert image.mode == 'RGBA' and image.width <= size[0] and image.height <= size[1]
 
     # a film too small for both shows the name
-    small = [numpy.asarray(panel([(name, 0.7)], Shape('', 64, 48, 1, ()))) for name in ('', 'Dive')]
-    assert (small[1] != small[0]).any(axis=2).sum() > 20
+    for size in ((64, 48), (120, 1080)):
+        small = [numpy.asarray(panel([(name, 0.7)], Shape('', *size, 1, ())))
+                 for name in ('', 'Dive')]
+        assert (small[1] != small[0]).any(axis=2).sum() > 20
 
     def drawn(share):
         return numpy.asarray(panel([('', share)], Shape('', 320, 240, 1, ())).convert('RGB'))
