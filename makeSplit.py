@@ -371,8 +371,8 @@ def main():
     with locks.only_one(args.root / variants.LISTS):
         write_root(args, videos, files)
     if wrong:
-        print(f'{len(wrong)} videos were left out, named above; put them right, then run this '
-              'again')
+        print(f'{len(wrong)} videos or folders were left out, named above; put them right, then '
+              'run this again')
         return 3
 
 

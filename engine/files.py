@@ -177,11 +177,18 @@ def files_under(folder, unreadable=None):
             for entry in entries:
                 if entry.name.startswith('.'):
                     continue
-                if not entry.is_dir():
+                if not _is_folder(entry):
                     found.append(Path(entry.path))
                 else:
                     (links if entry.is_symlink() else waiting).append(entry.path)
     return sorted(found)
+
+
+def _is_folder(entry):
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or to what may not be looked at
+        return False
 
 
 def _identity(path):

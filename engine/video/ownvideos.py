@@ -95,7 +95,7 @@ def find_videos(folder, sided=False, pictures=False):
         pictures: a folder of pictures counts as a video.
 
     Returns:
-        (list of Video, lines that name each video that cannot be taken).
+        (list of Video, lines that name each video and folder that cannot be read).
     """
     tops = _folders(folder) if sided else [folder]
     class_folders = [path for top in tops for path in _folders(top)]
@@ -108,7 +108,7 @@ def find_videos(folder, sided=False, pictures=False):
         if first != class_folder and (not sided or first.name != class_folder.name):
             raise UserError(f'{class_folder}: taken for the same class as {first}; rename one, or '
                             'join them')
-        files = files_under(class_folder)
+        files = files_under(class_folder, lambda *why: wrong.append(': '.join(map(str, why))))
         videos, rest = _videos_of(class_folder, files, pictures)
         others += rest
         holds[class_name] += len(videos)
