@@ -41,13 +41,16 @@ from engine.fast import conv_gpu
 from engine.fast.optimizers import Adam
 
 LIMIT = 8192   # side of the card's own matrix product
+STEPS = 4      # of training in a turn
 PARTS = 'vgg', 'lstm', 'train', 'stage2'
 
 
 def on_card(args):
     """PyTorch's device, or None."""
-    there = torch is not None and torch.cuda.is_available()
-    return torch.device('cuda', int(args.device)) if there else None
+    if torch is None or not torch.cuda.is_available():
+        return None
+    torch.cuda.init()
+    return torch.device('cuda', int(args.device))
 
 
 def take_turns(args, contenders, amount, unit):
@@ -198,12 +201,12 @@ def measure_train(device, args):
             return synchronized(finetune.in_chainer(model, frames, labels, True, device),
                                 device.xp.cuda.Device().synchronize)
         print(f'\nstep of stage 1, --train-layers {train_layers}, batch {batch}')
-        take_turns(args, {'ours': ours, **contenders}, batch, 'frames')
+        take_turns(args, {'ours': ours, **contenders}, STEPS * batch, 'frames')
 
 
 def synchronized(step, wait):
     def run():
-        for _ in range(3):
+        for _ in range(STEPS):
             step()
         wait()
     return run
@@ -215,7 +218,11 @@ def measure_stage2(device, args):
     model.to_device(device)
     args.batch = 64
     with tempfile.TemporaryDirectory() as folder:
-        paths = [Path(path) for path in bench.drawn_clips(folder, 4 * usable_cores(), 250)]
+        paths = []
+        for path in map(Path, bench.drawn_clips(folder, 8, 250)):
+            for k in range(usable_cores() // 2):  # drawing takes longer than all else
+                paths.append(path.with_stem(f'{path.stem}{k}'))
+                os.link(path, paths[-1])
         n = 250 * len(paths)
         items = [hf.Clip(path.stem, 'Class', 0, 'g01', path) for path in paths]
         print(f'\nstage 2 as a whole, {len(paths)} drawn clips of 250 frames, '

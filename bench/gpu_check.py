@@ -33,7 +33,7 @@ class Checks:
         known = numpy.isfinite(expected)
         same = ((ours == expected) | numpy.isnan(ours) & numpy.isnan(expected))[~known].all()
         most = abs(expected[known]).max() or 1
-        difference = abs(ours - expected)[known].max() / most
+        difference = abs(ours[known] - expected[known]).max() / most
         right = bool(difference <= tolerance and same)  # not a number is wrong, too
         self.wrong += not right
         print(f'{"ok" if right else "WRONG":6} {what:50} {difference:.1e} (at most '
@@ -80,7 +80,8 @@ def check_upload(check, device, random):
 def check_network(check, device, frames):
     model = VGGNet_1024()
     expected = model.feature_and_prediction(frames)
-    ways = {'cudnn': HALF, 'products': SINGLE, "Chainer's own": SINGLE}
+    # fc6 is in halves behind the products, too
+    ways = {'cudnn': HALF, 'products': HALF / 2, "Chainer's own": SINGLE}
     if conv_gpu.find_cudnn()[0] is None:
         print(f'       no cudnn: {conv_gpu.find_cudnn()[1]}')
         del ways['cudnn']
@@ -94,7 +95,6 @@ def check_network(check, device, frames):
             x = device.send(frames if model.fast else preprocess(frames, model.mean))
             ours = model.feature_and_prediction(x)
             check(f'features, {way}', ours[0], expected[0], tolerance)
-            # fc6 in float16 stands behind the products, too
             check(f'softmax, {way}', ours[1], expected[1], 10 * HALF)
         os.environ.pop('ENGINE_CONV_GPU', None)
         model.to_device('@numpy')
@@ -123,10 +123,12 @@ def check_step(check, device, frames, labels, train_layers):
         results.append((losses, [(name, to_cpu(p.array)) for name, p in sorted(
             trained.namedparams())]))
     (expected, weights), (ours, theirs) = results
-    check(f'losses of stage 1, --train-layers {train_layers}', ours, expected, 1e-3)
+    # Layers that stay as they are answer in halves.
+    tolerance = SINGLE if train_layers == 'all' else 0.02
+    check(f'losses of stage 1, --train-layers {train_layers}', ours, expected, tolerance)
     for (name, a), (_, b) in zip(theirs, weights):
         if name in ('/conv1_1/W', '/fc6/W', '/fc7/W', '/fc8/W'):
-            check(f'{name} after three steps', a, b, HALF)
+            check(f'{name} after three steps', a, b, 2 * tolerance)
 
 
 def check_recurrent(check, device, random):
