@@ -13,6 +13,7 @@ lists, and files of the same bytes. Exit code 0: all is well; 3: something was f
 not be checked.
 """
 import json
+import os
 import shlex
 from collections import Counter, defaultdict
 from pathlib import Path
@@ -119,7 +120,7 @@ def inventory(root, split, workers, quick=False):
                         f'makeSplit.py{place} --clips VIDEOS lays out own videos, and small clips '
                         f'are drawn by python demo.py clips --root {shlex.quote(str(root))}')
     clips = list({clip.name: clip for clip in lists.train + lists.test}.values())
-    files = [path for path in files_under(folder) if path.is_file()]
+    files = [path for path in files_under(folder) if os.path.isfile(path)]
     there = set(files)
     found = [clip for clip in clips if clip.path in there]
     promised = headers(found, workers)

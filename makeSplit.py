@@ -278,7 +278,7 @@ def cut_lists(args):
     """Cuts UCF-101's lists, or others of that form, down to the classes that are there."""
     if not args.clips.is_dir():
         raise UserError(f'{args.clips}: no such folder of clips')
-    there = {path.name.lower() for path in args.clips.iterdir() if path.is_dir()}
+    there = {path.name.lower() for path in args.clips.iterdir() if os.path.isdir(path)}
     args.root.mkdir(parents=True, exist_ok=True)
     link = args.root / variants.CLIPS
     if not os.path.lexists(link):

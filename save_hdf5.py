@@ -139,8 +139,12 @@ def refuse(args, wrong, clips):
         print(f'... and {len(wrong) - 10} more')
     if not args.allow_missing or len(wrong) == len(clips):
         bad = [clip for clip in clips if clip.name in wrong]
-        raise UserError(f'{len(wrong)} of {len(clips)} clips have no good features; make them: '
-                        f'{made_by(args, bad)}, or go on without: --allow-missing')
+        text, make = f'{len(wrong)} of {len(clips)} clips have no good features', made_by(args, bad)
+        given_up = failed_clips(args.root / variants.names_of(args).features)
+        if len(wrong) < len(clips) and given_up.issuperset(wrong):
+            raise UserError(f'{text}, since stage 2 failed on them; go on without: '
+                            f'--allow-missing, or mend them, then {make}')
+        raise UserError(f'{text}; make them: {make}, or go on without: --allow-missing')
 
 
 def check_space(args, names, clips):

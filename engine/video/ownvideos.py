@@ -69,7 +69,7 @@ def in_order(classes):
 def _folders(folder):
     try:
         return sorted(path for path in folder.iterdir()
-                      if path.is_dir() and not path.name.startswith('.'))
+                      if os.path.isdir(path) and not path.name.startswith('.'))
     except OSError as error:
         raise UserError(f'{folder}: no folder of clips ({error.strerror})') from None
 
@@ -81,7 +81,7 @@ def sides_above(folder):
     below = [{path.name.lower() for path in _folders(top)} for top in tops]
     repeated = set.intersection(*below) if len(tops) in (2, 3, 4) else set()
     if not repeated or any(2 * len(repeated) < len(names) for names in below) or any(
-            path.is_file() and is_video(path) for top in tops for path in top.iterdir()):
+            os.path.isfile(path) and is_video(path) for top in tops for path in top.iterdir()):
         return [], False
     return ([top.name for top in tops],
             all(re.fullmatch(SIDE, top.name) for top in tops))
@@ -100,7 +100,7 @@ def find_videos(folder, sided=False, pictures=False):
     tops = _folders(folder) if sided else [folder]
     class_folders = [path for top in tops for path in _folders(top)]
     outside = [path for top in {folder, *tops} for path in sorted(top.iterdir())
-               if path.is_file()]
+               if os.path.isfile(path)]
     spelled, found, others, wrong, holds = {}, [], [], [], Counter()
     for class_folder in class_folders:
         class_name = clean(class_folder.name)
@@ -113,7 +113,7 @@ def find_videos(folder, sided=False, pictures=False):
         others += rest
         holds[class_name] += len(videos)
         for path in videos:
-            reason = '' if path.is_dir() else why_no_file(path)
+            reason = '' if os.path.isdir(path) else why_no_file(path)
             if reason:
                 wrong.append(f'{path}: {reason}')
             else:

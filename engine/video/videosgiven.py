@@ -32,7 +32,7 @@ def videos_given(paths, out=None, mark=''):
     """
     found = []
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not os.path.isdir(path):
             reason = why_no_file(path)
             found.append((path, Path(path.name), f'{path}: {reason}' if reason else ''))
             continue

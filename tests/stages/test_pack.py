@@ -72,6 +72,17 @@ def test_missing_clips_are_named_with_the_command_that_makes_them(root):
         assert lists.train[0].name not in f
 
 
+def test_what_stage_2_failed_on_is_to_be_left_out_first_of_all(tmp_path, capsys):
+    args = save_hdf5.get_parser().parse_args(['--root', str(tmp_path)])
+    clips = [hf.Clip(name, 'A', 0, name, tmp_path / f'{name}.avi') for name in 'abc']
+    (tmp_path / variants.FEATURES).mkdir()
+    (tmp_path / variants.FEATURES / 'part02.txt').write_text('failed\tb\tb.avi: holds no video\n')
+    for missing, says in (('b', '; go on without: --allow-missing, or mend them, then ./saveF'),
+                          ('bc', '; make them: ./saveF'), ('abc', '; make them: ./saveF')):
+        with pytest.raises(UserError, match=says):
+            save_hdf5.refuse(args, dict.fromkeys(missing, 'not there'), clips)
+
+
 @pytest.mark.parametrize('spoil, reason', [
     (lambda a: a[:-1], 'features, '),
     (lambda a: a[:, :-1], 'expected (frames,'),
