@@ -66,7 +66,7 @@ def get_parser():
                             'train/CLASS and test/CLASS: what is below this one is tested, the '
                             'rest trains')
     group = parser.add_argument_group('folders of pictures')
-    group.add_argument('--pictures', type=arguments.whole(1), metavar='RATE',
+    group.add_argument('--pictures', type=arguments.positive, metavar='RATE',
                        help='take each folder of pictures in a class folder as a clip of so many '
                             'pictures a second; it is written to ROOT as a video, without loss')
     parser.set_defaults(split=None)

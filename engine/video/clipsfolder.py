@@ -8,6 +8,7 @@ import shutil
 from engine import variants
 from engine.errors import UserError
 from engine.files import files_under, put, read_json
+from engine.video.ffmpeg import VideoError
 from engine.video.picturefolders import make_video, pictures_of
 
 # What is no link there, and what it was made of: {place: [source, files, bytes, date, rate]}.
@@ -90,7 +91,7 @@ def _source(video, rate):
 
 def _fill(folder, videos, rate):
     folder.mkdir(parents=True)
-    linked, made = _takes_links(folder), {}
+    linked, made, wrong = _takes_links(folder), {}, []
     if not linked:
         size = sum(video.path.stat().st_size for video in videos if not video.of_pictures)
         print(f'{folder.parent}: takes no links, so the clips are copied, {size / 1e6:.0f} MB',
@@ -102,10 +103,17 @@ def _fill(folder, videos, rate):
             target.symlink_to(video.path.resolve())
             continue
         made[video.line()] = _source(video, rate)
-        if video.of_pictures:
-            make_video(video.path, target, rate)
-        else:
+        if not video.of_pictures:
             shutil.copyfile(video.path, target)
+            continue
+        try:
+            make_video(video.path, target, rate)
+        except VideoError as error:
+            wrong.append(str(error))
+            print(error, flush=True)
+    if wrong:
+        raise UserError(f'{len(wrong)} folders of pictures make no video, named above, '
+                        f'{wrong[0]}; mend or remove them, then run this again')
     if made:
         (folder / MADE).write_text(json.dumps(made), encoding='utf-8')
 

@@ -1,29 +1,35 @@
 """Folders of pictures, made into videos without loss."""
-import contextlib
+import os
 import re
-import subprocess
 import tempfile
 from collections import Counter
 
-from engine.errors import UserError
-from engine.files import replacing
+from engine.files import replacing, why_no_file
 from engine.video.decode import count_frames
-from engine.video.ffmpeg import command, complaint_of
+from engine.video.ffmpeg import VideoError, command, complaint_of, run
 from engine.video.ownvideos import PICTURE
 
 CODEC = ('-c:v', 'libx264rgb', '-qp', '0', '-preset', 'ultrafast')
-# What ffmpeg calls the forms of pictures that come one behind the other.
-DECODERS = {'jpg': 'mjpeg', 'jpeg': 'mjpeg', 'tif': 'tiff'}
+SAME = {'.jpeg': '.jpg', '.tiff': '.tif'}
+
+
+def _kind(path):
+    ending = path.suffix.lower()
+    return SAME.get(ending, ending)
+
+
+def _all_pictures(folder):
+    return [path for path in folder.iterdir()
+            if path.suffix[1:].lower() in PICTURE and not path.name.startswith('.')]
 
 
 def pictures_of(folder):
-    """The pictures of a folder, those of its commonest ending, by the numbers in their names:
+    """The pictures of a folder, those of its commonest kind, by the numbers in their names:
     2.jpg before 10.jpg."""
-    paths = [path for path in folder.iterdir()
-             if path.suffix[1:].lower() in PICTURE and not path.name.startswith('.')]
-    endings = Counter(path.suffix.lower() for path in paths)
-    ending = max(sorted(endings), key=endings.get)
-    return sorted((path for path in paths if path.suffix.lower() == ending), key=lambda path: [
+    paths = _all_pictures(folder)
+    kinds = Counter(map(_kind, paths))
+    kind = max(sorted(kinds), key=kinds.get)
+    return sorted((path for path in paths if _kind(path) == kind), key=lambda path: [
         int(text) if text.isdecimal() else text for text in re.split(r'(\d+)', path.name)])
 
 
@@ -31,28 +37,27 @@ def make_video(folder, target, rate):
     """Writes the pictures of a folder as a video of that rate, every picture a frame.
 
     Raises:
-        UserError: a picture cannot be read.
+        VideoError: a picture cannot be read.
     """
     paths = pictures_of(folder)
-    ending = paths[0].suffix[1:].lower()
-    with replacing(target) as temporary, tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            command('-f', 'image2pipe', '-framerate', rate, '-c:v', DECODERS.get(ending, ending),
-                    '-i', 'pipe:0', *CODEC, '-f', 'matroska', '-y', temporary),
-            stdin=subprocess.PIPE, stderr=errors)
-        try:
-            with contextlib.suppress(BrokenPipeError):
-                for path in paths:
-                    process.stdin.write(path.read_bytes())
-                process.stdin.close()
-            failed = process.wait()
-        except OSError as error:
-            raise UserError(f'{error.filename}: {error.strerror}') from None
-        finally:
-            process.kill()
-            process.wait()
-        errors.seek(0)
-        frames = 0 if failed else count_frames(temporary)
+    for path in paths:
+        if reason := why_no_file(path):
+            raise VideoError(f'{path}: {reason}')
+    ending, others = _kind(paths[0]), len(_all_pictures(folder)) - len(paths)
+    if others:
+        print(f'{folder}: {others} pictures that are no {ending} are passed over', flush=True)
+    with replacing(target) as temporary, tempfile.TemporaryDirectory() as row:
+        # pictures of some forms cannot be told apart in a pipe
+        for number, path in enumerate(paths):
+            os.symlink(path.resolve(), os.path.join(row, f'{number}{ending}'))
+        done = run(command(
+            '-y', '-f', 'image2', '-framerate', rate, '-start_number', 0, '-i', f'%d{ending}',
+            '-filter_complex', 'split[v][w];[w]scale=2:2:flags=neighbor,format=gray[alive]',
+            '-map', '[v]', *CODEC, '-f', 'matroska', f'file:{os.path.abspath(temporary)}',
+            # ends it when nobody reads any more
+            '-map', '[alive]', '-f', 'rawvideo', '-flush_packets', 1, 'pipe:1'), folder, cwd=row)
+        frames = 0 if done.code else count_frames(temporary)
         if frames != len(paths):
-            raise UserError(f'{folder}: {frames} of {len(paths)} pictures could be read '
-                            f'({complaint_of(errors.read(), folder) or "ffmpeg says no more"})')
+            reason = complaint_of(done.log, folder) or complaint_of(done.log, folder, True)
+            raise VideoError(f'{folder}: {frames} of {len(paths)} pictures could be read '
+                             f'({reason or "ffmpeg says no more"})')

@@ -1,11 +1,12 @@
 """makeSplit.py: folders, names and tables as people and programs leave them."""
 import errno
 import os
+import re
 from pathlib import Path
 
-import imageio.v3 as imageio
 import numpy
 import pytest
+from PIL import Image
 
 import helperFunctions as hf
 from engine import variants
@@ -154,20 +155,22 @@ def test_the_pattern_looks_below_the_class(split, put):
 
 # ---------------------------------------------------------------------- pictures
 
-def test_folders_of_pictures_are_clips(split, put, tmp_path):
+def test_folders_of_pictures_are_clips(split, put, tmp_path, capsys):
     random = numpy.random.RandomState(0)
     shown = {}
     for name in ('jump', 'run'):
         for person in ('anna', 'bob'):
             folder = tmp_path / 'clips' / name / f'{person}1'
             folder.mkdir(parents=True)
-            ending = 'png' if person == 'anna' else 'bmp'
             for i in range(1, 12):  # 10 comes behind 9
+                ending = 'png' if person == 'anna' else ('tif', 'tiff')[i % 2]
                 shown[name, person, i] = random.randint(0, 256, (32, 48, 3), numpy.uint8)
-                imageio.imwrite(folder / f'frame{i}.{ending}', shown[name, person, i])
+                Image.fromarray(shown[name, person, i]).save(folder / f'frame{i}.{ending}')
     with pytest.raises(UserError, match='a class without a video'):
         split('--group', PEOPLE)
-    root, _ = split('--group', PEOPLE, '--pictures', 10)
+    Image.new('RGB', (8, 8)).save(tmp_path / 'clips/run/bob1/cover.jpg')
+    root, said = split('--group', PEOPLE, '--pictures', 10, root='a:b #%d')
+    assert 'run/bob1: 1 pictures that are no .tif are passed over' in said
     lists = hf.read_lists(root)
     for clip in lists.train + lists.test:
         frames = read_frames(clip.path, range(11), size=(48, 32))
@@ -176,12 +179,16 @@ def test_folders_of_pictures_are_clips(split, put, tmp_path):
             numpy.testing.assert_array_equal(
                 frames[i][..., ::-1], shown[clip.class_name, person, i + 1])
     before = {path: path.stat().st_mtime_ns for path in files_under(root / variants.CLIPS)}
-    split('--group', PEOPLE, '--pictures', 10)  # again: nothing is made anew
+    split('--group', PEOPLE, '--pictures', 10, root='a:b #%d')  # again: nothing is made anew
     assert before == {path: path.stat().st_mtime_ns for path in files_under(root / variants.CLIPS)}
-    (tmp_path / 'clips/run/bob1/frame5.bmp').write_bytes(b'no picture')
-    with pytest.raises(UserError, match='run/bob1: .* of 11 pictures could be read'):
+    (tmp_path / 'clips/run/bob1/frame5.tiff').write_bytes(b'no picture')
+    os.mkfifo(tmp_path / 'clips/jump/anna1/frame12.png')
+    with pytest.raises(UserError, match='2 folders of pictures make no video'):
         split('--group', PEOPLE, '--pictures', 10)
-    assert not list(root.glob('.*'))
+    said = capsys.readouterr().out
+    assert 'frame12.png: no file but a pipe' in said
+    assert re.search('run/bob1: .* of 11 pictures could be read', said)
+    assert not list((root.parent / 'root').glob('.*'))
 
 
 # -------------------------------------------------------- file systems without links
