@@ -20,7 +20,7 @@ def megabytes(text):
     Raises:
         UserError: not a number above 0 and one of kb, mb, gb, tb (or k, m, g, t).
     """
-    found = re.fullmatch(r'(\d+)([kmgt])b?', text.strip().lower())
+    found = re.fullmatch(r'([0-9]+)([kmgt])b?', text.strip().lower())
     bytes_ = int(found[1]) * 1024 ** ('kmgt'.index(found[2]) + 1) if found else 0
     if bytes_ < 2 ** 20:
         raise UserError(f'--memory {text}: expected a whole number with mb, gb or tb, such as 8gb')

@@ -10,7 +10,8 @@ from engine.files import UMASK
 
 # Seconds before the end of its walltime at which a job that is to be sent again is told.
 WARNING = 120
-# For several workers. Open MPI binds each to a core, and kills it a second after SIGTERM.
+# For several workers. Open MPI binds each to a core, and kills it a second after SIGTERM; MPICH
+# does neither.
 WORKERS = ('export OMPI_MCA_hwloc_base_binding_policy=none '
            'PRTE_MCA_hwloc_default_binding_policy=none',
            'export OMPI_MCA_odls_base_sigkill_timeout=20 '

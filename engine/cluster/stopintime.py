@@ -16,7 +16,7 @@ PATIENCE = 1.0
 
 def seconds(walltime):
     """'02:30:00' -> 9000.0."""
-    found = re.fullmatch(r'(\d+):([0-5]?\d):([0-5]?\d)', walltime)
+    found = re.fullmatch(r'([0-9]+):([0-5]?[0-9]):([0-5]?[0-9])', walltime)
     if not found:
         raise UserError(f'--walltime {walltime}: expected HH:MM:SS')
     hours, minutes, rest = map(float, found.groups())

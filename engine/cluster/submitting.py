@@ -118,7 +118,12 @@ class Submission:
             raise Refused(f'{name}: {self.dialect.submit(name)[0]} refused it: '
                           f'{words or f"exit code {done.returncode}"}')
         job = self.dialect.id_in(done.stdout)
-        record.add(self.folder, name, job or record.UNCLEAR, after)
+        try:
+            record.add(self.folder, name, job or record.UNCLEAR, after)
+        except BaseException:
+            if job:  # nobody would know of it
+                self._cancel(job)
+            raise
         if job is None:
             sent = ', '.join(f'{part} as {id_}' for part, id_ in self.sent.items())
             raise UserError(
@@ -160,7 +165,7 @@ class Submission:
     def _cancel(self, job):
         done = self._run([self.dialect.cancel, job])
         if done.returncode:
-            print(f'the packing job {job} of before could not be cancelled: '
+            print(f'job {job} could not be cancelled: '
                   f'{" ".join((done.stderr or done.stdout).split())}', flush=True)
 
     def _release(self):

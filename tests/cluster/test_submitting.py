@@ -266,6 +266,19 @@ def test_jobs_of_another_person_that_the_scheduler_hides_are_not_sent_again(pbs,
     assert done.stdout.splitlines() == ['part03: job 104.server'], done.stderr
 
 
+def test_a_job_that_cannot_be_written_down_is_cancelled(pbs, small_set, tmp_path, monkeypatch,
+                                                        submit):
+    root = copy_set(small_set, tmp_path / 'r')
+
+    def add(folder, part, *rest, add=record.add):
+        if part == 'part02':
+            raise UserError('disk full')
+        add(folder, part, *rest)
+    monkeypatch.setattr(record, 'add', add)
+    assert 'disk full' in submit(root, '--parts', 3, '--then-pack').stderr
+    assert states(pbs) == {'100': 'Q'}
+
+
 def test_who_may_not_write_submits_nothing(tmp_path, monkeypatch):
     log = tmp_path / 'part01.log'
     log.touch()
