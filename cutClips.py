@@ -35,6 +35,7 @@ The same command goes on where it was stopped, and cuts only what is new or has 
 """
 import csv
 import io
+import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -194,8 +195,27 @@ def place(mark, film, made):
 
 
 def as_stretch(mark, film):
-    return Stretch(film, mark.start, mark.stop, clean(mark.label).lstrip('.') or '_',
-                   mark.subject, mark.where)
+    label, subject = (unicodedata.normalize('NFC', text) for text in (mark.label, mark.subject))
+    return Stretch(film, mark.start, mark.stop, label, subject, mark.where)
+
+
+def folder_name(label):
+    """What the folder of a class is called; no hidden one, no path."""
+    return short(clean(label).lstrip('.') or '_')
+
+
+def check_spelling(args, wanted):
+    """Refuses classes, or subjects that are groups, whose names differ in what gets lost."""
+    for field in ('label', 'subject') if args.groups == 'subject' else ('label',):
+        first = {}
+        for stretch in wanted:
+            name = getattr(stretch, field)
+            other = first.setdefault(folder_name(name).lower(), stretch)
+            if getattr(other, field) != name:
+                raise UserError(f'{stretch.where}: "{name}" is called "{getattr(other, field)}" in '
+                                f'{other.where}; spell them alike, or give them other names')
+    if args.other and args.other.lower() in {folder_name(one.label).lower() for one in wanted}:
+        raise UserError(f'--other {args.other}: a class has this name; say another one')
 
 
 def stretches_of(args, marks, films, made, problems):
@@ -216,14 +236,7 @@ def stretches_of(args, marks, films, made, problems):
                              'asks for')
             else:
                 wanted.append(stretch)
-    spelled = {}
-    for stretch in wanted:
-        first = spelled.setdefault(stretch.label.lower(), stretch)
-        if first.label != stretch.label:
-            raise UserError(f'{stretch.where}: the class {stretch.label} is called {first.label} '
-                            f'in {first.where}; spell them alike, or give them other names')
-    if args.other and args.other.lower() in spelled:
-        raise UserError(f'--other {args.other}: a class has this name; say another one')
+    check_spelling(args, wanted)
     kept, wrong = without_overlaps(wanted)
     problems.say(*wrong)
     return kept, every
@@ -235,7 +248,10 @@ def add_other(args, kept, every, ends, unsure):
     inside = defaultdict(list)
     for stretch in every:
         inside[stretch.film].append(stretch)
-    free = [(film, *piece) for film in sorted(inside) if film not in unsure
+    # who is seen where nothing is marked: whose mark is nearest
+    named = {film: [mark for mark in inside[film] if mark.subject or args.groups == 'film']
+             for film in sorted(inside) if film not in unsure}
+    free = [(film, *piece) for film in named if named[film]
             for piece in gaps(0.0, ends[film], inside[film], args.margin)]
     number = round(len(kept) / len({stretch.label for stretch in kept}))
     drawn = draw(free, [stretch.stop - stretch.start for stretch in kept], number, random)
@@ -244,7 +260,7 @@ def add_other(args, kept, every, ends, unsure):
 
     def nearest(film, start, stop):
         return min((max(mark.start - stop, start - mark.stop), mark.subject)
-                   for mark in inside[film] if mark.subject or args.groups == 'film')[1]
+                   for mark in named[film])[1]
     return [Stretch(film, start, stop, args.other, nearest(film, start, stop), '')
             for film, start, stop in drawn]
 
@@ -266,10 +282,11 @@ def planned(args, stretches):
     for stretch in stretches:
         span = [round(1000 * moment) for moment in (stretch.start, stretch.stop)]
         name = short(f'{stretch.film.name}_{span[0]:07d}_{span[1]:07d}')
-        line = f'{stretch.label}/{name}.mkv'
+        class_name = folder_name(stretch.label)
+        line = f'{class_name}/{name}.mkv'
         group = stretch.film.name if args.groups == 'film' else clean(stretch.subject)
         found.append(Planned(
-            stretch, Video(args.root / variants.CLIPS / line, line, name, stretch.label, name),
+            stretch, Video(args.root / variants.CLIPS / line, line, name, class_name, name),
             group, [stretch.film.name, *identity[stretch.film], stretch.start, stretch.stop]))
     return sorted(found, key=lambda clip: clip.video.relative)
 

@@ -257,7 +257,8 @@ def test_classes_and_subjects_may_be_chosen(before, cut, tmp_path):
 
 @pytest.mark.parametrize('text,says', [
     (MARKS.replace('sit', 'walk'), 'fewer than two classes'),
-    (MARKS + 'a,1,2,Walk,x\n', 'is called walk in .*marks.csv:2'),
+    (MARKS + 'a,1,2,Walk,x\n', '"Walk" is called "walk" in .*marks.csv:2'),
+    (MARKS + 'a,1,2,a b,x\na,2,2.1,a_b,x\n', '"a_b" is called "a b" in .*marks.csv:8'),
     ('film,start,stop,class\na,1,1,x\n', 'no annotation could be read')])
 def test_annotations_that_make_no_root(cut, tmp_path, text, says):
     with pytest.raises(UserError, match=says):
@@ -294,6 +295,15 @@ def test_other_keeps_away_from_marks(before, cut, tmp_path):
     first = [row['clip'] for row in others]
     assert '9 clips are in place, 0 to be cut' in cut(MARKS, '--other', '--margin', 0.2)[1]
     assert [row['clip'] for row in table(tmp_path / 'own') if row['class'] == 'other'] == first
+
+
+def test_other_by_subject_takes_whose_mark_is_nearest(before, cut, tmp_path):
+    marks = MARKS.replace('b.mkv,0.501,1.001,sit,y', 'b.mkv,0.501,1.001,sit,w').replace(',z', ',')
+    _, said = cut(marks + 'a,2.3,2.4,sit,y\na,2.2,2.3,walk,w\n', '--other', '--groups', 'subject',
+                  '--margin', 0.1)
+    assert said.count('has no subject, which --groups subject asks for') == 2
+    others = [row for row in table(tmp_path / 'own') if row['class'] == 'other']
+    assert others and all(row['subject'] for row in others)
 
 
 def test_other_trusts_no_film_of_a_file_in_which_something_is_missing(before, cut):
