@@ -3,6 +3,7 @@ import csv
 import os
 import shutil
 
+import av
 import numpy
 import pytest
 
@@ -102,6 +103,17 @@ def test_a_clip_is_its_film_pixel_by_pixel(finished):
             row['film'], finished / 'UCF-101' / row['clip']))
         first, count = int(row['first']), int(row['frames'])
         assert (clip == film[first:first + count]).all()
+
+
+def test_another_decoder_sees_the_same_frames_at_these_times(finished):
+    def seen(path, start, stop):
+        with av.open(str(path)) as container:
+            return [number_of(frame.to_ndarray(format='bgr24'))
+                    for frame in container.decode(video=0)
+                    if start - 6e-4 <= frame.time < stop - 6e-4]
+    for row in table(finished):
+        assert seen(finished / 'UCF-101' / row['clip'], 0, 9) == seen(
+            row['film'], float(row['start']), float(row['stop']))
 
 
 @pytest.mark.parametrize('form', ['yuvj420p', 'yuv444p', 'rgb24', 'gray', 'yuv410p'])
