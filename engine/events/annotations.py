@@ -10,8 +10,10 @@ from engine.events.tables import lines_of, rows_below, seconds
 from engine.video.groups import read_table
 
 # What the columns of a plain table may be called; the first is ours.
-PLAIN = {'film': ('film', 'file', 'video'), 'start': ('start',), 'stop': ('stop', 'end'),
-         'label': ('class', 'label'), 'subject': ('subject',)}
+PLAIN = {'film': ('film', 'file', 'video', 'filename', 'file name'),
+         'start': ('start', 'begin', 'start (s)', 'start_time'),
+         'stop': ('stop', 'end', 'stop (s)', 'end (s)', 'end_time'),
+         'label': ('class', 'label', 'action', 'behavior', 'behaviour'), 'subject': ('subject',)}
 # Annotations of many hours take less; more is something else.
 MOST_BYTES = 1 << 26
 WITHOUT_HEADING = ['film', 'start', 'stop', 'class', 'subject']

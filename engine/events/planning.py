@@ -3,6 +3,8 @@ from typing import NamedTuple
 
 from engine.events.films import Film
 
+TRIES = 20
+
 
 class Stretch(NamedTuple):
     """A stretch of a film that is to be a clip: seconds, its class, subject, and the row it comes
@@ -72,7 +74,17 @@ def draw(free, lengths, number, random):
     Returns:
         [(film, start, stop)], seconds to three decimals.
     """
-    free, drawn = list(free), []
+    drawn = []
+    for _ in range(TRIES):  # where room is scarce, some draws leave no place for the last ones
+        again = _draw(list(free), lengths, number, random)
+        drawn = max(drawn, again, key=len)
+        if len(drawn) == number:
+            break
+    return drawn
+
+
+def _draw(free, lengths, number, random):
+    drawn = []
     for length in random.choice(lengths, number):
         slack = [stop - start - length for _, start, stop in free]
         fitting = [i for i, left in enumerate(slack) if left >= 0]
