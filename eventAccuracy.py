@@ -16,7 +16,7 @@ taken out or renamed to make their order right, the mean over films. All as in L
 Farha and Gall 2019. Borders: mean absolute error of where the events found at an overlap of 0.1
 start and stop.
 
-A film is known by its name without folders and ending. What is marked as `other` is nothing.
+A film is known by its name without folders and ending.
 Exit code 3: done but for the films and rows named.
 """
 import argparse
@@ -30,6 +30,7 @@ from engine.drawing import plotstyle
 from engine.errors import UserError
 from engine.events.comparing import compare, event_tables
 from engine.events.eventscores import OVERLAPS, Scores
+from engine.events.merging import OTHER
 from engine.events.timeline import timeline_figure
 from engine.files import write_text
 
@@ -48,6 +49,8 @@ def get_parser():
                         help='the tiers to read, of files that have tiers (default: all)')
     parser.add_argument('--around', type=arguments.positive, metavar='S',
                         help='point events last from S seconds before to S seconds behind')
+    parser.add_argument('--other', default=OTHER, metavar='NAME',
+                        help=f'what is marked so is nothing (default: {OTHER})')
     parser.add_argument('--rate', type=arguments.positive, default=25.0, metavar='N',
                         help='frames a second by which time is counted (default: 25)')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write table and picture there')
@@ -133,7 +136,7 @@ def draw(path, films, classes):
 def main():
     args = get_parser().parse_args()
     films, classes, notes, problems = compare(
-        event_tables(args.events), args.annotations, tiers=args.tiers, around=args.around)
+        event_tables(args.events), args.annotations, args.other, tiers=args.tiers, around=args.around)
     for line in problems:
         print(line, file=sys.stderr, flush=True)
     if not films:

@@ -91,8 +91,8 @@ def get_parser():
     add_event_flags(parser.add_argument_group(
         'events', 'Each moment is of the class with the highest mean probability over all windows '
         "that saw it, the RNN's if there; what follows in one class is an event. So events are "
-        'smooth over about a window, and an event much shorter than one may go unseen. A class '
-        f'{merging.OTHER} makes none; nor does a moment that no window saw.'))
+        'smooth over about a window, and an event much shorter than one may go unseen. A moment '
+        'that no window saw is none.'))
     group = parser.add_argument_group('output')
     group.add_argument('--out', type=Path, metavar='DIR',
                        help='write labelled video, strip and numbers there')
@@ -114,6 +114,9 @@ def add_event_flags(group):
                             'become one (default: 0.5 seconds)')
     group.add_argument('--shortest', type=arguments.not_negative, default=0.5, metavar='S',
                        help='after that, drop events shorter than this (default: 0.5 seconds)')
+    group.add_argument('--other', default=merging.OTHER, metavar='NAME',
+                       help='the class that is no event, as cutClips.py --other calls it '
+                            f'(default: {merging.OTHER})')
     group.add_argument('--subtitles', action='store_true', help='write them as DIR/NAME.srt, too')
     group.add_argument('--boris', action='store_true',
                        help='write all films as DIR/events.boris, too')
@@ -263,7 +266,8 @@ class Seen:
             [(moment(times, start), moment(times, end)) for start, end, _ in self.windows],
             numpy.exp(self.logs(last)))
         return eventfiles.Film(path, moment(times, self.frames.count), merging.merge(
-            edges, shares, self.networks.classes, args.threshold, args.shortest, args.gap))
+            edges, shares, self.networks.classes, args.threshold, args.shortest, args.gap,
+            args.other))
 
     def as_json(self, k):
         """All of it as JSON values, times in seconds."""
@@ -387,9 +391,10 @@ def run(args, tell):
             failed += 1
         tell(found)
     if films:
-        eventfiles.write_budget(args.out / 'budget.csv', films, networks.classes)
+        classes = [name for name in networks.classes if name != args.other]
+        eventfiles.write_budget(args.out / 'budget.csv', films, classes)
         if args.boris:
-            eventfiles.write_boris(args.out / 'events.boris', films, networks.classes)
+            eventfiles.write_boris(args.out / 'events.boris', films, classes)
     if frames:
         pace = seconds / spent
         step = max(2 * networks.step, int(numpy.ceil(networks.step / pace)))

@@ -10,7 +10,7 @@ from engine.files import replacing
 
 FILM_STREAM = 2  # of random numbers; engine.drawing.clips has those before
 FILM_RECIPE = 'demo films 1'  # change it when the drawing changes: old films are remade
-ACTION, PAUSE = (2.0, 5.0), (1.0, 3.0)  # seconds, shortest and longest
+ACTION, PAUSE = (2.0, 5.0), (1.0, 5.0)  # seconds, shortest and longest
 
 
 class Act(NamedTuple):

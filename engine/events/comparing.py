@@ -6,7 +6,6 @@ from engine.errors import UserError
 from engine.events.annotations import read_annotations
 from engine.events.eventfiles import EVENTS_SUFFIX, PREDICTED_SUFFIX
 from engine.events.intervals import film_stem
-from engine.events.merging import OTHER
 from engine.files import files_under, read_json
 
 
@@ -37,13 +36,14 @@ def event_tables(paths):
     return found
 
 
-def compare(events, annotations, **reading):
+def compare(events, annotations, other, **reading):
     """Brings together what was said and what is true.
 
     Args:
         events: tables of events. Beside NAME.events.csv stands NAME.predicted.json, which knows the
             film's name and length.
         annotations: files; reading: tiers and around of `read_annotations`.
+        other: what is marked so, or called so, is nothing.
 
     Returns:
         (list of Compared, names of the labels in them, lines on what counts otherwise than one
@@ -62,7 +62,7 @@ def compare(events, annotations, **reading):
         said.setdefault(film_stem(name), []).append((path, seconds, found))
     names = sorted({mark.label for found in marks.values() for mark in found} | {
         event.label for tables in said.values() for _, _, found in tables for event in found})
-    names = [name for name in names if name != OTHER]
+    names = [name for name in names if name != other]
     films = []
     for name, tables in said.items():
         path, seconds, found = tables[0]
@@ -95,7 +95,7 @@ def _read_events(path):
 def _film(name, seconds, marks, events, names):
     """(Compared, lines on what counts otherwise) of a film."""
     truth, predicted = ([(names.index(mark.label), mark.start, mark.stop) for mark in
-                         sorted(found, key=lambda mark: mark.start) if mark.label != OTHER]
+                         sorted(found, key=lambda mark: mark.start) if mark.label in names]
                         for found in (marks, events))
     words = []
     last = max((mark.stop for mark in marks + events), default=0.0)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.events.intervals import film_stem
-from engine.events.merging import OTHER
 from engine.files import write_text
 from engine.video.container import header_of
 from engine.video.ffmpeg import command, opened, run
@@ -40,7 +39,7 @@ def write_film(stem, film, subtitles=False):
 
 
 def write_budget(path, films, classes):
-    """Writes how each Film's time was spent: a line for each class but OTHER.
+    """Writes how each Film's time was spent: a line for each class.
 
     BUDGET_HEADING; seconds with three decimals, `share` of the film's length. A class that never
     happens has 0 events and neither a first start nor a mean length.
@@ -56,7 +55,6 @@ def write_budget(path, films, classes):
                        f'{total / film.seconds if film.seconds else 0:.4f}',
                        first[0] if first else '',
                        f'{total / len(lengths):.3f}' if lengths else '')
-    classes = [name for name in classes if name != OTHER]
     _write_table(path, BUDGET_HEADING, lines())
     print(f'wrote {path}', flush=True)
 
@@ -91,7 +89,7 @@ def write_boris(path, films, classes):
     behaviours = {str(number): {
         'type': 'State event', 'key': '', 'code': name, 'description': '', 'color': '',
         'category': '', 'modifiers': {}, 'excluded': '', 'coding map': ''}
-        for number, name in enumerate(name for name in classes if name != OTHER)}
+        for number, name in enumerate(classes)}
     observations = {}
     for film in films:
         # two folders may hold films of one name

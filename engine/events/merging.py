@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy
 
-OTHER = 'other'  # the class of what is marked as nothing: it makes no event
+OTHER = 'other'  # what cutClips.py calls the class in which nothing is marked
 ROUNDING = 1e-6  # seconds: moments are sums of floating point
 
 
@@ -38,10 +38,10 @@ def moments(spans, shares):
                                out=numpy.full((len(count), shares.shape[1]), numpy.nan))
 
 
-def merge(edges, shares, classes, threshold=0.0, shortest=0.0, gap=0.0):
+def merge(edges, shares, classes, threshold=0.0, shortest=0.0, gap=0.0, other=OTHER):
     """Joins moments of one class to events.
 
-    A moment is of its most probable class, if that has `threshold` at least and is not OTHER.
+    A moment is of its most probable class, if that has `threshold` at least and is not `other`.
     Events of one class that are `gap` apart or less become one, where windows saw all of what is
     between them and no other class happens there; then those shorter than `shortest` go.
 
@@ -56,7 +56,7 @@ def merge(edges, shares, classes, threshold=0.0, shortest=0.0, gap=0.0):
     seen = ~numpy.isnan(shares).any(axis=1)
     best = numpy.where(seen[:, None], shares, 0).argmax(axis=1)
     sure = seen & (shares[numpy.arange(len(shares)), best] >= threshold)
-    labels = [int(label) if known and classes[label] != OTHER else None
+    labels = [int(label) if known and classes[label] != other else None
               for label, known in zip(best, sure)]
     runs = []  # (class, first moment, behind the last)
     for label, run in itertools.groupby(range(len(labels)), labels.__getitem__):

@@ -9,7 +9,7 @@ from engine.events.annotations import read_annotations
 from engine.events.merging import Event
 from predictSet import draw
 
-CLASSES = ['jump', 'other', 'sit, "down"']
+CLASSES = ['jump', 'sit, "down"']
 EVENTS = [Event('jump', 1.0004, 2.5, 0.8126), Event('sit, "down"', 2.5, 3724.0449, 0.5),
           Event('jump', 3725, 3726, 1.0)]
 

@@ -38,6 +38,7 @@ def test_runs_of_a_class_are_events_but_for_other():
     assert said([JUMP, JUMP, WALK]) == [Event('jump', 0, 2, pytest.approx(0.8)),
                                         Event('walk', 2, 3, 0.8)]
     assert said([OTHER, OTHER]) == said([]) == []
+    assert [event.label for event in said([JUMP, OTHER], other='jump')] == ['other']
 
 
 def test_an_unsure_moment_shows_nothing():
