@@ -8,12 +8,14 @@
 ##                        VGG.model) in dir/split1 ..., and the mean over them, as papers report
 ## make flow              the demo's second stream: optical flow through the same stages, then both
 ##                        streams combined (docs/flow.md)
+## make films             films in, events out: films that it draws and annotates, cut, learned from;
+##                        events found in films of other people, and scored (docs/films.md)
 ## make test              the tests (TESTS=tests/stages/test_rnn.py for some of them)
 ## make bench             speed of the networks and of decoding, beside PyTorch and OpenVINO if
 ##                        requirements-bench.txt is installed; docs/performance.md
 ## make lock              renews requirements-lock*.txt, from which .venv is set up, out of
 ##                        requirements*.txt (by uv, which is fetched into .venv-uv)
-## make clean             removes the demo; .venv and the trial on real clips stay
+## make clean             removes the demos; .venv and the trial on real clips stay
 ##
 ## Variables, with their defaults:
 ##   PYTHON=python3       makes .venv, once: 3.11, 3.12 or 3.13 (remove .venv to change it)
@@ -21,6 +23,7 @@
 ##   SPLIT=1              which of the train/test lists; each wants its own folder, too
 ##   SEED=0               a second seed wants its own folder: make demo SEED=1 DEMO=demo1
 ##   DEMO=demo TRIAL=trial    roots of the demo and of the trial on real clips
+##   FILMS=demoFilms      root of make films
 ##   PARTS=2              parts the features are saved in, as batch jobs would
 
 PYTHON ?= python3
@@ -28,6 +31,7 @@ VENV   ?= .venv
 DEMO   ?= demo
 TRIAL  ?= trial
 SEED   ?= 0
+FILMS  ?= demoFilms
 SPLIT  ?= 1
 PARTS  ?= 2
 TESTS  ?= tests
@@ -52,7 +56,7 @@ WRITTEN = @[ -s $@ ] || { echo "error: $@ was not written" >&2; exit 1; }; touch
 # PYTHON makes the environment; what runs in it (saveFeatures.sh) must not take it for its own.
 unexport PYTHON
 
-.PHONY: help demo flow real real-data splits test bench lock clean stages
+.PHONY: help demo flow films real real-data splits test bench lock clean stages
 .DELETE_ON_ERROR:
 
 help:
@@ -136,6 +140,26 @@ flow: demo
 	$(RUN) combine.py $(STAGE) --choose --name RNN_both \
 		RNN_testPredictions.hdf5 RNN_flow_testPredictions.hdf5
 	@$(RUN) results.py --root $(ROOT)
+
+# ---- films -------------------------------------------------------------------
+# Events are found through windows of 32 frames, which show most of an action's cycle.
+
+EVENTS = --root $(FILMS) --seed $(SEED)
+
+films: $(READY)
+	$(RUN) demo.py films $(EVENTS)
+	$(RUN) demo.py pretrain $(EVENTS)
+	$(RUN) cutClips.py $(FILMS)/films --annotations $(FILMS)/marks/* $(EVENTS) --other \
+		--groups subject --test-share 0.15
+	$(RUN) frameBasedTrain.py $(EVENTS) --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
+	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(FILMS) --parts $(PARTS)
+	$(RUN) save_hdf5.py --root $(FILMS)
+	$(RUN) normalizeData.py --root $(FILMS)
+	$(RUN) rnn.py $(EVENTS) --no-reverse --steps 32 --window 32 --test-steps 0 --cells 128 --hidden 0 \
+		--no-batch-norm --dropout 0.5 --optimizer adam --lr 0.003 --batch 16 --epochs 80
+	$(RUN) predict.py $(FILMS)/new --root $(FILMS) --out $(FILMS)/seen --events --shortest 1 \
+		--subtitles --boris
+	$(RUN) eventAccuracy.py --events $(FILMS)/seen --annotations $(FILMS)/newMarks/* --out $(FILMS)/seen
 
 # ---- real clips --------------------------------------------------------------
 
@@ -247,5 +271,5 @@ lock:
 		requirements.txt requirements-test.txt requirements-build.txt
 
 clean:
-	rm -rf $(DEMO) build .pytest_cache
+	rm -rf $(DEMO) $(FILMS) build .pytest_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,4 +1,6 @@
 """The guide: every command in it runs, every message it explains is one that is shown."""
+import glob
+import importlib
 import os
 import re
 import shlex
@@ -13,6 +15,9 @@ import pytest
 
 import featureSet
 from engine import hdf5, variants
+from engine.drawing.clips import write_avi
+from engine.drawing.filmmarks import write_marks
+from engine.drawing.films import Act, frames
 from VGGNet import VGGNet
 from engine.learning.featurenet import FeatureNet
 from engine.learning.inference import predict
@@ -48,49 +53,78 @@ def make_videos(folder):
                 folder / class_name / f'{person}1.{extension}'], check=True)
 
 
-@pytest.fixture(scope='module')
-def workplace(tmp_path_factory):
-    """A folder with the scripts, videos and a small VGG.model in place of the download."""
-    folder = tmp_path_factory.mktemp('guide')
+def make_films(films, marks, people):
+    """Films of two actions of the demo, and marks of all three kinds."""
+    acts = [Act(None, 0, 60), Act('MoveLeft', 60, 90), Act(None, 90, 150), Act('Grow', 150, 180)]
+    drawn = [(films / f'{person}.avi', person, acts) for person in people]
+    for number, (path, _, _) in enumerate(drawn):
+        path.parent.mkdir(exist_ok=True)
+        write_avi(path, frames(0, number, acts), 'of a test')
+    write_marks(marks, drawn)
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    """A folder with the scripts, gone into."""
     for path in REPOSITORY.iterdir():
         if path.suffix in ('.py', '.sh') or path.name in ('engine', 'docs'):
-            (folder / path.name).symlink_to(path)
-    make_videos(folder / 'videos')
-    (folder / 'new.mp4').write_bytes((folder / 'videos/walk/anna1.mp4').read_bytes())
-    return folder
+            (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def execute(line, folder):
-    words = shlex.split(line)
-    if words[:2] == ['python', 'convertWeights.py']:
-        # The download itself: tests/stages/test_convertWeights.py, from a server of its own.
-        numpy.random.seed(0)
-        vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-        save_model(folder / words[words.index('--root') + 1] / variants.VGG_MODEL, vgg,
-                   {'kind': 'VGG', 'shape': vgg.shape})
-        return
-    tiny = ' --tiny' if words[1] in QUICK and '--test-only' not in words else ''
-    done = subprocess.run(
-        ['bash', '-c', re.sub(r'^python ', f'{shlex.quote(sys.executable)} ', line) + tiny],
-        cwd=folder, env=dict(os.environ, PYTHON=sys.executable), capture_output=True, text=True,
-        timeout=240)
-    assert done.returncode == 0, f'{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}'
+@pytest.fixture
+def execute(workplace, monkeypatch):
+    """Runs a line of a page; a script in this process, which saves a second a line."""
+    def run(line):
+        words = [name for word in shlex.split(line)
+                 for name in (sorted(glob.glob(word)) if '*' in word else [word])]
+        if words[0] != 'python':
+            done = subprocess.run(words, env=dict(os.environ, PYTHON=sys.executable),
+                                  capture_output=True, text=True, timeout=240)
+            assert done.returncode == 0, f'{line}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}'
+        elif words[1] == 'convertWeights.py':
+            # The download itself: tests/stages/test_convertWeights.py, from a server of its own.
+            numpy.random.seed(0)
+            vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
+            save_model(workplace / words[words.index('--root') + 1] / variants.VGG_MODEL, vgg,
+                       {'kind': 'VGG', 'shape': vgg.shape})
+        else:
+            tiny = ['--tiny'] * (words[1] in QUICK and '--test-only' not in words)
+            monkeypatch.setattr(sys, 'argv', words[1:] + tiny)
+            assert not importlib.import_module(words[1].removesuffix('.py')).main(), line
+    return run
 
 
-def test_own_videos_from_the_first_command_to_the_last(workplace):
+def test_own_videos_from_the_first_command_to_the_last(workplace, execute):
     """And then those of accuracy.md, which look at what came of it."""
+    make_videos(workplace / 'videos')
+    (workplace / 'new.mp4').write_bytes((workplace / 'videos/walk/anna1.mp4').read_bytes())
     lines = commands('own-videos.md')
     assert len(lines) > 12
     for line in lines:
-        execute(line, workplace)
+        execute(line)
     assert (workplace / 'own/report.html').stat().st_size > 10000
     assert {path.suffix for path in (workplace / 'seen').iterdir()} == {'.mp4', '.png', '.json'}
     for line in commands('accuracy.md'):
-        execute(line, workplace)
+        execute(line)
+
+
+def test_films_from_annotations_to_events_in_ten_commands(workplace, execute, capsys):
+    make_films(workplace / 'films', workplace / 'marks', ('anna', 'ben', 'cleo', 'dora'))
+    make_films(workplace / 'newFilms', workplace / 'newMarks', ('emil', 'fay', 'gus'))
+    lines = commands('films.md')
+    assert len(lines) == 10
+    for line in lines:
+        execute(line)
+    assert '3 films, 540 frames, 6 events' in capsys.readouterr().out
+    seen = {path.name for path in (workplace / 'seen').iterdir()}
+    assert {'emil.events.csv', 'emil.srt', 'events.boris', 'budget.csv', 'eventAccuracy.csv',
+            'timeline.png', 'emil.predicted.json'} <= seen
 
 
 def test_the_family_of_the_guide_learns_and_is_not_misled_by_padding(tmp_path):
-    page = (DOCS / 'model-family.md').read_text()
+    page = (DOCS / 'papers.md').read_text()
     names = {'FeatureNet': FeatureNet, 'chainer': chainer, 'F': chainer.functions,
              'L': chainer.links}
     exec(re.search(r'^```python\n(.*?)^```', page, re.M | re.S).group(1), names)
