@@ -291,6 +291,7 @@ class Seen:
         shape, times, names = shape_of(video), self.frames.times, self.networks.names
         seen = zones([window[:2] for window in self.windows], times)
         said, last = self.whole(), list(names)[-1]
+        files.remove_leftovers(f'{stem}.{ending}' for ending in ('json', 'png', 'mp4'))
         write_text(f'{stem}.json', json.dumps(found) + '\n')
         not_drawn = None
         try:

@@ -11,6 +11,9 @@ NO_FILM = ('attached pic', 'still image', 'timed thumbnails')
 OF_PICTURES = ('png', 'mjpeg', 'bmp', 'gif', 'tiff', 'webp')
 
 
+DECODERS = {'dts': 'dca'}  # of a codec, where its name does not begin with the codec's
+
+
 class Stream(NamedTuple):
     """A stream: its number in the file, 'Video', 'Audio' ..., the codec, frames a second (0.0
     where it does not say), seconds by which it starts behind the file, how its channels are
@@ -135,6 +138,13 @@ class Remark(NamedTuple):
     reason: str
 
 
+def complaint_about_film(log, path):
+    """The first error in ffmpeg's log of reading a file, but for what is wrong with its sound."""
+    others = [stream.codec for stream in header_of(log).streams if stream.kind != 'Video']
+    return complaint_of(log, path, but=tuple(
+        DECODERS.get(codec, codec).replace('_', '') for codec in others))
+
+
 def remark_on(path, count, log, step=1):
     """The Remark on a video of which every step-th frame was read, `count` in all; or None.
 
@@ -143,7 +153,7 @@ def remark_on(path, count, log, step=1):
     and rates that vary are no fault. It is damaged if nothing is missing but the decoder
     complained.
     """
-    complaint = complaint_of(log, path)
+    complaint = complaint_about_film(log, path)
     promised, rate = avi_header(path)
     if not (promised and rate):
         promised, rate = _by_length(header_of(log))

@@ -11,9 +11,10 @@ from array import array
 
 import numpy
 
-from engine.video.container import FIRST, better_map, header_of, remark_on, why_no_frame
-from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, complaint_of, ended,
-                                 opened, run, start)
+from engine.video.container import (FIRST, better_map, complaint_about_film, header_of,
+                                    remark_on, why_no_frame)
+from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, ended, opened, run,
+                                 start)
 
 try:
     import fcntl
@@ -157,7 +158,7 @@ class Frames:
             self.times.append(moment if moment >= least else least + gap)
 
     def _read_log(self, log):
-        self.complaint = complaint_of(log, self.path)
+        self.complaint = complaint_about_film(log, self.path)
         if self.count and self.only is None:
             self.remark = remark_on(self.path, self.count, log, self.step)
 

@@ -140,14 +140,17 @@ def check_alive_to_the_end(code, log, path):
 WRITERS = re.compile(r'\[(out#|[avs]ost#|[avs]?f#|null |rawvideo |matroska @|mp4 @|sws|auto_)')
 
 
-def complaint_of(log, path, writing=False):
+def complaint_of(log, path, writing=False, but=()):
     """The first error in ffmpeg's log (bytes) of reading, or else of writing a file, without
-    addresses and the file's name; None if there is none."""
+    addresses and the file's name; None if there is none. What decoders say whose names begin
+    with one of `but` does not count."""
     other = None
     for line in log.decode(errors='replace').splitlines():
         # "[h264 @ 0x55..] [error] text", or several such brackets
         found = re.match(r'^((?:\[[^]]*\] )*)\[(?:error|fatal)\] (.*)', line)
         if not found:
+            continue
+        if found[1][1:].lower().replace('_', '').startswith(but):
             continue
         text = found[2].replace(f'file:{path}', '').strip(' :.')
         if text.startswith('Format not on whitelist'):

@@ -209,6 +209,23 @@ def test_sound_that_nothing_can_read_is_left_out_with_its_reason(tmp_path):
         assert len(target.streams.audio) == 1 and len(target.streams.video) == 1
 
 
+@pytest.mark.parametrize('mark, spoil', [
+    (b'\5vorbis', lambda header: header[:7] + bytes(200) + header[207:]),
+    (b'\1vorbis', lambda header: header[:11] + b'\0' + header[12:]),
+    (b'\1vorbis', lambda header: b'\t' + header[1:])])
+def test_broken_vorbis_costs_nothing_but_itself(mark, spoil, tmp_path):
+    """The sound is longer than the film, and its headers are damaged: the film is whole."""
+    path = film(tmp_path / 'a.webm', '-af', 'apad=whole_dur=5', '-c:v', 'libvpx', '-c:a',
+                'libvorbis')
+    data = path.read_bytes()
+    at = data.index(mark)
+    path.write_bytes(data[:at] + spoil(data[at:]))
+    assert survey(path) == (40, None)
+    copy, told = labelled(path, tmp_path)
+    assert len(told) == 1 and 'the copy is without sound track 1, vorbis' in told[0]
+    assert len(seen(copy)[1]) == 40
+
+
 def test_damaged_aac_in_a_transport_stream(tmp_path):
     whole = film(tmp_path / 'whole.ts', '-c:a', 'aac', frames=75)
     data = bytearray(whole.read_bytes())
