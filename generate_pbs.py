@@ -130,7 +130,7 @@ def command_of(args, root, script, *words):
 
 def again_of(args, root, job, *flags):
     """The words by which a job sends itself again, from a node whose PATH may know no qsub."""
-    return ['env', f'PATH={os.environ["PATH"]}', *command_of(
+    return ['env', f'PATH={os.environ.get("PATH", os.defpath)}', *command_of(
         args, root, 'generate_pbs.py', '--stage', args.stage, *flags, '--again', job)]
 
 
@@ -259,12 +259,18 @@ def parts_of(parser, first, given, settings, root):
     # The stage's own parser checks the rest now, not in a job in the night.
     work_args = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
     jobfile.check(args, work_args.margin)
-    if args.then_pack and not module.THEN:
+    if args.nodes * args.processes > 1:
+        raise UserError(f'--nodes, --processes: for a training; a part of {args.stage} is one '
+                        'process, and more --parts are more of them')
+    if first.then_pack and not module.THEN:
         raise UserError(f'--then-pack: nothing is packed after {args.stage}')
+    args.then_pack &= bool(module.THEN)  # cluster.toml may be for several stages
     work = module.work_of(work_args)
     with submitting.only_one(folder, submits(args)):
         parts = progresstable.inspect(work, work_args.parts)
         jobs = jobstates.Jobs(folder, args.scheduler)
+        if not args.status:
+            check_same_parts(parser, module, folder, work_args.parts, jobs)
         unpacked, pack = packing_of(args, work, parts, jobs, names.flags() + variants.place(
             first.root, work_args.split))
         lines = [*progresstable.report(parts, jobs), *partkernels.several(work.folder),
@@ -286,6 +292,19 @@ def parts_of(parser, first, given, settings, root):
         submitting.Submission(args.scheduler, folder, f'{command} --resubmit').parts(
             todo, jobs, pack, submits(args))
     return 0
+
+
+def check_same_parts(parser, module, folder, parts, jobs):
+    """Refuses to deal the clips anew while jobs are at parts of the last time."""
+    before = remembered(folder)
+    at_work = sorted({*jobs.alive, *jobs.unclear} - {progresstable.PACK})
+    if before is None or not at_work:
+        return
+    flags = parser.parse_known_args(before)[1]
+    dealt = module.get_parser().parse_known_args(['1', *flags])[0].parts
+    if dealt != parts:
+        raise UserError(f'--parts {parts}: {" ".join(at_work)} may be at work, of {dealt} parts; '
+                        'let them end, or cancel them first')
 
 
 def packing_of(args, work, parts, jobs, place):

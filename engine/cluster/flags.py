@@ -16,7 +16,7 @@ FLAG = re.compile(r'(--[\w-]+)(?:=.*)?', re.S)
 def settings_flags(path):
     """The flags in a TOML file: {'ppn': 8, 'module': ['a', 'b']} -> --ppn=8 --module=a ..."""
     try:
-        settings = tomllib.loads(path.read_text(encoding='utf-8'))
+        settings = tomllib.loads(path.read_text(encoding='utf-8-sig'))  # Windows' editors sign
     except (OSError, ValueError) as error:
         raise UserError(f'{path}: {getattr(error, "strerror", None) or error}') from None
     flags = []
@@ -33,7 +33,12 @@ def settings_flags(path):
 
 def remembered(folder):
     """The flags of the last submission from a folder of jobs, or None."""
-    return files.read_json(folder / REMEMBERED)
+    flags = files.read_json(folder / REMEMBERED)
+    if flags is not None and not (isinstance(flags, list)
+                                  and all(isinstance(flag, str) for flag in flags)):
+        raise UserError(f'{folder / REMEMBERED}: is no list of flags; delete it and submit again '
+                        'with all flags')
+    return flags
 
 
 def remember(folder, flags):

@@ -42,6 +42,9 @@ def check(args, margin=0.0):
         value = getattr(args, flag)
         if value and re.search(r'\s', value):
             raise UserError(f'--{flag} {value!r}: no scheduler takes a space there')
+    for text in args.directive:
+        if text.lstrip().startswith('#'):
+            raise UserError(f'--directive {text!r}: without its #PBS or #SBATCH')
     if any('\n' in text for text in (*args.directive, *args.module)):
         raise UserError('--directive, --module: one line each')
 

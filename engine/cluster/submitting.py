@@ -113,11 +113,12 @@ class Submission:
             if not isinstance(error, UserError):  # Ctrl-C: it may be in, or not
                 record.add(self.folder, name, record.UNCLEAR)
             raise
-        if done.returncode:
+        job = self.dialect.id_in(done.stdout)
+        # with an id it is in, whatever a script around qsub ends with
+        if done.returncode and not job:
             words = " ".join((done.stderr or done.stdout).split())
             raise Refused(f'{name}: {self.dialect.submit(name)[0]} refused it: '
                           f'{words or f"exit code {done.returncode}"}')
-        job = self.dialect.id_in(done.stdout)
         try:
             record.add(self.folder, name, job or record.UNCLEAR, after)
         except BaseException:
@@ -128,7 +129,7 @@ class Submission:
             sent = ', '.join(f'{part} as {id_}' for part, id_ in self.sent.items())
             raise UserError(
                 f'{name}: was submitted, but what was printed holds no id, or more than one: '
-                f'{" ".join(done.stdout.split())!r}. Find it with qstat or squeue and put it into '
+                f'{" ".join((done.stdout + done.stderr).split())!r}. Find it with qstat or squeue and put it into '
                 f'{self.folder / record.RECORD} in place of the {record.UNCLEAR}, or cancel it and '
                 f'take the line out. Sent before: {sent or "nothing"}')
         self.sent[name] = job

@@ -109,7 +109,7 @@ def test_trainings_of_two_variants_are_two_jobs(small_set, tmp_path, monkeypatch
 
 def test_settings_file_gives_way_to_flags(small_set, tmp_path, monkeypatch):
     root = copy_set(small_set, tmp_path / 'r')
-    (root / 'cluster.toml').write_text('ppn = 4\nwalltime = "01:00:00"\nparts = 3\n'
+    (root / 'cluster.toml').write_text('\ufeffppn = 4\nwalltime = "01:00:00"\nparts = 3\n'
                                        'module = ["a", "b"]\nthen-pack = false\n')
     lines = text_of(monkeypatch, root, '--ppn', '2')
     assert '#PBS -l nodes=1:ppn=2' in lines and '#PBS -l walltime=01:00:00' in lines
@@ -170,7 +170,9 @@ def test_names_of_jobs(scheduler, base, rest, name):
     (('--walltime', '-1:00:00'), '--walltime'), (('--name', 'two words'), '--name'),
     (('--name', 'a/b'), '--name'), (('--name', 'x;touch y'), '--name'),
     (('--memory', '8'), '--memory'),
-    (('--memory', '0gb'), '--memory'), (('--account', 'x y'), '--account')])
+    (('--memory', '0gb'), '--memory'), (('--account', 'x y'), '--account'),
+    (('--directive', '#PBS -q long'), 'without its #PBS'), (('--processes', '2'), 'a training'),
+    (('--stage', 'opticalFlow', '--then-pack'), 'nothing is packed')])
 def test_what_no_job_can_be_made_of_is_refused_before_anything_is_written(
         small_set, tmp_path, monkeypatch, capsys, flags, words):
     root = copy_set(small_set, tmp_path / 'r')

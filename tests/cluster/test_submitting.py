@@ -197,6 +197,21 @@ def test_an_id_that_cannot_be_read(pbs, small_set, tmp_path, submit):
     assert 'part01: was sent under an id that could not be read' in done.stderr
 
 
+def test_clips_are_not_dealt_anew_while_jobs_are_at_work(pbs, sent, submit):
+    done = submit(sent, '--resubmit', '--parts', 4)
+    assert 'part01 part02 part03 may be at work, of 3 parts' in done.stderr
+    for job in ('100', '101', '102', '103'):
+        (pbs / 'jobs' / job).unlink()
+    assert submit(sent, '--resubmit', '--parts', 4).stdout.count('part') == 4
+
+
+def test_an_id_counts_whatever_a_script_around_qsub_ends_with(pbs, small_set, tmp_path, submit):
+    with open(pbs / 'qsub', 'a') as f:
+        f.write('exit 1\n')
+    done = submit(copy_set(small_set, tmp_path / 'r'), '--parts', 2)
+    assert done.stdout == 'part01: job 100.server\npart02: job 101.server\n', done.stderr
+
+
 def test_what_a_job_waits_for_is_told_in_the_schedulers_words(pbs, sent, submit):
     done = submit(sent, '--status')
     assert 'part01 part02 part03 pack: Can Never Run: Insufficient ncpus' in done.stdout
