@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from engine.errors import UserError
 from engine.files import files_under, why_no_file
+from engine.variants import why_no_name
 
 # Files whose names end otherwise are no clips: ffmpeg reads pictures and even texts as videos.
 VIDEO = set('264 265 360 3g2 3gp 3gp2 3gpp amv asf av1 avc avi avs2 dav divx dv dvr-ms f4p f4v flv '
@@ -104,6 +105,8 @@ def find_videos(folder, sided=False, pictures=False):
     spelled, found, others, wrong, holds = {}, [], [], [], Counter()
     for class_folder in class_folders:
         class_name = clean(class_folder.name)
+        if reason := why_no_name(class_name):
+            raise UserError(f'{class_folder}: {reason}; rename the folder')
         first = spelled.setdefault(class_name.lower(), class_folder)
         if first != class_folder and (not sided or first.name != class_folder.name):
             raise UserError(f'{class_folder}: taken for the same class as {first}; rename one, or '
@@ -163,7 +166,8 @@ def _say_passed_over(folder, others, outside):
 
 def named(folder, found):
     """Gives each (path, class folder, class name) its name: the file's; where others have it too
-    its folders' before it, and its ending behind it where that is not enough."""
+    its folders' before it, and where that is not enough its ending behind it, and of a name that
+    is no UTF-8 a digest."""
     relative = [path.relative_to(folder).as_posix() for path, _, _ in found]
     stems = [clean(path.name if path.is_dir() else path.stem) for path, _, _ in found]
     times = Counter(stems)
@@ -176,7 +180,11 @@ def named(folder, found):
     times = Counter(names)
     names = [name if times[name] == 1 else clean(text.replace('/', '_').replace('.', '_'))
              for name, text in zip(names, relative)]
-    names = [short(name) for name in names]
+    # bytes that are no letters all became the same sign
+    times = Counter(names)
+    names = [short(name + f'_{_digest(os.fsencode(text))}' * (
+        times[name] > 1 and re.search('[\udc80-\udcff]', text) is not None))
+        for name, text in zip(names, relative)]
     first = {}
     for text, name in zip(relative, names):
         if name in first:
@@ -191,11 +199,15 @@ def named(folder, found):
             for (path, class_folder, class_name), text, name in zip(found, relative, names)]
 
 
+def _digest(data):
+    return hashlib.sha256(data).hexdigest()[:8]
+
+
 def short(name):
     """A name of at most MOST_BYTES; what is cut gives way to a digest of all of it."""
     data = name.encode()
     if len(data) <= MOST_BYTES:
         return name
-    digest = '_' + hashlib.sha256(data).hexdigest()[:8]
+    digest = '_' + _digest(data)
     kept = data[:MOST_BYTES - len(digest)].decode(errors='ignore')
     return kept + '_' * (MOST_BYTES - len(digest) - len(kept.encode())) + digest
