@@ -127,9 +127,10 @@ class Submission:
             raise
         if job is None:
             sent = ', '.join(f'{part} as {id_}' for part, id_ in self.sent.items())
+            words = ' '.join((done.stdout + done.stderr).split())
             raise UserError(
                 f'{name}: was submitted, but what was printed holds no id, or more than one: '
-                f'{" ".join((done.stdout + done.stderr).split())!r}. Find it with qstat or squeue and put it into '
+                f'{words!r}. Find it with qstat or squeue and put it into '
                 f'{self.folder / record.RECORD} in place of the {record.UNCLEAR}, or cancel it and '
                 f'take the line out. Sent before: {sent or "nothing"}')
         self.sent[name] = job

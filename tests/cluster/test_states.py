@@ -59,9 +59,10 @@ def test_qstat_is_understood(text, jobs, tmp_path, monkeypatch):
 
 def test_states_of_slurm(tmp_path, monkeypatch):
     """A job whose node has failed is over, or waits again where it is to be requeued."""
-    text = ('1|RUNNING|None\n2|PENDING|Priority\n3|PENDING|Dependency\n4|NODE_FAIL|NonZeroExitCode\n'
-            '5|PENDING|BeginTime\n6|SUSPENDED|None\n7|PREEMPTED|None\n8|REQUEUE_HOLD|job_hold\n'
-            '9|PENDING|JobHeldUser\n10|PENDING|PartitionTimeLimit\n11|COMPLETING|None\n')
+    text = ('1|RUNNING|None\n2|PENDING|Priority\n3|PENDING|Dependency\n'
+            '4|NODE_FAIL|NonZeroExitCode\n5|PENDING|BeginTime\n6|SUSPENDED|None\n'
+            '7|PREEMPTED|None\n8|REQUEUE_HOLD|job_hold\n9|PENDING|JobHeldUser\n'
+            '10|PENDING|PartitionTimeLimit\n11|COMPLETING|None\n')
     squeue = tmp_path / 'squeue'
     squeue.write_text(f"#!/bin/sh\ncat <<'E'\n{text}E\n")
     squeue.chmod(0o755)
