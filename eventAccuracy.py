@@ -136,7 +136,8 @@ def draw(path, films, classes):
 def main():
     args = get_parser().parse_args()
     films, classes, notes, problems = compare(
-        event_tables(args.events), args.annotations, args.other, tiers=args.tiers, around=args.around)
+        event_tables(args.events), args.annotations, args.other, tiers=args.tiers,
+        around=args.around)
     for line in problems:
         print(line, file=sys.stderr, flush=True)
     if not films:
