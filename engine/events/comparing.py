@@ -8,6 +8,8 @@ from engine.events.eventfiles import EVENTS_SUFFIX, PREDICTED_SUFFIX
 from engine.events.intervals import film_stem
 from engine.files import files_under, read_json
 
+TOUCHING = 2e-3  # seconds: times are written with three decimals
+
 
 class Compared(NamedTuple):
     """A film that was looked at and annotated: its name, its length in seconds, and two lists of
@@ -92,11 +94,25 @@ def _read_events(path):
     return film, windows[-1]['to'] if windows else None, found, problems
 
 
+def _labelled(marks, names):
+    """[(label, start, stop)] in the order of their starts. Marks of one class that touch or overlap
+    are one event, as they are over frames: two people may do the same at a time."""
+    events = []
+    for label, name in enumerate(names):
+        last = None
+        for mark in sorted((mark for mark in marks if mark.label == name),
+                           key=lambda mark: mark.start):
+            if last and mark.start <= last[2] + TOUCHING:
+                last[2] = max(last[2], mark.stop)
+            else:
+                last = [label, mark.start, mark.stop]
+                events.append(last)
+    return sorted(map(tuple, events), key=lambda event: event[1:])
+
+
 def _film(name, seconds, marks, events, names):
     """(Compared, lines on what counts otherwise) of a film."""
-    truth, predicted = ([(names.index(mark.label), mark.start, mark.stop) for mark in
-                         sorted(found, key=lambda mark: mark.start) if mark.label in names]
-                        for found in (marks, events))
+    truth, predicted = (_labelled(found, names) for found in (marks, events))
     words = []
     last = max((mark.stop for mark in marks + events), default=0.0)
     if seconds is None:

@@ -184,3 +184,13 @@ def test_marks_that_are_odd_are_told(accuracy, tmp_path):
     assert code == 0 and not errors
     assert 'a: marked up to 60.0 s, but it ends at 10.0 s' in said
     assert 'a: 1.0 s are marked as two things at once' in said
+
+
+def test_marks_of_one_class_that_touch_are_one_event(accuracy, tmp_path):
+    """Two people, or an annotator who set the mark anew; over frames nobody could tell."""
+    write(tmp_path / 'a.events.csv', 'film,class,start,stop,probability', 'a.mp4,jump,1,6,0.9')
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class,subject', 'a.mp4,3,4.001,jump,x',
+                  'a.mp4,1,3,jump,y', 'a.mp4,2,2.5,jump,x', 'a.mp4,4.002,6,jump,y')
+    code, said, errors = accuracy('--events', tmp_path / 'a.events.csv', '--annotations', marks)
+    assert code == 0 and '1 films, 150 frames, 1 events; 1 events said' in said
+    assert 'F1           100.0 at 0.1, 100.0 at 0.25, 100.0 at 0.5' in said
