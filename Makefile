@@ -150,7 +150,7 @@ films: $(READY)
 	$(RUN) demo.py films $(EVENTS)
 	$(RUN) demo.py pretrain $(EVENTS)
 	$(RUN) cutClips.py $(FILMS)/films --annotations $(FILMS)/marks/* $(EVENTS) --other \
-		--groups subject --test-share 0.15
+		--other-times 3 --margin 0.2 --groups subject --test-share 0.15
 	$(RUN) frameBasedTrain.py $(EVENTS) --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
 	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(FILMS) --parts $(PARTS)
 	$(RUN) save_hdf5.py --root $(FILMS)

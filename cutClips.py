@@ -48,6 +48,7 @@ from engine.errors import UserError
 from engine.events.annotations import OfNothing, read_annotations
 from engine.events.cutting import Cut, cut, frames_of
 from engine.events.films import Known, films_of, survey
+from engine.events.intervals import class_name
 from engine.events.made import Made
 from engine.events.planning import Stretch, draw, gaps, without_overlaps
 from engine.files import write_text
@@ -82,6 +83,9 @@ def get_parser():
     group.add_argument('--other', nargs='?', const='other', metavar='NAME',
                        help='adds a class of stretches in which nothing is marked, as many as '
                             'there are clips to a class on average (its name: other)')
+    group.add_argument('--other-times', type=arguments.positive, default=1.0, metavar='TIMES',
+                       help='takes so many times as many of these: where most of a film shows '
+                            'nothing, more of them teach more (default: 1)')
     group.add_argument('--margin', type=arguments.not_negative, default=0.5, metavar='SECONDS',
                        help='how far these stay away from what is marked (default: 0.5)')
     group = parser.add_argument_group('the split')
@@ -199,22 +203,17 @@ def as_stretch(mark, film):
     return Stretch(film, mark.start, mark.stop, label, subject, mark.where)
 
 
-def folder_name(label):
-    """What the folder of a class is called; no hidden one, no path."""
-    return short(clean(label).lstrip('.') or '_')
-
-
 def check_spelling(args, wanted):
     """Refuses classes, or subjects that are groups, whose names differ in what gets lost."""
     for field in ('label', 'subject') if args.groups == 'subject' else ('label',):
         first = {}
         for stretch in wanted:
             name = getattr(stretch, field)
-            other = first.setdefault(folder_name(name).lower(), stretch)
+            other = first.setdefault(class_name(name).lower(), stretch)
             if getattr(other, field) != name:
                 raise UserError(f'{stretch.where}: "{name}" is called "{getattr(other, field)}" in '
                                 f'{other.where}; spell them alike, or give them other names')
-    if args.other and args.other.lower() in {folder_name(one.label).lower() for one in wanted}:
+    if args.other and args.other.lower() in {class_name(one.label).lower() for one in wanted}:
         raise UserError(f'--other {args.other}: a class has this name; say another one')
 
 
@@ -253,7 +252,7 @@ def add_other(args, kept, every, ends, unsure):
              for film in sorted(inside) if film not in unsure}
     free = [(film, *piece) for film in named if named[film]
             for piece in gaps(0.0, ends[film], inside[film], args.margin)]
-    number = round(len(kept) / len({stretch.label for stretch in kept}))
+    number = round(args.other_times * len(kept) / len({one.label for one in kept}))
     drawn = draw(free, [stretch.stop - stretch.start for stretch in kept], number, random)
     if len(drawn) < number:
         print(f'{args.other}: room for {len(drawn)} of {number} clips in what is not marked')
@@ -282,11 +281,11 @@ def planned(args, stretches):
     for stretch in stretches:
         span = [round(1000 * moment) for moment in (stretch.start, stretch.stop)]
         name = short(f'{stretch.film.name}_{span[0]:07d}_{span[1]:07d}')
-        class_name = folder_name(stretch.label)
-        line = f'{class_name}/{name}.mkv'
+        folder = class_name(stretch.label)
+        line = f'{folder}/{name}.mkv'
         group = stretch.film.name if args.groups == 'film' else clean(stretch.subject)
         found.append(Planned(
-            stretch, Video(args.root / variants.CLIPS / line, line, name, class_name, name),
+            stretch, Video(args.root / variants.CLIPS / line, line, name, folder, name),
             group, [stretch.film.name, *identity[stretch.film], stretch.start, stretch.stop]))
     return sorted(found, key=lambda clip: clip.video.relative)
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 from engine.errors import UserError
 from engine.events.annotations import read_annotations
 from engine.events.eventfiles import EVENTS_SUFFIX, PREDICTED_SUFFIX
-from engine.events.intervals import film_stem
+from engine.events.intervals import class_name, film_stem
 from engine.files import files_under, read_json
 
 TOUCHING = 2e-3  # seconds: times are written with three decimals
@@ -53,7 +53,10 @@ def compare(events, annotations, other, **reading):
     """
     marks, notes, problems = {}, [], []
     for path in annotations:
-        found, wrong = read_annotations(path, **reading)
+        try:
+            found, wrong = read_annotations(path, **reading)
+        except UserError as error:
+            found, wrong = [], [str(error)]
         problems += wrong
         for mark in found:
             marks.setdefault(film_stem(mark.film), []).append(mark)
@@ -62,9 +65,8 @@ def compare(events, annotations, other, **reading):
         name, seconds, found, wrong = _read_events(path)
         problems += wrong
         said.setdefault(film_stem(name), []).append((path, seconds, found))
-    names = sorted({mark.label for found in marks.values() for mark in found} | {
-        event.label for tables in said.values() for _, _, found in tables for event in found})
-    names = [name for name in names if name != other]
+    names = sorted({class_name(mark.label) for name in said.keys() & marks.keys()
+                    for mark in [*marks[name], *said[name][0][2]]} - {other})
     films = []
     for name, tables in said.items():
         path, seconds, found = tables[0]
@@ -100,7 +102,7 @@ def _labelled(marks, names):
     events = []
     for label, name in enumerate(names):
         last = None
-        for mark in sorted((mark for mark in marks if mark.label == name),
+        for mark in sorted((mark for mark in marks if class_name(mark.label) == name),
                            key=lambda mark: mark.start):
             if last and mark.start <= last[2] + TOUCHING:
                 last[2] = max(last[2], mark.stop)

@@ -3,7 +3,7 @@ import os
 import unicodedata
 from typing import NamedTuple
 
-from engine.video.ownvideos import VIDEO
+from engine.video.ownvideos import VIDEO, clean, short
 
 
 class Interval(NamedTuple):
@@ -33,3 +33,9 @@ def film_stem(name):
     last = film_path(name).rpartition('/')[2]
     stem, ending = os.path.splitext(last)
     return stem if ending[1:].lower() in VIDEO else last
+
+
+def class_name(label):
+    """What the class is called of what was marked so: folders and lists can hold it, no hidden
+    one, no path."""
+    return short(clean(unicodedata.normalize('NFC', label)).lstrip('.') or '_')

@@ -309,6 +309,11 @@ def test_other_keeps_away_from_marks(before, cut, tmp_path):
     assert [row['clip'] for row in table(tmp_path / 'own') if row['class'] == 'other'] == first
 
 
+def test_how_many_others(before, cut, tmp_path):
+    cut(MARKS, '--other', '--margin', 0.2, '--other-times', 0.67)
+    assert [row['class'] for row in table(tmp_path / 'own')].count('other') == 2
+
+
 def test_other_by_subject_takes_whose_mark_is_nearest(before, cut, tmp_path):
     marks = MARKS.replace('b.mkv,0.501,1.001,sit,y', 'b.mkv,0.501,1.001,sit,w').replace(',z', ',')
     _, said = cut(marks + 'a,2.3,2.4,sit,y\na,2.2,2.3,walk,w\n', '--other', '--groups', 'subject',

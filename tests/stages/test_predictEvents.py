@@ -170,6 +170,9 @@ def test_what_cannot_be_compared(accuracy, tmp_path):
         accuracy('--events', one, '--annotations', marks)
     for folder in ('x', 'y'):
         write(tmp_path / folder / 'a.events.csv', 'film,class,start,stop,probability')
+    empty = write(tmp_path / 'empty.csv')
+    code, _, errors = accuracy('--events', tmp_path / 'x', '--annotations', empty, marks)
+    assert code == 3 and f'{empty}: not known as annotations' in errors
     with pytest.raises(UserError, match='no film is there'):
         accuracy('--events', tmp_path / 'x', tmp_path / 'y', '--annotations', marks)
 
@@ -189,7 +192,7 @@ def test_marks_that_are_odd_are_told(accuracy, tmp_path):
 def test_marks_of_one_class_that_touch_are_one_event(accuracy, tmp_path):
     """Two people, or an annotator who set the mark anew; over frames nobody could tell."""
     write(tmp_path / 'a.events.csv', 'film,class,start,stop,probability', 'a.mp4,jump,1,6,0.9')
-    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class,subject', 'a.mp4,3,4.001,jump,x',
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class,subject', 'a.mp4,3,4.001,jump ,x',
                   'a.mp4,1,3,jump,y', 'a.mp4,2,2.5,jump,x', 'a.mp4,4.002,6,jump,y')
     code, said, errors = accuracy('--events', tmp_path / 'a.events.csv', '--annotations', marks)
     assert code == 0 and '1 films, 150 frames, 1 events; 1 events said' in said
