@@ -18,7 +18,7 @@
 ## make clean             removes the demos; .venv and the trial on real clips stay
 ##
 ## Variables, with their defaults:
-##   PYTHON=python3       makes .venv, once: 3.11, 3.12 or 3.13 (remove .venv to change it)
+##   PYTHON=python3       makes .venv, once: 3.11 to 3.14 (remove .venv to change it)
 ##   VENV=.venv           where the packages go
 ##   SPLIT=1              which of the train/test lists; each wants its own folder, too
 ##   SEED=0               a second seed wants its own folder: make demo SEED=1 DEMO=demo1
@@ -225,9 +225,9 @@ bench: $(READY)
 # so that an interrupted set-up is done again; what the steps say stands in LOG.
 
 NAMED   = $(filter-out file,$(origin PYTHON))
-OTHERS  = python3.13 python3.12 python3.11
+OTHERS  = python3.13 python3.12 python3.11 python3.14
 VERSION = import sys; print('%d.%d.%d' % sys.version_info[:3])
-FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+FITS    = import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))
 PIP     = $(RUN) -m pip install --disable-pip-version-check
 LOG     = $(VENV)/setup.log
 # Follows a step of the set-up: names the one that failed, its reason, and where the rest stands.
@@ -242,7 +242,7 @@ $(READY): requirements-lock-build.txt requirements-lock.txt
 	if [ -z "$$python" ]; then \
 		other=$$(first $(OTHERS)) && advice=run || \
 			{ other=python3.12; advice="install one, then run"; }; \
-		echo "error: Chainer needs Python 3.11, 3.12 or 3.13 and $(PYTHON) is" \
+		echo "error: Chainer needs Python 3.11, 3.12, 3.13 or 3.14 and $(PYTHON) is" \
 			"$$(version "$(PYTHON)" || echo "not there"); $$advice:" \
 			"make $(or $(MAKECMDGOALS),demo) PYTHON=$$other" >&2; \
 		exit 1; \
@@ -259,7 +259,7 @@ $(READY): requirements-lock-build.txt requirements-lock.txt
 	@touch $@
 
 # The lock files: what all of requirements*.txt but GPU and bench come to, each version with the
-# digests of its files, for all of Python 3.11 to 3.13 and every system in one.
+# digests of its files, for all of Python 3.11 to 3.14 and every system in one.
 LOCK = .venv-uv/bin/uv pip compile --quiet --universal --generate-hashes --upgrade \
 	--python-version 3.11 --custom-compile-command 'make lock'
 

@@ -237,16 +237,18 @@ def _check_kind(parser, args):
         args.test_steps = args.steps
 
 
-def method_of(args):
-    """'LSTM 2x1024', 'GRU 512-256', 'linear', 'conv pooling', 'flow LSTM 2x1024'."""
-    names = variants.names_of(args)
+def method_of(args, imported=None):
+    """'LSTM 2x1024', 'GRU 512-256', 'linear', 'conv pooling', 'flow LSTM 2x1024'; with the name
+    of the network of `imported` features 'LSTM 2x1024 on resnet50'."""
     if args.cell in FAMILIES:
-        return names.method(FAMILIES[args.cell].method)
-    if args.cell not in ('lstm', 'gru'):
-        return names.method(args.cell)
-    units = (f'{args.layers}x{args.cells[0]}' if len(set(args.cells)) == 1
-             else '-'.join(map(str, args.cells)))
-    return names.method(f'{args.cell.upper()} {units}')
+        method = FAMILIES[args.cell].method
+    elif args.cell in ('lstm', 'gru'):
+        units = (f'{args.layers}x{args.cells[0]}' if len(set(args.cells)) == 1
+                 else '-'.join(map(str, args.cells)))
+        method = f'{args.cell.upper()} {units}'
+    else:
+        method = args.cell
+    return variants.names_of(args).method(method + (f' on {imported}' if imported else ''))
 
 
 def new_network(args, n_in, n_classes, f):

@@ -38,7 +38,7 @@ from engine.reporting.readout import first_few, read_method
 from engine.reporting.matrixplots import confusion_figure, gain_figure
 from engine.reporting.scoring import class_means
 from engine.stage import new_parser as stage_parser, run as stage_main
-from engine.variants import TEST_PREDICTIONS, TEST_SUFFIX
+from engine.variants import TEST_PREDICTIONS, TEST_SUFFIX, frames_file
 from helperFunctions import read_lists
 
 RNN_PREDICTIONS = 'RNN' + TEST_SUFFIX
@@ -181,7 +181,7 @@ def main():
         parser.error('one or two prediction files, please')
     paths = [find_file(name, args.root) for name in args.files]
     if not paths:
-        paths = [args.root / TEST_PREDICTIONS]
+        paths = [args.root / frames_file(args.root)]
         if (args.root / RNN_PREDICTIONS).exists():
             paths.append(args.root / RNN_PREDICTIONS)
     lists = read_lists(args.root, args.split)

@@ -32,13 +32,13 @@ from engine.reporting.featuremap import map_section
 from engine.reporting.readout import first_few
 from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results
-from engine.reporting.runs import (FRAMES, MOST_RUNS, find_runs, names_of_run, predictions_path,
-                                   read_run, run_without_order, sees_first_frames)
+from engine.reporting.runs import (MOST_RUNS, find_runs, names_of_run, predictions_path, read_run,
+                                   run_of, run_without_order, sees_first_frames)
 from engine.reporting.scoring import video_log_probability
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
 from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
-from engine.variants import maker_of, place
+from engine.variants import frames_file, maker_of, place
 from helperFunctions import read_lists
 
 REPORT = 'report.html'
@@ -58,7 +58,8 @@ def collect(args, notes, faults):
     except UserError as error:
         notes.append(str(error))
     names = args.runs or find_runs(root, results, args.split, notes)
-    names = [FRAMES] + [name for name in dict.fromkeys(names) if name != FRAMES]
+    frames = run_of(frames_file(root))
+    names = [frames] + [name for name in dict.fromkeys(names) if name != frames]
     blind = run_without_order(root, names[1], results, args.split, notes) if names[1:] else None
     names += [blind] if blind and blind not in names else []
     for name in names:

@@ -281,6 +281,7 @@ def train(args, device, lists, team):
         reseed(device, args.seed)
         model = new_network(args, data.training.n_features, len(lists.classes), f)
         card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
+                'method': method_of(args, hdf5.attribute(f, 'imported')),
                 'classes': lists.classes, 'split': args.split, 'features': data.made_by}
         started = {}
         if args.start_from:
@@ -313,8 +314,7 @@ def train(args, device, lists, team):
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {
-        **card, **names._asdict(), **started,
-        'method': method_of(args), 'training': told_of(kept, log),
+        **card, **names._asdict(), **started, 'training': told_of(kept, log),
         **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})
     return round(log[-1]['elapsed_time'], 1)
 
@@ -397,8 +397,8 @@ def test(args, device, lists, **figures):
                               **found['test'])
     print(f'{card["method"]} by video:  {scoring.in_words(found["test"])}')
     # Where they are not those that confusion.py takes by itself.
-    compared = ('' if (names, name) == (variants.Names(), 'RNN') else
-                f' {names.test_predictions} {out.name}')
+    compared = ('' if (names, name) == (variants.Names(), 'RNN') else ' ' + ' '.join(
+        dict.fromkeys((variants.frames_file(args.root, names), out.name))))
     print(f'wrote {out}; next: python results.py{variants.place(args.root)}, '
           f'python confusion.py{variants.place(args.root, args.split)}{compared}')
 

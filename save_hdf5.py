@@ -4,6 +4,7 @@ Needs   ROOT/UCF-101_features/, ROOT/UCF-101_framePrediction/ (./saveFeatures.sh
 Writes  ROOT/train1024.hdf5, ROOT/test1024.hdf5           features (frames, 1024)
         ROOT/testPredictions1024.hdf5, ROOT/validationPredictions1024.hdf5
                                                           softmax (frames, classes)
+        of imported features (importFeatures.py) the first two alone
 
     python save_hdf5.py                      # float32: 10.2 GB for the whole of UCF-101
     python save_hdf5.py --dtype float16      # half of that
@@ -17,6 +18,7 @@ file names them. One clip at a time is held in memory.
 import hashlib
 import json
 import os
+import shlex
 import shutil
 from collections import defaultdict
 
@@ -70,20 +72,21 @@ def find_clips(root, clips, n_features, n_classes, names=variants.Names(), value
     return well, wrong
 
 
-def read_results(root, clip, names):
-    """Returns (features, predictions) of a clip.
+def read_results(root, clip, names, kinds):
+    """Returns (features, predictions) of a clip, or those `kinds` of them.
 
     Raises:
         UserError: one holds what no network gives.
     """
-    paths = [variants.output_path(root, folder, clip)
-             for folder in (names.features, names.frame_predictions)]
-    features, predictions = map(load_npy, paths)
-    for path, reason in zip(paths, (featurefile.why_no_features(features, names.layer),
-                                    featurefile.why_no_predictions(predictions))):
-        if reason:
+    results = []
+    for kind in kinds:
+        path = variants.output_path(
+            root, (names.features, names.frame_predictions)[kind], clip)
+        results.append(load_npy(path))
+        if reason := (featurefile.why_no_predictions(results[kind]) if kind else
+                      featurefile.why_no_features(results[kind], names.layer)):
             raise UserError(f'{path}: {reason}')
-    return features, predictions
+    return results
 
 
 def narrowed(features, dtype, clip):
@@ -93,10 +96,11 @@ def narrowed(features, dtype, clip):
     return features.astype(dtype, copy=False)
 
 
-def pack(args, names, clips, places, digest):
+def pack(args, names, clips, kinds, places, digest):
     """Writes the clips, each read once; returns {name: reason} of those that were not.
 
     Args:
+        kinds: those that there are of features (0) and predictions (1).
         places: {clip's name: [(hdf5.NewFile, 0 for its features or 1 for its predictions)]}.
         digest: hashlib object that takes in all that is written.
     """
@@ -104,12 +108,12 @@ def pack(args, names, clips, places, digest):
     with Progress(len(clips), 'packed') as progress:
         for clip in clips:
             try:
-                features, softmax = read_results(args.root, clip, names)
+                features, *softmax = read_results(args.root, clip, names, kinds)
             except UserError as error:
                 wrong[clip.name] = str(error)
             if wrong and (clip.name in wrong or not args.allow_missing):
                 continue  # nothing will be kept, but all that is wrong is found
-            arrays = narrowed(features, args.dtype or names.dtype, clip), softmax
+            arrays = narrowed(features, args.dtype or names.dtype, clip), *softmax
             for f, kind in places[clip.name]:
                 f.add(clip.name, arrays[kind])
                 digest.update(clip.name.encode() + numpy.ascontiguousarray(arrays[kind]).data)
@@ -119,6 +123,8 @@ def pack(args, names, clips, places, digest):
 
 def made_by(args, clips):
     """The command that makes the clips' features; before it, where it is missing, of the flow."""
+    if variants.is_imported(args.root, variants.names_of(args)):
+        return featurefile.made_with(args.root, variants.names_of(args))['command']
     command = variants.features_maker(args)
     missing = (flowfiles.waiting_for_flow(
         args.root, clips, failed_clips(args.root / variants.clips_folder('flow')))
@@ -160,11 +166,18 @@ def check_space(args, names, clips):
 
 
 def check_features(args, names, clips):
-    """Returns the frame network's card and what extraction.json says of the features.
+    """Returns the frame network's card, {} of imported features, and what extraction.json or
+    imported.json says of them.
 
     Raises:
         UserError: there are none, or they are of another network.
     """
+    if variants.is_imported(args.root, names):
+        for path in (args.root / name for name in names.packed[2:]):
+            if path.exists():
+                raise UserError(f'{path}: of features that were here before; the imported ones '
+                                f'have no predictions; remove it: rm {shlex.quote(str(path))}')
+        return {}, featurefile.made_with(args.root, names)
     model_path, folder = args.root / names.model, args.root / names.features
     card = read_card(model_path,
                      f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
@@ -180,10 +193,13 @@ def check_features(args, names, clips):
 
 
 def describe(args, names, lists, card, made_with):
-    """The attributes of the files of features, and of those of predictions."""
+    """The attributes of the files of features, and of those of predictions if there are."""
     both = {'classes': json.dumps(lists.classes), 'split': args.split,
             'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
             **names._asdict()}
+    if not card:
+        return [{**both, 'n_features': made_with['n_features'], 'imported': made_with['imported'],
+                 'rate': made_with['rate'] or 0.0}]
     if args.layer == 'pool5':
         both['maps'] = layer_shape(card['shape'], args.layer)  # (C, h, w), for PoolingNet
     if 'views' in made_with:
@@ -192,8 +208,16 @@ def describe(args, names, lists, card, made_with):
     training = {'settings': json.dumps(card.get('settings', {}))}
     if 'seed' in card:
         training['seed'] = card['seed']
-    return ({**both, 'n_features': layer_width(card['shape'], args.layer)},
-            {**both, 'method': names.method('frames'), 'readout': 'mean', **training})
+    return [{**both, 'n_features': layer_width(card['shape'], args.layer)},
+            {**both, 'method': names.method('frames'), 'readout': 'mean', **training}]
+
+
+def held_out_of(args, card, lists):
+    """Names of the clips that the RNN must hold out: of the groups that the frame network has not
+    seen either, or of imported features of some that are drawn here."""
+    if card:
+        return set(card.get('held_out', ()))
+    return {clip.name for clip in hf.hold_out_groups(lists.train, seed=args.seed)[1]}
 
 
 def main():
@@ -217,12 +241,14 @@ def write_set(args, names, paths, lists):
     n_features = attributes[FEATURES]['n_features']
 
     # First what is quickly seen, then the numbers as they pass: each file is read once.
-    well, wrong = find_clips(args.root, clips, n_features, len(lists.classes), names,
+    kinds = (FEATURES, PREDICTIONS)[:len(attributes)]
+    well, wrong = find_clips(args.root, clips, n_features,
+                             len(lists.classes) if PREDICTIONS in kinds else None, names,
                              values=False)
     refuse(args, wrong, clips)
     check_space(args, names, well)
-    held_out = set(card.get('held_out', ()))
-    with hdf5.writing(*paths) as files:
+    held_out = held_out_of(args, card, lists)
+    with hdf5.writing(*paths[:2 * len(kinds)]) as files:
         contents = list(zip(files, (FEATURES, FEATURES, PREDICTIONS, PREDICTIONS), (
             lists.train, lists.test, lists.test,
             [clip for clip in lists.train if clip.name in held_out])))
@@ -232,18 +258,20 @@ def write_set(args, names, paths, lists):
             for clip in its:
                 places[clip.name].append((f, kind))
         digest = hashlib.sha256(repr(attributes).encode())
-        spoilt = pack(args, names, well, places, digest)
+        spoilt = pack(args, names, well, kinds, places, digest)
         refuse(args, spoilt, well)
         wrong.update(spoilt)
         for f, kind, its in contents:
             # The digest, common to the four, tells them from those of another run.
             f.tell(**attributes[kind], set=digest.hexdigest())
             f.add_names('missing', [clip.name for clip in its if clip.name in wrong])
-        # The RNN must hold out the groups that the frame network has not seen either.
         files[0].add_names('held_out', sorted(
             held_out & {clip.name for clip in clips} - set(wrong)))
     print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
           f'python normalizeData.py{variants.flags_of(args)}')
+    if not card:
+        print('then, in place of frame predictions: '
+              + variants.maker_of(args.root / variants.frames_file(args.root, names), args.split))
     return 3 if wrong else 0
 
 

@@ -52,8 +52,8 @@ def main():
     args = stage.parse(get_parser())
     names = variants.names_of(args)
     lists = hf.read_lists(args.root, args.split)
-    made_by = f'python save_hdf5.py{variants.flags_of(args)}'
     path = args.root / names.test_predictions
+    made_by = variants.maker_of(path, args.split)
     tested, attrs = accuracy(path, args, lists.test, lists.classes, made_by)
     if not tested:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '

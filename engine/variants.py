@@ -23,6 +23,10 @@ VGG_MODEL, FRAME_MODEL, RNN_MODEL = 'VGG.model', 'VGG_1024.model', 'RNN.model'
 TRAIN_HDF5, TEST_HDF5 = 'train1024.hdf5', 'test1024.hdf5'
 TEST_PREDICTIONS = 'testPredictions1024.hdf5'
 VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
+# Beside features that another program computed (importFeatures.py): where they come from.
+IMPORTED = 'imported.json'
+# They have no predictions of their network: this run of rnn.py, on each feature alone, stands in.
+STAND_IN = 'linear'
 # Behind the name of a run of rnn.py or combine.py.
 TEST_SUFFIX, VALIDATION_SUFFIX = '_testPredictions.hdf5', '_validationPredictions.hdf5'
 # What the frame network sees, how it joins frames in time, and which of its layers is saved;
@@ -137,16 +141,33 @@ def features_maker(args):
     return f'./saveFeatures.sh --local{flags_of(args)} (or without --local, as batch jobs)'
 
 
+def is_imported(root, names=Names()):
+    """Whether another program computed the features of a variant (importFeatures.py)."""
+    return (Path(root) / names.features / IMPORTED).exists()
+
+
+def frames_file(root, names=Names()):
+    """Name of the predictions of single frames: of stage 3, or of what stands in for them."""
+    return (names.of(STAND_IN) + TEST_SUFFIX if is_imported(root, names)
+            else names.test_predictions)
+
+
 def maker_of(path, split=1):
     """The command that makes a prediction file, as its name tells."""
     path = Path(path)
     run = path.name.removesuffix(TEST_SUFFIX).removesuffix(VALIDATION_SUFFIX)
     command = f'python rnn.py --name {shlex.quote(run)}' if run != path.name else None
     for names in VARIANTS.values():
+        stand_in = (f'python rnn.py{names.flags()} --cell {STAND_IN} '
+                    f'--name {names.of(STAND_IN)}')
         if path.name in (names.test_predictions, names.validation_predictions):
-            command = f'python save_hdf5.py{names.flags()}'
+            command = (f'nothing, as imported features come without; in its place: {stand_in}'
+                       if is_imported(path.parent, names) else
+                       f'python save_hdf5.py{names.flags()}')
         elif command and run == names.of('RNN'):
             command = f'python rnn.py{names.flags()}'
+        elif command and run == names.of(STAND_IN):
+            command = stand_in
     return command + place(path.parent, split) if command else 'the stage that writes it'
 
 

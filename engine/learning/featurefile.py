@@ -1,5 +1,6 @@
 """A clip's two .npy files of stage 2, its features and its frames' predictions, and what stands
-beside them: which model made them (extraction.json), and from which file (part03.clips ...)."""
+beside them: which model made them (extraction.json, or imported.json of features without
+predictions that another program computed), and from which file (part03.clips ...)."""
 import os
 import shlex
 import stat
@@ -9,7 +10,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import append_line, load_npy, read_json, sha256
-from engine.variants import Names, output_path
+from engine.variants import IMPORTED, Names, is_imported, output_path
 
 CLAIM = 'extraction.json'
 
@@ -43,7 +44,8 @@ def why_no_predictions(rows):
 def check_results(root, clip, n_features, n_classes, values=True, names=Names()):
     """Returns the number of frames of a clip whose two .npy files of stage 2 are well.
 
-    With values=False their headers and lengths are read, not the numbers themselves.
+    With n_classes=None there are features alone. With values=False their headers and lengths
+    are read, not the numbers themselves.
 
     Raises:
         UserError: one is missing or damaged, holds what it should not, or they disagree.
@@ -51,6 +53,8 @@ def check_results(root, clip, n_features, n_classes, values=True, names=Names())
     lengths = []
     for folder, width, dtype in ((names.features, n_features, names.dtype),
                                  (names.frame_predictions, n_classes, 'float32')):
+        if width is None:
+            continue
         path = output_path(root, folder, clip)
         array = load_npy(path, mmap=True)
         if array.dtype != dtype:
@@ -63,30 +67,34 @@ def check_results(root, clip, n_features, n_classes, values=True, names=Names())
                        if folder == names.features else why_no_predictions(array)):
             raise UserError(f'{path}: {reason}')
         lengths.append(len(array))
-    if lengths[0] != lengths[1]:
-        raise UserError(f'{clip.name}: {lengths[0]} features, {lengths[1]} predictions')
+    if lengths[0] != lengths[-1]:
+        raise UserError(f'{clip.name}: {lengths[0]} features, {lengths[-1]} predictions')
     return lengths[0]
 
 
 # --------------------------------------------------------------- of which model, of which file
 
 def made_with(root, names):
-    """What extraction.json says of the features: a dict with model_sha256 and step; None where
-    there are none.
+    """What extraction.json (or imported.json) says of the features: a dict with model_sha256 and
+    step; None where there are none.
 
     Raises:
-        UserError: it is damaged, or not there though features are.
+        UserError: it is damaged, or not there though features are, or an import was stopped.
     """
     folder = root / names.features
+    path = folder / (IMPORTED if is_imported(root, names) else CLAIM)
     try:
-        found = read_json(folder / CLAIM)
+        found = read_json(path)
     except UserError:
         found = 'damaged'
     if found is None and not any(folder.glob('*/*.npy')):
         return None
+    if isinstance(found, dict) and found.get('unfinished'):
+        raise UserError(f'{path}: the import was stopped in the middle; run it again: '
+                        f'{found.get("command")}')
     if not (isinstance(found, dict) and isinstance(found.get('model_sha256'), str)
             and isinstance(found.get('step'), int)):
-        raise UserError(f'{folder / CLAIM}: {"not there" if found is None else "damaged"}, so '
+        raise UserError(f'{path}: {"not there" if found is None else "damaged"}, so '
                         'that nobody knows which model made the features; remove them: '
                         + remover(root, names) + ', then make them again')
     return found
@@ -94,8 +102,8 @@ def made_with(root, names):
 
 def remover(root, names):
     """The command that removes all features and predictions of a variant."""
-    return shlex.join(['rm', '-r', str(root / names.features),
-                       str(root / names.frame_predictions)])
+    return shlex.join(['rm', '-r', str(root / names.features), *(
+        [] if is_imported(root, names) else [str(root / names.frame_predictions)])])
 
 
 def identity(path):

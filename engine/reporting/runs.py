@@ -71,6 +71,12 @@ def predictions_path(root, name):
     return root / (VARIANTS[name].test_predictions if name in VARIANTS else name + TEST_SUFFIX)
 
 
+def run_of(file_name):
+    """The run that a file of test predictions is of: the other way round."""
+    return next((name for name, names in VARIANTS.items() if names.test_predictions == file_name),
+                file_name.removesuffix(TEST_SUFFIX))
+
+
 def names_of_run(root, name, results, split):
     """The Names of the features that a run saw; of a run that no line tells of, the plain ones."""
     settings = line_of(results, predictions_path(root, name), split).get('settings', {})

@@ -11,6 +11,19 @@ READERS = {(1, 0): numpy.lib.format.read_array_header_1_0,
            (2, 0): numpy.lib.format.read_array_header_2_0}
 
 
+def read_header(f, size):
+    """(shape, dtype) of the .npy that an open file of `size` bytes holds; its array comes next.
+
+    Raises:
+        ValueError: it is not as long as it says.
+    """
+    shape, _, dtype = READERS[numpy.lib.format.read_magic(f)](f)
+    if min(shape, default=0) < 0 or not dtype.hasobject and (
+            math.prod(shape) * dtype.itemsize != size - f.tell()):
+        raise ValueError('is not as long as its header says')
+    return shape, dtype
+
+
 class Npz:
     """The arrays of an .npz, read when asked for.
 
@@ -26,13 +39,11 @@ class Npz:
                 raise ValueError(f'{info.filename} is packed in a way that NumPy never uses')
             budget.take(objects=1)
             with archive.open(info) as f:
-                version = numpy.lib.format.read_magic(f)
-                shape, _, dtype = READERS[version](f)
-                length = math.prod(shape) * dtype.itemsize
-                if min(shape, default=0) < 0 or not dtype.hasobject and (
-                        length != info.file_size - f.tell()):
-                    raise ValueError(f'{info.filename} is not as long as its header says')
-            self.headers[info.filename.removesuffix('.npy')] = shape, dtype
+                try:
+                    header = read_header(f, info.file_size)
+                except ValueError as error:
+                    raise ValueError(f'{info.filename} {error}') from None
+            self.headers[info.filename.removesuffix('.npy')] = header
 
     def __contains__(self, name):
         return name in self.headers

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 from smallSet import REPOSITORY
 
-PYTHONS = ('3.11', '3.12', '3.13')
+PYTHONS = ('3.11', '3.12', '3.13', '3.14')
 LOCKS = ('requirements-lock-build.txt', 'requirements-lock.txt')
 LONG = pytest.mark.skipif(not os.environ.get('LONG'), reason='installs all packages: LONG=1 make '
                           'test TESTS=tests/engine/test_lock.py')
