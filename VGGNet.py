@@ -11,7 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine.fast import conv_gpu, conv_learn, kernelnames, winograd
+from engine.fast import conv_gpu, conv_learn, conv_learn_gpu, kernelnames, winograd
 from engine.fast.conv import ConvStack
 from engine.weights.modelfile import load_network
 from engine.video.preprocessing import MEAN, mean_of, preprocess
@@ -98,12 +98,13 @@ class VGGNet(chainer.Chain):
             return chainer.Variable(self._fast_convolutions(chainer.as_array(x), names))
         if x.dtype == numpy.uint8:
             x = preprocess(x, self.mean)
-        if (names and self.fast and self.xp is numpy and x.dtype == numpy.float32
-                and conv_learn.available()):
-            return conv_learn.conv_stack(
-                x, [(self[name].W, self[name].b, self.pooled_after(name)) for name in names])
+        layers = [(self._at_hand(name).W, self[name].b, self.pooled_after(name))
+                  for name in names]
+        learning = conv_learn if self.xp is numpy else conv_learn_gpu
+        if layers and self.fast and learning.serves(x, layers):
+            return learning.conv_stack(x, layers)
         for name in names:
-            x = F.relu(self._at_hand(name)(x))
+            x = F.relu(self[name](x))
             if self.pooled_after(name):
                 x = F.max_pooling_2d(x, 2, stride=2)
         return x
@@ -144,6 +145,7 @@ class VGGNet(chainer.Chain):
             if gpu and frozen:  # its memory need not hold both
                 for name in names:
                     self[name].to_device('@numpy')
+                self.xp.get_default_memory_pool().free_all_blocks()
             self._stacks[names[0]] = *state(), made
         return made
 

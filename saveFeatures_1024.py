@@ -35,7 +35,7 @@ from engine.video import container, flowfiles
 from FusionNet import load_frame_network
 from VGGNet_1024 import layer_width
 from engine.video.augmentation import views
-from engine.fast.conv_gpu import sending
+from engine.fast.upload import sending
 from engine.errors import UserError
 from engine.files import save_npy, write_text
 from engine.learning.frames import with_mirrored_ends

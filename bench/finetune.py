@@ -36,7 +36,7 @@ def in_chainer(model, frames, labels, fast, device=chainer.get_device('@numpy'))
 
     def run():
         model.fast = fast
-        x, wanted = device.send(preprocess(frames, model.mean)), device.send(labels)
+        x, wanted = preprocess(device.send(frames), model.mean), device.send(labels)
         loss = F.softmax_cross_entropy(model(x), wanted)
         trained.cleargrads()
         loss.backward()

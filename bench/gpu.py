@@ -13,7 +13,7 @@ train   frames a second of a training step of stage 1; PyTorch in its own float3
 stage2  the loop of saveFeatures_1024.py on drawn clips, by the clips decoded at once, beside
         its decoders alone.
 
-Memory is the most that each has held, weights included. --check ends with 1 if anything is wrong.
+Memory is what each has taken of the card's and kept, weights included. --check ends with 1 if anything is wrong.
 Without a GPU it says so and ends.
 """
 import argparse
@@ -37,7 +37,7 @@ from bench.gpu_check import check_all
 from bench.lstm import Ours, chainer_epoch, torch, torch_epoch
 from bench.vgg import MEAN, torch_module
 from engine import arguments, usable_cores
-from engine.fast import conv_gpu
+from engine.fast import conv_gpu, upload
 from engine.fast.optimizers import Adam
 
 LIMIT = 8192   # side of the card's own matrix product
@@ -54,24 +54,25 @@ def on_card(args):
 
 
 def take_turns(args, contenders, amount, unit):
-    """Prints speeds, and how many bytes each contender has held at most; returns the speeds."""
+    """Prints speeds, and how much of the card's memory each contender has taken; returns the
+    speeds."""
     import cupy
-    pool, held, place = cupy.get_default_memory_pool(), {}, on_card(args)
-    seconds = {}
+    pool, held, runs = cupy.get_default_memory_pool(), {}, {}
+
+    def used():
+        free, whole = cupy.cuda.runtime.memGetInfo()
+        return whole - free
     for name, make in reversed(contenders.items()):  # ours takes its weights along
         cupy.cuda.Device().synchronize()
         pool.free_all_blocks()
-        if place:
+        if on_card(args):
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(place)
-        before = pool.total_bytes(), torch.cuda.memory_reserved(place) if place else 0
-        run = make()
-        run()
-        run()
-        held[name] = (pool.total_bytes() - before[0]
-                      + (torch.cuda.max_memory_reserved(place) - before[1] if place else 0))
-        seconds[name] = run
-    seconds = bench.take_turns({name: seconds[name] for name in contenders}, args.turns)
+        before = used()
+        runs[name] = make()
+        for _ in range(3):
+            runs[name]()
+        held[name] = used() - before
+    seconds = bench.take_turns({name: runs[name] for name in contenders}, args.turns)
     bench.table(seconds, amount, unit)
     for name, n in held.items():
         print(f'{name + ", memory":30} {n / 2 ** 20:9.0f} MiB', flush=True)
@@ -116,7 +117,7 @@ def measure_vgg(device, args):
             model.to_device(device)
 
             def run():
-                with conv_gpu.sending(device) as send:
+                with upload.sending(device) as send:
                     for _ in range(times):
                         result = model.feature_and_prediction(send(batch))
                 return [chainer.backends.cuda.to_cpu(a) for a in result]

@@ -251,11 +251,11 @@ def _code_of(main):
     except KeyboardInterrupt:
         code, said = 130, f'stopped by hand; {same_command()}'
     except MemoryError as error:
-        if type(error).__module__.startswith('cupy'):
-            code, said = 1, f"error: the GPU's memory is full ({error}); lower --batch"
-        else:
-            code, said = 1, (f'error: not enough memory ({error or "the machine gives no more"}); end '
-                         'other programs, or see "Out of memory?" in docs/troubleshooting.md')
+        code, said = 1, (
+            f"error: the GPU's memory is full ({error}); lower --batch"
+            if type(error).__module__.startswith('cupy') else
+            f'error: not enough memory ({error or "the machine gives no more"}); end other '
+            'programs, or see "Out of memory?" in docs/troubleshooting.md')
     except (OSError, UserError) as error:
         # What writes files may have taken a print's failure in between for its own.
         lost = _Output.failure is not None and _Output.failure in (error, error.__cause__)

@@ -13,7 +13,6 @@ costs no digit.
 
 Both ways hold no name of CuPy: `xp` may be NumPy, as in the tests.
 """
-import contextlib
 import importlib
 import os
 import warnings
@@ -24,6 +23,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 from chainer.backends import cuda
 
 from engine.fast.conv import check_layers
+from engine.fast.cudagraphs import can_record, recorded
 from engine.fast.winograd import INPUT_TRANSFORM, OUTPUT_TRANSFORM, transformed_weights
 
 SCALE = 1 / 16
@@ -72,6 +72,7 @@ class GPUStack:
         self.xp, self.relu, self.pools = xp, relu, pools
         self.in_channels = weights[0].shape[1]
         self.mean = xp.asarray(numpy.broadcast_to(numpy.float32(mean), self.in_channels))
+        self.no_mean = xp.zeros_like(self.mean)
         self.kernel = kernel or ('cudnn' if cudnn else 'products')
         how = xp, weights, biases, pools, relu
         self._way = _Halves(*how, cudnn) if cudnn else _Products(*how)
@@ -87,7 +88,7 @@ class GPUStack:
         if x.ndim != 4 or x.shape[3] != self.in_channels or x.dtype not in ('u1', 'f4'):
             raise ValueError(f'input is {x.shape} of {x.dtype}, not (frames, height, width, '
                              f'{self.in_channels}) of uint8 or float32')
-        mean = self.mean if x.dtype == 'u1' else 0
+        mean = self.mean if x.dtype == 'u1' else self.no_mean
         try:
             y = self._way(x, mean)
         except Exception as error:
@@ -157,7 +158,10 @@ class _Halves:
                 numpy.pad(w, [*more, (0, 0), (0, 0)]).transpose(0, 2, 3, 1))))
             self.biases.append(_half(xp, numpy.pad(b, more[0]) * SCALE))
         self.plans, self.most = {}, 1
-        self.workspace = xp.empty(1, numpy.uint8)
+        self.workspaces = [xp.empty(1, numpy.uint8)]  # graphs go on using the smaller ones
+        self.recordings = {}
+        # Of all graphs together; a size's first run leaves there what its graph will need.
+        self.memory = xp.cuda.MemoryPool() if can_record(xp) else None
 
     def __call__(self, x, mean):
         n = len(x)
@@ -170,7 +174,31 @@ class _Halves:
             whole = self.xp.zeros((filled, *x.shape[1:]), x.dtype)
             whole[:n] = x
             x = whole
-        return self._forward(x, mean)[:n]
+        return self._run(x, mean)[:n]
+
+    def _run(self, x, mean):
+        """As _forward; from the second time on that a size comes, by a CUDA graph."""
+        if self.memory is None:
+            return self._forward(x, mean)
+        key = x.shape, x.dtype.char
+        with self.xp.cuda.using_allocator(self.memory.malloc):
+            if key not in self.recordings:  # the first time makes the plans
+                self.recordings[key] = None
+                return self._forward(x, mean)
+            if self.recordings[key] is None:
+                self.recordings[key] = self._recorded(x, mean)
+        graph, given, result = self.recordings[key]
+        if graph is None:
+            return self._forward(x, mean)
+        given[...] = x
+        graph.launch()
+        return result.copy()
+
+    def _recorded(self, x, mean):
+        """(graph, its input, its output)"""
+        made, given = [None], self.xp.empty_like(x)
+        graph = recorded(self.xp, lambda: made.append(self._forward(given, mean)))
+        return graph, given, made[-1]
 
     def _forward(self, x, mean):
         self.cudnn.set_stream(handle=self.handle, stream=_stream(self.xp))
@@ -206,10 +234,10 @@ class _Halves:
                                    handle=self.handle)
         graph, tensors = self.plans[key]
         size = graph.get_workspace_size()
-        if size > self.workspace.size:
-            self.workspace = self.xp.empty(size, numpy.uint8)
+        if size > self.workspaces[-1].size:
+            self.workspaces.append(self.xp.empty(size, numpy.uint8))
         graph.execute(dict(zip(tensors, (x, self.weights[level], self.biases[level], y))),
-                      self.workspace, handle=self.handle)
+                      self.workspaces[-1], handle=self.handle)
 
 
 def plan(cudnn, shape, outs, relu, **how):
@@ -251,18 +279,17 @@ def _stream(xp):
 
 
 def halves(xp, x, mean, channels):
-    """x (n, h, w, c) less its mean, times SCALE, as halves of so many channels, the rest zeros."""
+    """x (n, h, w, c) less mean (c,), times SCALE, as halves of so many channels, the rest zeros."""
     if xp is numpy:
         h = xp.zeros((*x.shape[:3], channels), numpy.float16)
         h[..., :x.shape[3]] = (x - mean) * numpy.float32(SCALE)
         return h
-    mean = xp.broadcast_to(xp.asarray(mean, numpy.float32), x.shape[3])
     h = xp.empty((*x.shape[:3], channels), numpy.float16)
     cuda.elementwise(
         'raw S x, raw float32 mean, int32 ins, int32 outs, float32 scale', 'float16 h',
         '''const int k = i % outs;
            h = k < ins ? (x[i / outs * ins + k] - mean[k]) * scale : 0.0f;''', 'halves')(
-               xp.ascontiguousarray(x), xp.ascontiguousarray(mean), x.shape[3], channels, SCALE, h)
+               xp.ascontiguousarray(x), mean, x.shape[3], channels, SCALE, h)
     return h
 
 
@@ -361,65 +388,3 @@ class _Products:
             pooled(xp, whole, out)
         out = out + bias
         return xp.maximum(out, 0, out=out) if self.relu else out
-
-
-# ---- the way to the card --------------------------------------------------------------------
-
-class Upload:
-    """Copies batches of frames to the GPU beside its work: bytes, through pinned memory.
-
-    Each call returns at once an array on the GPU; what is then enqueued on the current stream
-    waits for the copy. It may be used until `slots` more calls were made, by work enqueued on
-    the stream that was current then.
-
-    Args:
-        xp: cupy.
-        slots (int): batches on their way or in use at once.
-    """
-
-    def __init__(self, xp, slots=3):
-        self.cuda = xp.cuda
-        self.xp = xp
-        self.stream = xp.cuda.Stream(non_blocking=True)
-        self.slots = [None] * slots
-        self.number = -1
-
-    def __call__(self, frames):
-        """frames: NumPy array of any shape and dtype -> the same on the GPU."""
-        now = self.cuda.get_current_stream()
-        if self.number >= 0:
-            # All that reads the last batch is enqueued by now.
-            self.slots[self.number % len(self.slots)][3].record(now)
-        self.number += 1
-        place = self.number % len(self.slots)
-        if self.slots[place] is None or self.slots[place][0].nbytes < frames.nbytes:
-            if self.slots[place] is not None:
-                self.slots[place][3].synchronize()
-            memory = self.cuda.alloc_pinned_memory(frames.nbytes)
-            self.slots[place] = (numpy.frombuffer(memory, numpy.uint8, frames.nbytes),
-                                 self.xp.empty(frames.nbytes, numpy.uint8),
-                                 self.cuda.Event(), self.cuda.Event())
-            # CuPy may have given memory that work enqueued before still reads.
-            self.slots[place][3].record(now)
-        pinned, there, copied, used = self.slots[place]
-        copied.synchronize()  # the pinned bytes of some batches ago have left
-        size = frames.nbytes
-        pinned[:size] = numpy.ascontiguousarray(frames).reshape(-1).view(numpy.uint8)
-        self.stream.wait_event(used)
-        there[:size].set(pinned[:size], stream=self.stream)
-        copied.record(self.stream)
-        now.wait_event(copied)
-        return there[:size].view(frames.dtype).reshape(frames.shape)
-
-
-@contextlib.contextmanager
-def sending(device):
-    """Gives the function that sends arrays to a chainer.Device: an Upload if it is a GPU."""
-    if device.xp is numpy:
-        yield device.send
-        return
-    upload = Upload(device.xp)
-    try:
-        yield upload
-    finally:
-        upload.stream.synchronize()  # before its pinned memory serves somebody else

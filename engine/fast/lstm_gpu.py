@@ -15,11 +15,12 @@ import warnings
 import numpy
 
 from engine.fast.cells import cell_backward_gpu, cell_gpu
+from engine.fast.cudagraphs import can_record, recorded
 
 MOST_SPARE = 12       # windows whose memory waits to serve again
 WORKSPACE = 32 << 20  # bytes that cuBLAS may use of its own; what NVIDIA advises for Hopper
 _spare = collections.deque(maxlen=MOST_SPARE)
-_recorder = {}        # by device: a _Recorder, or None where nothing can be recorded
+_products = {}        # by device: _Products, or None where nothing can be recorded
 
 
 def borrow(xp, w_h, steps, batch, keep):
@@ -86,8 +87,8 @@ class Steps:
         way = getattr(self, '_' + name)
         self.runs[name] += 1
         # The first run makes all that the kernels need; what comes again is worth recording.
-        if self.runs[name] == 2 and (recorder := _recorder_for(self.xp)):
-            self.graphs[name] = recorder.graph(way, self.w_h)
+        if self.runs[name] == 2 and (products := _products_for(self.xp)):
+            self.graphs[name] = recorded(self.xp, lambda: way(products.by(self.w_h)))
         graph = self.graphs.get(name)
         if graph is None:
             way(self._product)
@@ -115,24 +116,24 @@ class Steps:
             product(self.z[t], self.gh, False)
 
 
-# ---- recording ------------------------------------------------------------------------------
+# ---- products in a recording ------------------------------------------------------------------
 
-def _recorder_for(xp):
-    """The _Recorder of the current device, or None."""
-    if not hasattr(xp, 'cuda'):  # NumPy in CuPy's place
+def _products_for(xp):
+    """The _Products of the current device, or None."""
+    if not can_record(xp):
         return None
     device = xp.cuda.Device().id
-    if device not in _recorder:
+    if device not in _products:
         try:
-            _recorder[device] = _Recorder(xp)
+            _products[device] = _Products(xp)
         except Exception as error:
-            _recorder[device] = None
+            _products[device] = None
             warnings.warn(f'no CUDA graphs, the LSTM starts each kernel by itself: {error}')
-    return _recorder[device]
+    return _products[device]
 
 
-class _Recorder:
-    """Records steps as CUDA graphs; their products by cuBLAS itself, as CuPy refuses to."""
+class _Products:
+    """Matrix products by cuBLAS itself, as CuPy refuses to call it while a graph is recorded."""
 
     def __init__(self, xp):
         self.xp = xp
@@ -143,42 +144,31 @@ class _Recorder:
         self.library = ctypes.CDLL(path)
         self.handle = ctypes.c_void_p()
         self._call('cublasCreate_v2', ctypes.byref(self.handle))
-        self.stream = xp.cuda.Stream(non_blocking=True)
         self.workspace = xp.empty(WORKSPACE, numpy.uint8)
-        self._call('cublasSetStream_v2', self.handle, ctypes.c_void_p(self.stream.ptr))
-        self._call('cublasSetWorkspace_v2', self.handle,
-                   ctypes.c_void_p(self.workspace.data.ptr), ctypes.c_size_t(WORKSPACE))
         if os.environ.get('CUPY_TF32') == '1':  # as CuPy takes it for its own products
             self._call('cublasSetMathMode', self.handle, 3)
 
-    def graph(self, way, w_h):
-        """way(product) as a graph, or None where that fails."""
+    def by(self, w_h):
+        """A function as Steps._product, on the stream that is current now."""
+        self._call('cublasSetStream_v2', self.handle,
+                   ctypes.c_void_p(self.xp.cuda.get_current_stream().ptr))
+        # A new stream makes it forget its workspace.
+        self._call('cublasSetWorkspace_v2', self.handle,
+                   ctypes.c_void_p(self.workspace.data.ptr), ctypes.c_size_t(WORKSPACE))
+
         def product(x, out, transposed):
-            self._product(w_h, x, out, transposed)
-        with self.stream:
-            self.stream.begin_capture()
-            try:
-                way(product)
-                return self.stream.end_capture()
-            except Exception as error:
-                if self.stream.is_capturing():
-                    self.stream.end_capture()
-                warnings.warn(f'no CUDA graph, the LSTM starts each kernel by itself: {error}')
-                return None
+            """x (B, k) @ w_h, or w_h.T if transposed, into out: all C-contiguous.
 
-    def _product(self, w_h, x, out, transposed):
-        """x (B, k) @ w_h, or w_h.T if transposed, into out: all C-contiguous.
-
-        To cuBLAS, column by column, each of them is its own transpose.
-        """
-        name, number = (('cublasSgemm_v2', ctypes.c_float) if x.dtype == numpy.float32
-                        else ('cublasDgemm_v2', ctypes.c_double))
-        one, nothing = number(1), number(0)
-        (batch, k), m = x.shape, out.shape[1]
-        self._call(name, self.handle, int(transposed), 0, m, batch, k, ctypes.byref(one),
-                   *(part for a in (w_h, x) for part in (
-                       ctypes.c_void_p(a.data.ptr), a.shape[1])),
-                   ctypes.byref(nothing), ctypes.c_void_p(out.data.ptr), m)
+            To cuBLAS, column by column, each of them is its own transpose.
+            """
+            name, number = (('cublasSgemm_v2', ctypes.c_float) if x.dtype == numpy.float32
+                            else ('cublasDgemm_v2', ctypes.c_double))
+            (batch, k), m = x.shape, out.shape[1]
+            self._call(name, self.handle, int(transposed), 0, m, batch, k,
+                       ctypes.byref(number(1)), ctypes.c_void_p(w_h.data.ptr), w_h.shape[1],
+                       ctypes.c_void_p(x.data.ptr), k, ctypes.byref(number(0)),
+                       ctypes.c_void_p(out.data.ptr), m)
+        return product
 
     def _call(self, name, *arguments):
         status = getattr(self.library, name)(*arguments)

@@ -8,7 +8,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
 from VGGNet_1024 import VGGNet_1024
-from engine.fast import conv_gpu
+from engine.fast import conv_gpu, upload
 from engine.video.preprocessing import preprocess
 from convStacks import error, float64_stack, make_layers
 
@@ -196,7 +196,8 @@ def test_a_card_that_cudnn_does_not_serve_gets_the_products(cudnn, monkeypatch):
 def on_gpu(monkeypatch, cudnn):
     """A narrow network that takes NumPy for a GPU's module."""
     gpu = types.ModuleType('cupy')
-    gpu.__dict__.update(numpy.__dict__, cuda=FakeCuda())
+    gpu.__dict__.update(numpy.__dict__, cuda=FakeCuda(), get_default_memory_pool=lambda: (
+        types.SimpleNamespace(free_all_blocks=lambda: None)))
     monkeypatch.setattr(VGGNet_1024, 'xp', gpu)
     pool, halves = conv_gpu.pooled, conv_gpu.halves
     monkeypatch.setattr(conv_gpu, 'pooled', lambda xp, x, out: pool(numpy, x, out))
@@ -299,7 +300,7 @@ def test_frames_arrive_whole_however_late_the_copies_are():
             copy = batch.copy()
             yield copy
             copy[...] = 0  # the decoder may use its memory again
-    with conv_gpu.sending(device) as send:
+    with upload.sending(device) as send:
         for batch in decoded():
             frames = send(batch)
             fake.current.enqueue(lambda frames=frames: seen.append(numpy.array(frames)))
@@ -314,7 +315,7 @@ def test_memory_that_earlier_work_still_reads_is_not_written():
     memory = numpy.full(8, 7, 'u1').view(FakeArray)
     xp = types.SimpleNamespace(cuda=fake, empty=lambda n, dtype: memory[:n])
     fake.current.enqueue(lambda: seen.append(memory.tolist()))
-    with conv_gpu.sending(types.SimpleNamespace(xp=xp)) as send:
+    with upload.sending(types.SimpleNamespace(xp=xp)) as send:
         send(numpy.zeros(8, 'u1'))
     fake.current.synchronize()
     assert seen == [[7] * 8] and not memory.any()
@@ -322,5 +323,5 @@ def test_memory_that_earlier_work_still_reads_is_not_written():
 
 def test_on_the_cpu_batches_stay_what_they_are():
     batch = numpy.zeros((2, 4, 4, 3), 'u1')
-    with conv_gpu.sending(chainer.get_device('@numpy')) as send:
+    with upload.sending(chainer.get_device('@numpy')) as send:
         assert send(batch) is batch
