@@ -13,8 +13,8 @@ train   frames a second of a training step of stage 1; PyTorch in its own float3
 stage2  the loop of saveFeatures_1024.py on drawn clips, by the clips decoded at once, beside
         its decoders alone.
 
-Memory is what each has taken of the card's and kept, weights included. --check ends with 1 if anything is wrong.
-Without a GPU it says so and ends.
+Memory is what each has taken of the card's and kept, weights included. --check ends with 1 if
+anything is wrong. Without a GPU it says so and ends.
 """
 import argparse
 import os
