@@ -57,6 +57,12 @@ from engine.video.decode import Frames, VideoError
 
 OURS = eventfiles.PREDICTED_SUFFIX  # in the names of the outputs, which are not looked at again
 
+EVENTS = """\
+Each moment is of the class with the highest mean probability over all windows
+that saw it, the RNN's if there; what follows in one class is an event. So events
+are smooth over about a window, and one much shorter than that may go unseen. A
+moment that no window saw is none."""
+
 
 def get_parser():
     parser = stage.new_parser(__doc__)
@@ -88,11 +94,7 @@ def get_parser():
                        help="how the RNN's steps make one prediction (default: as it was tested)")
     group.add_argument('--batch', type=arguments.whole(1), default=16, metavar='N',
                        help='frames through the network at once (default: 16)')
-    add_event_flags(parser.add_argument_group(
-        'events', 'Each moment is of the class with the highest mean probability over all windows '
-        "that saw it, the RNN's if there; what follows in one class is an event. So events are "
-        'smooth over about a window, and an event much shorter than one may go unseen. A moment '
-        'that no window saw is none.'))
+    add_event_flags(parser.add_argument_group('events', EVENTS))
     group = parser.add_argument_group('output')
     group.add_argument('--out', type=Path, metavar='DIR',
                        help='write labelled video, strip and numbers there')

@@ -43,7 +43,7 @@ def compare(events, annotations, other, **reading):
 
     Args:
         events: tables of events. Beside NAME.events.csv stands NAME.predicted.json, which knows the
-            film's name and length.
+            film's name and length; of a table of several films one of each.
         annotations: files; reading: tiers and around of `read_annotations`.
         other: what is marked so, or called so, is nothing.
 
@@ -62,9 +62,10 @@ def compare(events, annotations, other, **reading):
             marks.setdefault(film_stem(mark.film), []).append(mark)
     said = {}
     for path in events:
-        name, seconds, found, wrong = _read_events(path)
+        films, wrong = _read_events(path)
         problems += wrong
-        said.setdefault(film_stem(name), []).append((path, seconds, found))
+        for name, (seconds, found) in films.items():
+            said.setdefault(name, []).append((path, seconds, found))
     names = sorted({class_name(mark.label) for name in said.keys() & marks.keys()
                     for mark in [*marks[name], *said[name][0][2]]} - {other})
     films = []
@@ -85,15 +86,21 @@ def compare(events, annotations, other, **reading):
 
 
 def _read_events(path):
-    """(film, seconds or None, intervals, problems) of a table of events."""
+    """({name of film: (seconds or None, intervals)}, problems) of a table of events."""
+    def beside(name):
+        return read_json(path.parent / f'{name}{PREDICTED_SUFFIX}.json') or {}
     found, problems = read_annotations(path)
     name = path.name.removesuffix(EVENTS_SUFFIX)
-    told = read_json(path.parent / f'{name}{PREDICTED_SUFFIX}.json') or {}
-    film = found[0].film if found else told.get('video', name)
-    if len({film_stem(mark.film) for mark in found}) > 1:
-        raise UserError(f'{path}: holds the events of several films; give the tables of predict.py')
-    windows = told.get('windows')
-    return film, windows[-1]['to'] if windows else None, found, problems
+    told, films = beside(name), {}
+    for mark in found:
+        films.setdefault(film_stem(mark.film), []).append(mark)
+    if not films:
+        films[film_stem(told.get('video', name))] = []
+
+    def length(film):
+        known = told if len(films) == 1 else beside(film)
+        return known['windows'][-1]['to'] if known else None
+    return {film: (length(film), marks) for film, marks in films.items()}, problems
 
 
 def _labelled(marks, names):

@@ -33,14 +33,15 @@ class Pairs(NamedTuple):
 
 def pair(truth, predicted):
     """The Pairs of two lists of (label, start, stop)."""
+    labels, starts, stops = numpy.array(truth, float).reshape(-1, 3).T
     best = numpy.full(len(predicted), -1)
     overlap = numpy.zeros(len(predicted))
     for i, (label, start, stop) in enumerate(predicted):
-        for j, (true_label, true_start, true_stop) in enumerate(truth):
-            both = min(stop, true_stop) - max(start, true_start)
-            share = both / (max(stop, true_stop) - min(start, true_start)) if both > 0 else 0
-            if label == true_label and share > overlap[i]:
-                best[i], overlap[i] = j, share
+        both = numpy.minimum(stop, stops) - numpy.maximum(start, starts)
+        whole = numpy.maximum(stop, stops) - numpy.minimum(start, starts)
+        share = both / whole * ((labels == label) & (both > 0))
+        if share.any():
+            best[i], overlap[i] = share.argmax(), share.max()
     return Pairs(best, overlap)
 
 

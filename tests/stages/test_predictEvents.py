@@ -189,6 +189,18 @@ def test_marks_that_are_odd_are_told(accuracy, tmp_path):
     assert 'a: 1.0 s are marked as two things at once' in said
 
 
+def test_one_table_of_several_films(accuracy, tmp_path):
+    events = write(tmp_path / 'all.csv', 'film,class,start,stop,probability',
+                   'a.mp4,jump,1,3,0.9', 'b.mp4,jump,0,1,0.9')
+    write(tmp_path / 'b.predicted.json', json.dumps(
+        {'video': 'b.mp4', 'windows': [{'from': 0, 'to': 5}]}))
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'a.mp4,1,3,jump',
+                  'b.mp4,0,1,jump', 'b.mp4,4,5,sit down')
+    code, said, errors = accuracy('--events', events, '--annotations', marks)
+    assert code == 0 and '2 films, 200 frames, 3 events; 2 events said' in said
+    assert 'sit_down' in said  # as cutClips.py calls the class
+
+
 def test_marks_of_one_class_that_touch_are_one_event(accuracy, tmp_path):
     """Two people, or an annotator who set the mark anew; over frames nobody could tell."""
     write(tmp_path / 'a.events.csv', 'film,class,start,stop,probability', 'a.mp4,jump,1,6,0.9')
