@@ -60,7 +60,8 @@ def header_of(log):
     for found in re.finditer(r'^\[info\] +Stream #0:(\d+)\S*: (\w+): (\w+)(.*)$', text,
                              re.MULTILINE):
         number, kind, codec, rest = found.groups()
-        rate = _number(r', ([\d.]+k?) (?:fps|tbr)', rest)
+        fps, tbr, tbn = (_number(rf', ([\d.]+k?) {unit}', rest) for unit in ('fps', 'tbr', 'tbn'))
+        rate = fps if fps not in (0.0, tbn) else tbr or fps  # the clock's unit (DV) is no rate
         marks = re.search(r'((?: \([\w ]+\))*)$', rest)[1]
         streams.append(Stream(int(number), kind, codec, rate,
                               _number(r', start (-?[\d.]+)', rest, begin) - begin,

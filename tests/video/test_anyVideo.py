@@ -85,6 +85,7 @@ def test_every_frame_has_its_moment_and_the_copy_too(ending, rate, words, tmp_pa
     frames, pictures = seen(path)
     theirs, moments = by_pyav(path)
     assert len(pictures) == len(theirs) == 40 and survey(path) == (40, None)
+    assert read_header(path)[1] in (0, pytest.approx(float(rate), rel=1e-3))
     if theirs.shape == pictures.shape:
         assert abs(pictures.astype(int) - theirs).mean() < 2
     # one after the other at the film's rate, to a millisecond, in which some containers count
@@ -104,6 +105,11 @@ def test_every_frame_has_its_moment_and_the_copy_too(ending, rate, words, tmp_pa
     assert green.tolist() == [moment >= 0.4995 for moment in times]
     with av.open(str(path)) as source, av.open(str(copy)) as target:
         assert len(target.streams.audio) == len(source.streams.audio)
+
+
+def test_the_unit_of_a_clock_is_no_rate(tmp_path):
+    path = film(tmp_path / 'a.dv', '-c:v', 'dvvideo', '-s', '720x576', '-ac', 2, frames=10)
+    assert read_header(path) == survey(path)[:1] + (25,) == (10, 25)
 
 
 def test_one_stamp_that_is_missing_does_not_decide(tmp_path):
