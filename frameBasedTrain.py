@@ -46,6 +46,7 @@ from engine.learning.frozenanswers import Answers
 from engine.video.augmentation import Augmentation
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
+from engine.progress import followed
 from engine.learning.frames import COUNTS, FrameIterator, frame_counts
 from engine.weights.modelfile import save_model, weights_digest
 from engine.fast.optimizers import MomentumSGD, WeightDecay
@@ -286,7 +287,7 @@ def validate(model, answers, batches, n):
     """Returns loss and accuracy of the n held-out frames."""
     sums = numpy.zeros(2)
     with chainer.using_config('train', False), chainer.no_backprop_mode():
-        for batch in batches:
+        for batch in followed(batches, batches.batches_per_epoch, 'validation', 'batches'):
             figures = loss_and_accuracy(model, answers, *batch)
             # by frames, so that a smaller last batch counts as what it is
             sums += [float(v.array) * len(batch[1]) for v in figures]

@@ -16,7 +16,6 @@ lowest validation loss are kept. The test list is read once, after that. Run aga
 --test-only looks at the clips in another way with a model that is there; its predictions get
 a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
 """
-import json
 import re
 from typing import NamedTuple
 
@@ -32,6 +31,7 @@ from engine.reporting import predictionfile, resultsfile, scoring
 from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
 from engine.learning import statistics, workers
 from engine.errors import UserError
+from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
 from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
 from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
@@ -321,10 +321,11 @@ def train(args, device, lists, team):
 
 # ---- the test --------------------------------------------------------------------
 
-def look_at(args, model, store, device, seed):
-    """Returns what `predict` gives: all clips of a store as these flags show them."""
-    return predict(model, store, device, args.batch, technique=args.inference,
-                   steps=args.test_steps, reverse_too=args.reverse_too, seed=seed)
+def look_at(args, model, store, device, seed, kind='validation'):
+    """Yields what `predict` gives: all clips of a store as these flags show them."""
+    return followed(predict(model, store, device, args.batch, technique=args.inference,
+                            steps=args.test_steps, reverse_too=args.reverse_too, seed=seed),
+                    len(store), kind)
 
 
 def predictions_name(args):
@@ -345,13 +346,12 @@ def write_predictions(args, model, card, device, f, kind, lists, out):
     """
     path = args.root / f'{args.name}.model'
     clips = clips_of(kind, f, lists)
-    said = hdf5.attributes(f)
-    cardchecks.check_classes(f.filename, said, lists.classes)
+    cardchecks.check_classes(f.filename, hdf5.attributes(f), lists.classes)
     store = FeatureStore(f, clips, args.memory, made_by(args))
     if store.n_features != model.shape['n_in']:
         raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} takes '
                         f'{model.shape["n_in"]}; make it again: {made_by(args)}')
-    if said.get('model_sha256', 'None') != card['features']:
+    if hdf5.attribute(f, 'model_sha256', 'None') != card['features']:
         raise UserError(f'{f.filename}: features of another {variants.names_of(args).model} than '
                         f'{path} was trained on; train it again: {trained_by(args, args.name)} '
                         '--restart')
@@ -359,7 +359,7 @@ def write_predictions(args, model, card, device, f, kind, lists, out):
         print(f'{missing} {kind} clips have no features and are not counted')
     if not len(store):
         return []
-    predictionfile.write_predictions(out, look_at(args, model, store, device, card['seed']),
+    predictionfile.write_predictions(out, look_at(args, model, store, device, card['seed'], kind),
                                      lists.classes, card['method'], args.split, args.readout)
     return clips
 
@@ -373,9 +373,7 @@ def test(args, device, lists, **figures):
     names, name = variants.names_of(args), predictions_name(args)
     path = args.root / f'{args.name}.model'
     model, card = load_rnn(path, trained_by(args, args.name))
-    cardchecks.check_classes(path, {'classes': json.dumps(card.get('classes'))}, lists.classes)
-    if card['split'] != args.split:
-        raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
+    cardchecks.check_rnn(path, card, lists.classes, args.split, trained_by(args, args.name))
     model.to_device(device)
     if args.test_only:
         stage.tell_kernel(model)
@@ -424,10 +422,9 @@ def check_test_features(args):
     """Before hours of training: test1024.hdf5 is of this split, and of the model there now."""
     names = variants.names_of(args)
     with hdf5.open_hdf5(args.root / names.test, made_by(args)) as f:
-        said = hdf5.attributes(f)
-        cardchecks.check_split(f.filename, said, args.split, names)
+        cardchecks.check_split(f.filename, hdf5.attributes(f), args.split, names)
         model = args.root / names.model
-        if model.exists() and said.get('model_sha256') != weights_digest(model):
+        if model.exists() and hdf5.attribute(f, 'model_sha256') != weights_digest(model):
             print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
                   f'save them anew: {variants.features_maker(args)}', flush=True)
 

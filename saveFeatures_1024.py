@@ -177,6 +177,11 @@ def extract(clip, batches, model, device, stop, names, step=1, n_views=1):
     if not (numpy.isfinite(features).all() and numpy.isfinite(predictions).all()):
         raise VideoError(f'{clip.path}: the network gave a number that is not finite, or too '
                          f'large for {names.dtype}')
+    # What later stages take for damage must not be saved as a result.
+    if reason := (featurefile.why_no_features(features, names.layer)
+                  or featurefile.why_no_predictions(predictions)):
+        raise VideoError(f'{clip.path}: what the network gives of it {reason}; a network that has '
+                         'learned something does not')
     return features, predictions
 
 

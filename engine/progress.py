@@ -5,6 +5,18 @@ import time
 from tqdm import tqdm
 
 
+def followed(items, total, label, unit='clips'):
+    """Yields `items`, `total` of them, and says how far it is: in a log if it takes long."""
+    progress = Progress(total, label, unit)
+    try:
+        for item in items:
+            yield item
+            progress.update()
+    finally:
+        if progress.bar is not None:
+            progress.bar.close()
+
+
 class Progress:
     """Counts clips (or other units) and, if given, the frames in them.
 

@@ -14,7 +14,10 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
 
     Args:
         predictions: iterable of (clip name, (T, C) softmax).
+        readout: one of READOUTS, else a UserError, and no file.
     """
+    if readout not in READOUTS:
+        raise UserError(f'{path}: readout {readout!r}: none of {", ".join(READOUTS)}')
     with writing(path) as (f,):
         for name, probabilities in predictions:
             f.add(name, numpy.asarray(probabilities, numpy.float32))

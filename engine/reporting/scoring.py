@@ -38,7 +38,7 @@ def video_log_probability(frame_probabilities, readout='mean'):
     elif readout == 'max':
         joined = logs.max(axis=0)
     else:
-        raise ValueError(f'readout {readout!r} is none of {READOUTS}')
+        raise UserError(f'readout {readout!r}: none of {", ".join(READOUTS)}')
     return joined - numpy.logaddexp.reduce(joined)
 
 

@@ -33,7 +33,7 @@ def mean_of(card, path, stream='rgb'):
         UserError: the model takes its input in a way that no stage here gives it.
     """
     asked = card.get('preprocessing', PREPROCESSING)
-    theirs = {order: name for name, order in ORDERS.items()}.get(asked.get('order'), 'rgb')
+    theirs = next((name for name, order in ORDERS.items() if order == asked.get('order')), 'rgb')
     if theirs != stream:
         raise UserError(f'{path}: a network for the stream {theirs}, but it would be given '
                         f'{stream}; say --stream {theirs}, or give another model')

@@ -65,6 +65,19 @@ def check_frame_model(path, card, split, names=Names()):
                         + names.flags('stream', 'fusion') + ' --root ANOTHER')
 
 
+def check_rnn(path, card, classes, split, made_by):
+    """Refuses a model of rnn.py of other classes or of another split, or whose card does not tell
+    what its test asks for."""
+    lacks = [key for key in ('features', 'method', 'seed', 'settings', 'split', 'training')
+             if key not in card]
+    if lacks:
+        raise UserError(f'{path}: its card does not tell {", ".join(lacks)}; train it again: '
+                        f'{made_by}')
+    check_classes(path, {'classes': json.dumps(card.get('classes'))}, classes)
+    if card['split'] != split:
+        raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
+
+
 def check_trained_on(path, card, names):
     """Refuses a model trained on another variant's features than the flags (`names`) ask for."""
     differ = [(f' --{field} {theirs}', f' --{field} {ours}')

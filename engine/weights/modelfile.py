@@ -22,7 +22,11 @@ from engine.weights.npzfile import open_npz
 CARD = 'card'
 # Of what a card says, what is relied on before it is looked at.
 KINDS = {'kind': str, 'stream': str, 'fusion': str, 'layer': str, 'split': int, 'shape': dict,
-         'preprocessing': dict, 'classes': list}
+         'preprocessing': dict, 'classes': list, 'held_out': list, 'settings': dict, 'training': dict,
+         'seed': int, 'features': str, 'method': str}
+# The same of the settings in it: how a model is tested if nothing else is said.
+SETTINGS = {'inference': str, 'test_steps': int, 'steps': int, 'reverse_too': bool,
+            'variable_length': bool, 'readout': str}
 PIECE = 1 << 20  # numbers
 
 
@@ -80,10 +84,20 @@ def read_card(path, made_by='the stage that writes it'):
         card = json.loads(text)
         if not isinstance(card, dict):
             raise ValueError(f'its card is a {type(card).__name__}')
-        for key, kind in KINDS.items():
-            if not isinstance(card.get(key, kind()), kind):
-                raise ValueError(f'the {key} in its card is a {type(card[key]).__name__}')
+        _check_kinds(card, KINDS)
+        _check_kinds(card.get('settings', {}), SETTINGS)
         return card
+
+
+def _check_kinds(card, kinds):
+    for key, kind in kinds.items():
+        value = card.get(key, kind())
+        if type(value) is not kind:
+            raise ValueError(f'the {key} in its card is a {type(value).__name__}')
+        if kind is int and value < 0:
+            raise ValueError(f'the {key} in its card is {value}')
+        if kind is list and not all(isinstance(name, str) for name in value):
+            raise ValueError(f'the {key} in its card are no names')
 
 
 def weights_digest(path, made_by='the stage that writes it'):

@@ -2,6 +2,7 @@
 import os
 import shutil
 import sys
+import threading
 
 import h5py
 import numpy
@@ -13,12 +14,14 @@ import rnn
 import save_hdf5
 import saveFeatures_1024
 import singleFrameAccuracy
-from engine import hdf5, variants
+from engine import hdf5, stage as stages, variants
 from engine.cluster.parts import Report
 from engine.errors import UserError
 from engine.learning.featurefile import why_no_features
 from engine.learning.sequences import FeatureStore
 from engine.reporting import predictionfile
+from engine.video.decode import VideoError
+from FusionNet import load_frame_network
 from smallSet import features, run_stage
 
 
@@ -161,3 +164,18 @@ def test_an_odd_report_of_a_part_is_passed_over(tmp_path, text):
     assert report.of_kind('short') == [('clip', 'why')]
     (tmp_path / 'part02.txt').mkdir()
     assert Report(tmp_path, 2).lines == {}
+
+
+def test_what_later_stages_take_for_damage_is_not_saved(root):
+    """A network that has learned nothing gives of all frames one number."""
+    model, _ = load_frame_network(root / variants.FRAME_MODEL)
+    clip, device = hf.read_lists(root).train[0], stages.get_device('-1')
+    for layer, said in ((model.fc8, None), (model.fc7, 'nothing but 0')):
+        layer.W.array[...] = layer.b.array[...] = 0
+        batches = iter([numpy.full((2, 32, 32, 3), 128, numpy.uint8)])
+        given = (clip, batches, model, device, threading.Event(), variants.Names())
+        if said is None:  # all classes alike are still probabilities
+            assert saveFeatures_1024.extract(*given)
+        else:
+            with pytest.raises(VideoError, match=f'{clip.name}.*holds {said}'):
+                saveFeatures_1024.extract(*given)
