@@ -276,8 +276,8 @@ def new_network(args, n_in, n_classes, f):
         fc = [vgg.shape['hidden'], vgg.n_features]
     maps = hdf5.attribute(f, 'maps')
     if maps is not None and math.prod(maps.tolist()) != n_in:
-        raise UserError(f'{f.filename}: its maps are {maps}, but a feature has {n_in} numbers; make '
-                        'it again')
+        raise UserError(f'{f.filename}: its maps are {maps}, but a feature has {n_in} numbers; '
+                        'make it again')
     model = PoolingNet(n_in, n_classes, args.cell, fc, maps, args.steps, dropout)
     if vgg is None:
         model.set_statistics(*statistics.read(f))

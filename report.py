@@ -38,7 +38,7 @@ from engine.reporting.scoring import video_log_probability
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
 from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
-from engine.variants import frames_file, maker_of, place
+from engine.variants import LISTS, frames_file, maker_of, place
 from helperFunctions import read_lists
 
 REPORT = 'report.html'
@@ -52,11 +52,11 @@ def collect(args, notes, faults):
         results, bad = read_results(root / RESULTS)
         faults += bad
     except UserError as error:
-        notes.append(str(error))
+        (faults if (root / RESULTS).exists() else notes).append(str(error))
     try:
         lists = read_lists(root, args.split)
     except UserError as error:
-        notes.append(str(error))
+        (faults if (root / LISTS).exists() else notes).append(str(error))
     names = args.runs or find_runs(root, results, args.split, notes)
     frames = run_of(frames_file(root))
     names = [frames] + [name for name in dict.fromkeys(names) if name != frames]

@@ -116,10 +116,10 @@ def run(main):
     """Runs a stage and ends the program with its exit code.
 
     `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError, or an
-    OSError that nobody has named better, becomes one line and 1, Ctrl-C 130 and SIGTERM 143 at once and in PATIENCE at the latest, unless `main`
-    handles them in its own way. Where standard output fails, what the stage had to say is lost,
-    so it never ends with 0: with 141, as by SIGPIPE, if its reader (head, less) has gone, else
-    with 1.
+    OSError that nobody has named better, becomes one line and 1, Ctrl-C 130 and SIGTERM 143 at once
+    and in PATIENCE at the latest, unless `main` handles them in its own way. Where standard output
+    fails, what the stage had to say is lost, so it never ends with 0: with 141, as by SIGPIPE, if
+    its reader (head, less) has gone, else with 1.
     """
     _open_output()
     _leave_in_time()

@@ -280,8 +280,8 @@ def test_sigterm_removes_the_half_written_file(tmp_path):
             'stage.run(main)' % (tmp_path / 'whole'))
     done = run(sys.executable, '-c', code)
     assert done.returncode == 143 and not list(tmp_path.iterdir())
-    assert done.stderr == ('stopped by SIGTERM; what is finished is kept, and the same command goes '
-                           'on from there\n')
+    assert done.stderr == ('stopped by SIGTERM; what is finished is kept, and the same command '
+                           'goes on from there\n')
 
 
 def test_moments_by_numpy_and_with_a_large_offset():

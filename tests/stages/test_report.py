@@ -220,6 +220,13 @@ def test_run_asked_for_but_missing_or_broken_ends_with_3(root, run):
     assert '70.0 %' in shown.text  # the rest is still told
 
 
+def test_results_that_are_there_but_cannot_be_read_end_with_3(root, run):
+    (root / 'results.jsonl').unlink()
+    (root / 'results.jsonl').mkdir()
+    code, shown, missing = run(root)
+    assert code == 3 and 'results.jsonl: Is a directory' in missing
+
+
 def test_without_names_runs_are_chosen_by_validation_not_by_test(root, run):
     for i in range(6):
         write_run(root, f'run{i}', f'GRU {i}x8', SAID_A, 0.6)

@@ -90,7 +90,7 @@ def test_a_card_that_is_none(tmp_path, form):
 
 
 @pytest.mark.parametrize('claim', [
-    {'hidden': 40000}, {'channels': [30000] * 5}, {'input_size': 32 * 3000}, {'n_classes': 10 ** 10},
+    {'hidden': 40000}, {'channels': [30000] * 5}, {'input_size': 96000}, {'n_classes': 10 ** 10},
     {'channels': [1] * 10 ** 4}])
 def test_a_card_that_claims_gigabytes_is_refused_before_any_are_made(tmp_path, claim):
     model = VGGNet(**SHAPE)
