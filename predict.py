@@ -39,6 +39,7 @@ from chainer.backends.cuda import to_cpu
 import helperFunctions as hf
 from engine import arguments, files, stage, variants
 from engine.reporting import scoring
+from engine.reporting.calibration import temper, temperature_of
 from RNNNet import load_rnn
 from FusionNet import load_frame_network
 from engine.learning import inference
@@ -110,7 +111,9 @@ def add_event_flags(group):
     group.add_argument('--events', action='store_true',
                        help='write what happens from when to when; wants --out')
     group.add_argument('--threshold', type=arguments.real(0, most=1), default=0.5, metavar='P',
-                       help='moments less sure than that show nothing (default: 0.5)')
+                       help='moments less sure than that show nothing; sureness is calibrated by '
+                            'the temperature in its network\'s card, if there is one '
+                            '(default: 0.5)')
     group.add_argument('--gap', type=arguments.not_negative, default=0.5, metavar='S',
                        help='events of one class that are as near, with no other class between, '
                             'become one (default: 0.5 seconds)')
@@ -151,6 +154,7 @@ class Networks:
             raise UserError(f'{self.path}: its card names no classes; make it again: '
                             + made_by)
         self.names, self.rnn, settings = {'frames': 'frames'}, None, {}
+        self.temperatures = {'frames': temperature_of(card, self.path)}
         digest = weights_digest(self.path)
         path = args.root / f'{args.rnn or "RNN"}.model'
         if not args.no_rnn and (args.rnn or path.exists()):
@@ -186,6 +190,7 @@ class Networks:
             raise UserError(f'{path}: trained on other features than those of {self.path}; save '
                             f'these (stages 2 to 4), then {hint}')
         self.names['rnn'] = card.get('method', 'RNN')
+        self.temperatures['rnn'] = temperature_of(card, path)
         return card.get('settings', {})
 
     def features_and_softmax(self, frames):
@@ -266,7 +271,7 @@ class Seen:
         times, last = self.frames.times, list(self.networks.names)[-1]
         edges, shares = merging.moments(
             [(moment(times, start), moment(times, end)) for start, end, _ in self.windows],
-            numpy.exp(self.logs(last)))
+            numpy.exp(temper(self.logs(last), self.networks.temperatures[last])))
         return eventfiles.Film(path, moment(times, self.frames.count), merging.merge(
             edges, shares, self.networks.classes, args.threshold, args.shortest, args.gap,
             args.other))

@@ -37,6 +37,7 @@ from engine.reporting.runs import (MOST_RUNS, find_runs, names_of_run, predictio
 from engine.reporting.scoring import video_log_probability
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
+from engine.reporting.surenesssection import sureness_section
 from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
 from engine.variants import LISTS, frames_file, maker_of, place
 from helperFunctions import read_lists
@@ -149,6 +150,8 @@ def build(args):
                     'A train loss that falls on while the validation loss rises is '
                     'overtraining.'), curves) if curves else ''),
             ('Position', position_section(runs)),
+            ('Sureness', sureness_section(runs, {
+                run.name: line_of(results, run.method.path, args.split) for run in runs})),
             ('Confusion', matrix_section(runs, lists, args, faults))]
     lead = ''
     if len(runs) > 1 and shared_clips(*runs[:2]):

@@ -12,8 +12,9 @@ Accuracies are in percent; '-' stands where a figure says nothing (top 10 of 6
 classes) or was not measured. `train` is the accuracy by step in training, with
 dropout, of the epoch whose weights were kept, `val` that on the validation
 clips. `macro F1` and `balanced` accuracy are means over classes in percent, `kappa`
-(Cohen 1960) is what is right beyond chance; they stand where there is room, and in
-the files. Under a run stand the settings in which the runs of its method differ.
+(Cohen 1960) is what is right beyond chance; `ECE` is the expected calibration error,
+`ECE cal.` that with the temperature found on validation. They stand where there is
+room, and in the files. Under a run stand the settings in which the runs of its method differ.
 Frame, segment and video accuracy measure different things: compare lines of
 one unit and one split only. The losses, epochs and the way each run looked at
 the test clips (inference) have columns in the Markdown and CSV files.

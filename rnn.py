@@ -27,13 +27,13 @@ from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 import helperFunctions as hf
 from engine import arguments, hdf5, locks, stage, variants
 from engine.weights import cardchecks
-from engine.reporting import predictionfile, resultsfile, scoring
+from engine.reporting import calibration, predictionfile, resultsfile, scoring
 from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
 from engine.learning import statistics, workers
 from engine.errors import UserError
 from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
-from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
+from engine.weights.modelfile import go_on_from, keep_in_card, read_card, save_model, weights_digest
 from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.rates import add_rate, get_rate
@@ -383,17 +383,22 @@ def test(args, device, lists, **figures):
         with hdf5.open_hdf5(args.root / source, made_by(args)) as f:
             clips = write_predictions(args, model, card, device, f, kind, lists, out)
         if clips:
-            found[kind] = predictionfile.score_file(out, clips, trained_by(args, args.name))
+            found[kind] = calibration.read_logs(out, clips, trained_by(args, args.name))
     if 'test' not in found:
         raise UserError(f'{args.root / names.test}: holds no test clip; made by: {made_by(args)}')
     settings = {**card['settings'], **{key: vars(args)[key] for key in stage.TEST_FLAGS}}
     if 'validation' in found:
-        seen = found['validation']
-        figures.update(validation_loss=seen['loss'], validation_accuracy=seen['top1'])
+        seen = scoring.score(*found['validation'])
+        figures.update(validation_loss=seen['loss'], validation_accuracy=seen['top1'],
+                       **calibration.figures(**found))
+        print(calibration.in_words(figures))
+        if not args.test_only:
+            keep_in_card(path, temperature=figures['temperature'])
+    tested = scoring.score(*found['test'])
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
                               settings, predictions=out.name, **card['training'], **figures,
-                              **found['test'])
-    print(f'{card["method"]} by video:  {scoring.in_words(found["test"])}')
+                              **tested)
+    print(f'{card["method"]} by video:  {scoring.in_words(tested)}')
     # Where they are not those that confusion.py takes by itself.
     compared = ('' if (names, name) == (variants.Names(), 'RNN') else ' ' + ' '.join(
         dict.fromkeys((variants.frames_file(args.root, names), out.name))))

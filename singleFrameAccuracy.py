@@ -7,7 +7,9 @@ Writes  two lines in ROOT/results.jsonl (unit frame, unit video)
 
 By frame: every frame of every test clip counts once. By video: one vote a clip, the
 argmax of the mean over its frames of log softmax. The same of the clips held out, from
-ROOT/validationPredictions1024.hdf5, stands beside it, as with the lines of rnn.py.
+ROOT/validationPredictions1024.hdf5, stands beside it, as with the lines of rnn.py. On these
+the temperature is found that makes probabilities mean what they say (docs/accuracy.md); it is
+kept in the card of VGG_1024.model.
 """
 import engine  # noqa: F401  (before NumPy)
 import numpy
@@ -15,8 +17,9 @@ import numpy
 import helperFunctions as hf
 from engine import hdf5, stage, variants
 from engine.weights import cardchecks
-from engine.reporting import predictionfile, resultsfile, scoring
+from engine.reporting import calibration, predictionfile, resultsfile, scoring
 from engine.errors import UserError
+from engine.weights.modelfile import keep_in_card, weights_digest
 
 
 def get_parser():
@@ -30,7 +33,7 @@ def accuracy(path, args, clips, classes, made_by):
 
     Returns:
         ({'frame': figures, 'video': figures} as of scoring.score, or {} where the file holds
-        none of the clips; its attributes).
+        none of the clips; log probabilities by video and labels; its attributes).
     """
     videos, labels, frames = [], [], []
     with hdf5.open_hdf5(path, made_by) as f:
@@ -43,9 +46,16 @@ def accuracy(path, args, clips, classes, made_by):
             frames.append(scoring.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
                                         numpy.full(len(softmax), clip.label)))
     if not videos:
-        return {}, attrs
+        return {}, None, attrs
     return {'frame': scoring.figures(*map(numpy.concatenate, zip(*frames)), len(classes)),
-            'video': scoring.score(videos, labels)}, attrs
+            'video': scoring.score(videos, labels)}, (numpy.array(videos), labels), attrs
+
+
+def keep(path, attrs, temperature):
+    """Writes the temperature into the card of the network that made the predictions, if it is
+    there still."""
+    if path.exists() and weights_digest(path) == attrs.get('model_sha256'):
+        keep_in_card(path, temperature=temperature)
 
 
 def main():
@@ -54,7 +64,7 @@ def main():
     lists = hf.read_lists(args.root, args.split)
     path = args.root / names.test_predictions
     made_by = variants.maker_of(path, args.split)
-    tested, attrs = accuracy(path, args, lists.test, lists.classes, made_by)
+    tested, test, attrs = accuracy(path, args, lists.test, lists.classes, made_by)
     if not tested:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
                         f'made by: {made_by}')
@@ -62,8 +72,8 @@ def main():
         print(f'{len(lists.test) - tested["video"]["n"]} test clips have no predictions and are '
               'not counted')
     held_out = args.root / names.validation_predictions
-    validated = (accuracy(held_out, args, lists.train, lists.classes, made_by)[0]
-                 if held_out.exists() else {})
+    validated, validation, _ = (accuracy(held_out, args, lists.train, lists.classes, made_by)
+                                if held_out.exists() else ({}, None, {}))
     # The seed and settings that made these figures are those of the network's training.
     seed = attrs.get('seed', args.seed)
     settings = cardchecks.settings_in(path, attrs)
@@ -73,11 +83,16 @@ def main():
     for unit, figures in tested.items():
         more = ({'validation_loss': validated[unit]['loss'],
                  'validation_accuracy': validated[unit]['top1']} if validated else {})
+        if validated and unit == 'video':
+            more.update(calibration.figures(validation, test))
+            keep(args.root / names.model, attrs, more['temperature'])
         resultsfile.append_result(
             args.root, names.method('frames'), args.split, unit, seed, settings,
             predictions=names.test_predictions, **more, **figures)
         print(f'by {unit}:  {scoring.in_words(figures)}'
               + (f'  (validation: top-1 {validated[unit]["top1"]:.3f})' if validated else ''))
+        if 'temperature' in more:
+            print(f'          {calibration.in_words(more)}')
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ from engine.reporting.resultsfile import is_number
 from engine.reporting.scoring import BALANCED, TOP_K
 
 AVERAGED = ([f'top{k}' for k in TOP_K] + [*BALANCED, 'loss', 'seconds', 'epochs']
+            + ['ece', 'ece_calibrated', 'temperature']
             + ['train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy'])
 
 

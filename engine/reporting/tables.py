@@ -12,7 +12,7 @@ WIDTH = 80
 LEFT = ('method', 'unit', 'top-1 95 %', 'inference')  # columns of words; the others hold figures
 FILES_ONLY = ('train loss', 'val loss', 'epochs', 'inference')  # no room for them in WIDTH
 # Left out of the text where it would be too wide, the first of them first.
-EXPENDABLE = ('macro F1', 'balanced', 'kappa', 'train', 'val', 'seconds')
+EXPENDABLE = ('ECE', 'ECE cal.', 'macro F1', 'balanced', 'kappa', 'train', 'val', 'seconds')
 
 
 def differing_settings(results):
@@ -64,6 +64,8 @@ def table(results, intervals=None):
         row['macro F1'] = figure(result.get('macro_f1'), 100)
         row['balanced'] = figure(result.get('balanced_accuracy'), 100)
         row['kappa'] = figure(result.get('kappa'), digits=2)
+        row['ECE'] = figure(result.get('ece'), digits=3)
+        row['ECE cal.'] = figure(result.get('ece_calibrated'), digits=3)
         if intervals:
             row['top-1 95 %'] = intervals[number - 1]
         row['train'] = figure(result.get('train_accuracy'), 100)

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import json
 import math
+import shutil
+import zipfile
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -14,7 +16,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import replacing
-from engine.hdf5 import writing
+from engine.hdf5 import open_file, writing
 from engine.weights.hdf5file import open_arrays
 from engine.weights.limits import DAMAGE, Budget, reason_of
 from engine.weights.npzfile import open_npz
@@ -98,6 +100,27 @@ def _check_kinds(card, kinds):
             raise ValueError(f'the {key} in its card is {value}')
         if kind is list and not all(isinstance(name, str) for name in value):
             raise ValueError(f'the {key} in its card are no names')
+
+
+def keep_in_card(path, **more):
+    """Writes more JSON values into the card of a model file, whose weights stay as they are."""
+    card = read_card(path)
+    if {**card, **more} == card:
+        return
+    text = json.dumps({**card, **more}, sort_keys=True)
+    with replacing(path) as temporary:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as old, zipfile.ZipFile(temporary, 'w') as new:
+                for item in old.infolist():
+                    if item.filename != f'{CARD}.npy':
+                        with old.open(item) as source, new.open(item, 'w', force_zip64=True) as f:
+                            shutil.copyfileobj(source, f, PIECE)
+                with new.open(f'{CARD}.npy', 'w') as f:
+                    numpy.lib.format.write_array(f, numpy.array(text), allow_pickle=False)
+        else:
+            shutil.copyfile(path, temporary)
+            with open_file(temporary, 'r+') as f:
+                f.attrs[CARD] = text
 
 
 def weights_digest(path, made_by='the stage that writes it'):
