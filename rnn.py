@@ -33,7 +33,7 @@ from engine.learning import statistics, workers
 from engine.errors import UserError
 from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
-from engine.weights.modelfile import go_on_from, keep_in_card, read_card, save_model, weights_digest
+from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
 from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.rates import add_rate, get_rate
@@ -388,17 +388,12 @@ def test(args, device, lists, **figures):
         raise UserError(f'{args.root / names.test}: holds no test clip; made by: {made_by(args)}')
     settings = {**card['settings'], **{key: vars(args)[key] for key in stage.TEST_FLAGS}}
     if 'validation' in found:
-        seen = scoring.score(*found['validation'])
-        figures.update(validation_loss=seen['loss'], validation_accuracy=seen['top1'],
-                       **calibration.figures(**found))
-        print(calibration.in_words(figures))
-        if not args.test_only:
-            keep_in_card(path, temperature=figures['temperature'])
+        figures.update(calibration.figures(**found, model=None if args.test_only else path))
     tested = scoring.score(*found['test'])
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
                               settings, predictions=out.name, **card['training'], **figures,
                               **tested)
-    print(f'{card["method"]} by video:  {scoring.in_words(tested)}')
+    print(f'{card["method"]} by video:  {scoring.in_words(tested)}{calibration.in_words(figures)}')
     # Where they are not those that confusion.py takes by itself.
     compared = ('' if (names, name) == (variants.Names(), 'RNN') else ' ' + ' '.join(
         dict.fromkeys((variants.frames_file(args.root, names), out.name))))

@@ -19,7 +19,7 @@ from engine import hdf5, stage, variants
 from engine.weights import cardchecks
 from engine.reporting import calibration, predictionfile, resultsfile, scoring
 from engine.errors import UserError
-from engine.weights.modelfile import keep_in_card, weights_digest
+from engine.weights.modelfile import weights_digest
 
 
 def get_parser():
@@ -51,13 +51,6 @@ def accuracy(path, args, clips, classes, made_by):
             'video': scoring.score(videos, labels)}, (numpy.array(videos), labels), attrs
 
 
-def keep(path, attrs, temperature):
-    """Writes the temperature into the card of the network that made the predictions, if it is
-    there still."""
-    if path.exists() and weights_digest(path) == attrs.get('model_sha256'):
-        keep_in_card(path, temperature=temperature)
-
-
 def main():
     args = stage.parse(get_parser())
     names = variants.names_of(args)
@@ -74,6 +67,9 @@ def main():
     held_out = args.root / names.validation_predictions
     validated, validation, _ = (accuracy(held_out, args, lists.train, lists.classes, made_by)
                                 if held_out.exists() else ({}, None, {}))
+    model = args.root / names.model
+    if not (model.exists() and weights_digest(model) == attrs.get('model_sha256')):
+        model = None  # the network that made the predictions is not there any more
     # The seed and settings that made these figures are those of the network's training.
     seed = attrs.get('seed', args.seed)
     settings = cardchecks.settings_in(path, attrs)
@@ -81,18 +77,16 @@ def main():
         if attrs.get(key, 1) != 1:
             settings[key] = attrs[key]
     for unit, figures in tested.items():
-        more = ({'validation_loss': validated[unit]['loss'],
-                 'validation_accuracy': validated[unit]['top1']} if validated else {})
-        if validated and unit == 'video':
-            more.update(calibration.figures(validation, test))
-            keep(args.root / names.model, attrs, more['temperature'])
+        more = ({} if not validated else
+                calibration.figures(validation, test, model) if unit == 'video' else
+                {'validation_loss': validated[unit]['loss'],
+                 'validation_accuracy': validated[unit]['top1']})
         resultsfile.append_result(
             args.root, names.method('frames'), args.split, unit, seed, settings,
             predictions=names.test_predictions, **more, **figures)
         print(f'by {unit}:  {scoring.in_words(figures)}'
-              + (f'  (validation: top-1 {validated[unit]["top1"]:.3f})' if validated else ''))
-        if 'temperature' in more:
-            print(f'          {calibration.in_words(more)}')
+              + (f'  (validation: top-1 {validated[unit]["top1"]:.3f})' if validated else '')
+              + calibration.in_words(more))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,8 @@ from scipy import optimize
 from engine.errors import UserError
 from engine.hdf5 import open_hdf5
 from engine.reporting.predictionfile import each_prediction, said
-from engine.reporting.scoring import ranks, video_log_probability
+from engine.weights.modelfile import keep_in_card
+from engine.reporting.scoring import ranks, score, video_log_probability
 
 # Of what no network needs: a fit that ends here has found no end.
 COLDEST, HOTTEST = 0.05, 20.0
@@ -65,7 +66,7 @@ def expected_error(log_probabilities, labels, bins=BINS):
 
 
 def read_logs(path, clips, made_by='the stage that writes it'):
-    """((n, C) log probabilities by video, (n,) labels) of the clips that a prediction file holds."""
+    """((n, C) log probabilities by video, (n,) labels) of those clips that a file tells of."""
     with open_hdf5(path, made_by) as f:
         readout = said(f)['readout']
         pairs = [(video_log_probability(data, readout), clip.label)
@@ -73,23 +74,29 @@ def read_logs(path, clips, made_by='the stage that writes it'):
     return tuple(map(numpy.array, zip(*pairs)))
 
 
-def figures(validation, test):
-    """What a result's line says: the temperature of the validation clips, and the expected
-    calibration error of the test clips without and with it.
+def figures(validation, test, model=None):
+    """What a result's line says of validation: loss, accuracy and temperature; and the expected
+    calibration error of the test clips without and with that temperature.
 
     Args:
         validation, test: (log probabilities, labels), as of read_logs.
+        model: file of the network, whose card is to keep the temperature.
     """
-    temperature = fit_temperature(*validation)
+    seen, temperature = score(*validation), fit_temperature(*validation)
+    if model:
+        keep_in_card(model, temperature=temperature)
     logs, labels = test
-    return {'temperature': temperature, 'ece': expected_error(logs, labels),
+    return {'validation_loss': seen['loss'], 'validation_accuracy': seen['top1'],
+            'temperature': temperature, 'ece': expected_error(logs, labels),
             'ece_calibrated': expected_error(temper(logs, temperature), labels)}
 
 
 def in_words(found):
-    """'calibration error 0.120, 0.031 at temperature 1.8' of what `figures` gave."""
-    return (f'calibration error {found["ece"]:.3f}, {found["ece_calibrated"]:.3f} at temperature '
-            f'{found["temperature"]:.2f}')
+    """A line, 'calibration error 0.120, at temperature 1.80 0.031', of what `figures` gave, to
+    stand below others; '' where it was not asked."""
+    return (f'\n  calibration error {found["ece"]:.3f}, at temperature '
+            f'{found["temperature"]:.2f} {found["ece_calibrated"]:.3f}'
+            if 'temperature' in found else '')
 
 
 def temperature_of(card, path):

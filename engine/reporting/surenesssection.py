@@ -35,9 +35,9 @@ def sureness_section(runs, lines):
     free = next((n for n in range(6) if n not in {m % 6 for m, _, _ in known}), len(runs))
     even = ('as sure as right', free, [0, 100], [0, 100])
     charts = [element('figure', line_chart(
-        'videos right', f'share of videos right by how sure the network is, {name}', [even, *series],
-        'probability of the class named, %', 100, ' %'), element('figcaption', name))
-        for name, series in drawn.items()]
+        'videos right', f'share of videos right by how sure the network is, {name}',
+        [even, *series], 'probability of the class named, %', 100, ' %'),
+        element('figcaption', name)) for name, series in drawn.items()]
     return section(
         'sureness', 'Sureness',
         paragraph('Test videos in bins of the probability given to the class named: below the '

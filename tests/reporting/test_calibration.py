@@ -4,8 +4,12 @@ import numpy
 import pytest
 
 from VGGNet import VGGNet
+from helperFunctions import Clip
 from engine.errors import UserError
 from engine.reporting import calibration
+from engine.reporting.readout import Method
+from engine.reporting.runs import Run
+from engine.reporting.surenesssection import sureness_section
 from engine.weights.modelfile import (keep_in_card, load_weights, read_card, save_model,
                                       weights_digest)
 
@@ -89,3 +93,15 @@ def test_a_temperature_goes_into_the_card_and_changes_no_weight(tmp_path, name):
     before = path.stat().st_mtime_ns
     keep_in_card(path, temperature=1.5)
     assert path.stat().st_mtime_ns == before
+
+
+def test_the_report_draws_how_sure_networks_are():
+    logs, labels = drawn(3, n=200)
+    clips = [Clip(f'c{i}', '', int(label), '', None) for i, label in enumerate(labels)]
+    run = Run('RNN', Method('LSTM', None, clips, [], {}),
+              {clip.name: numpy.exp(row) for clip, row in zip(clips, logs)}, {}, {}, 'mean')
+    assert sureness_section([run], {'RNN': {}}) == ''
+    page = sureness_section([run], {'RNN': {'temperature': 3.0}})
+    assert page.count('<svg class="chart"') == 2
+    for said in (logs, calibration.temper(logs, 3)):
+        assert f'{calibration.expected_error(said, labels):.3f}' in page

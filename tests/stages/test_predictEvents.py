@@ -1,6 +1,7 @@
 """predict.py --events against its own windows, and eventAccuracy.py on what it wrote."""
 import csv
 import json
+import shutil
 
 import numpy
 import pytest
@@ -8,7 +9,7 @@ import pytest
 import eventAccuracy
 from engine.errors import UserError
 from engine.events.merging import OTHER
-from engine.weights.modelfile import load_weights, read_card, save_model
+from engine.weights.modelfile import keep_in_card, load_weights, read_card, save_model
 from engine import variants
 from FusionNet import load_frame_network
 from predictSet import call, draw
@@ -60,6 +61,18 @@ def happening(windows, moment):
                 shares.setdefault(entry['class'], []).append(entry['probability'])
     (least, _), (most, best) = sorted((numpy.mean(shares[name]), name) for name in shares)[-2:]
     return None if most - least < 1e-5 else best.replace(OTHER, '')
+
+
+def test_the_threshold_is_for_calibrated_probabilities(root, seen, tmp_path):
+    _, films, out = seen
+    assert max(float(row['probability']) for row in table(out / 'more/b.events.csv')) > 0.5
+    doubting = copy_set(root, tmp_path / 'root')
+    (doubting / variants.FRAME_MODEL).unlink()
+    shutil.copyfile(root / variants.FRAME_MODEL, doubting / variants.FRAME_MODEL)
+    keep_in_card(doubting / variants.FRAME_MODEL, temperature=20.0)
+    done = call('--root', doubting, '--no-rnn', '--window', 12, '--stride', 5, '--out',
+                tmp_path / 'out', '--events', '--gap', 0, '--shortest', 0, films[1])
+    assert done.returncode == 0 and not table(tmp_path / 'out/b.events.csv')
 
 
 def test_events_are_what_the_windows_say(seen):

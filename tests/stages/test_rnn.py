@@ -46,6 +46,7 @@ def test_writes_what_it_says(packed, run_rnn, capsys):
     assert line['validation_loss'] == pytest.approx(kept['validation/main/loss'], rel=1e-5)
     assert line['validation_accuracy'] == kept['validation/main/accuracy']
     assert (line['train_loss'], line['epoch']) == (kept['main/loss'], kept['epoch'])
+    assert card['temperature'] == line['temperature'] and 0 <= line['ece_calibrated'] <= 1
 
 
 def test_learns_what_there_is_to_learn(packed, run_rnn):
