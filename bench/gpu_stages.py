@@ -83,7 +83,7 @@ def check_stages(check, source, work, args):
         run('frameBasedTrain.py', '--root', root, '--device', device, '--dropout', 0,
             *args.frames)
     check('losses of stage 1', *map(losses, (gpu / 'frameTraining', cpu / 'frameTraining')),
-          10 * LOSSES)  # frozen layers answer in halves
+          50 * LOSSES)  # frozen layers answer in halves, and every step adds to that
     shutil.copy(cpu / 'VGG_1024.model', gpu)
     for device, root in roots.items():
         run('saveFeatures_1024.py', 1, '--parts', 1, '--root', root, '--device', device,

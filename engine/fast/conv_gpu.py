@@ -28,7 +28,7 @@ from engine.fast.winograd import INPUT_TRANSFORM, OUTPUT_TRANSFORM, transformed_
 
 SCALE = 1 / 16
 CHANNELS = 8              # of halves, that tensor cores take at once
-GROUP_BYTES = 192 << 20   # of a layer's input and output: more frames go through it by groups
+GROUP_BYTES = 96 << 20    # of a layer's input and output: more frames go through it by groups
 BLOCK_FLOATS = 1 << 25    # of the transformed tiles of one block of the products
 
 
