@@ -133,6 +133,11 @@ def avi_header(path):
 
 # ------------------------------------------------------------------- whether it is whole
 
+# Seconds by which a length may be off where there is sound: its packets are up to an eighth of a
+# second long, and what an encoder puts before the first is counted or not.
+SLACK = 0.5
+
+
 class Remark(NamedTuple):
     """What is wrong with a video that can be read: 'short' or 'damaged', and why."""
     kind: str
@@ -154,12 +159,15 @@ def remark_on(path, count, log, step=1):
     and rates that vary are no fault. It is damaged if nothing is missing but the decoder
     complained.
     """
-    complaint = complaint_about_film(log, path)
+    complaint, header = complaint_about_film(log, path), header_of(log)
     promised, rate = avi_header(path)
+    slack = 0.0
     if not (promised and rate):
-        promised, rate = _by_length(header_of(log))
+        promised, rate = _by_length(header)
+        slack = SLACK if header.sounds else 0.0
     expected = -(-promised // step)
-    if _fewer(count, expected) and (complaint or _ends_early(path, promised, rate)):
+    if _fewer(count, expected) and (complaint
+                                    or _fewer((_end_of(path) + slack) * rate, promised)):
         return Remark('short', f'{count} of {expected} frames ({complaint or "no complaint"})')
     return Remark('damaged', f'{count} frames, but {complaint}') if complaint else None
 
@@ -169,17 +177,16 @@ def _fewer(count, promised):
     return count < min(0.95 * promised, promised - 2)
 
 
-def _ends_early(path, promised, rate):
-    """Whether no stream of a file lasts as long as the promised frames would."""
+def _end_of(path):
+    """Seconds at which the last packet of a file ends, of whatever stream."""
     log = run(command(*opened(path), '-map', '0', '-ignore_unknown', '-c', 'copy', '-f',
                       'framecrc', 'pipe:2'), path).log
     units = {number: float(Fraction(text.decode())) for number, text in
              re.findall(rb'^#tb (\d+): (\d+/\d+)', log, re.MULTILINE)}
     # of each packet: stream, when it is decoded, when it is shown, how long
     packets = re.findall(rb'^(\d+), +(-?\d+), +(-?\d+), +(\d+),', log, re.MULTILINE)
-    end = max((units[number] * (int(shown) + int(length)) for number, _, shown, length in packets),
-              default=0.0)
-    return _fewer(end * rate, promised)
+    return max((units[number] * (int(shown) + int(length))
+                for number, _, shown, length in packets), default=0.0)
 
 
 # -------------------------------------------------------------------------- its shape

@@ -169,6 +169,8 @@ def whole(folder):
     yield film(folder / 'varying.mkv', '-vf', "select='lt(n,20)+not(mod(n,7))'", '-fps_mode',
                'vfr', '-enc_time_base', '1:1000', '-bf', 3)
     yield film(folder / 'low.avi', '-c:a', 'libmp3lame', '-ar', 8000, sound=True)
+    yield film(folder / 'low.mkv', '-c:a', 'libmp3lame', '-ar', 8000, sound=True)
+    yield film(folder / 'low.mp4', '-c:a', 'aac', '-ar', 8000, sound=True)
 
 
 def short(folder):
