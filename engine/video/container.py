@@ -3,7 +3,7 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run
+from engine.video.ffmpeg import NO_VIDEO, VideoError, command, complaint_of, opened, run
 
 # Pictures that come with a film, by their marks: never the film.
 NO_FILM = ('attached pic', 'still image', 'timed thumbnails')
@@ -15,22 +15,22 @@ DECODERS = {'dts': 'dca'}  # of a codec, where its name does not begin with the 
 
 
 class Stream(NamedTuple):
-    """A stream: its number in the file, 'Video', 'Audio' ..., the codec, frames a second (0.0
-    where it does not say), seconds by which it starts behind the file, how its channels are
-    laid out ('stereo', '5.1(side)'), and marks such as 'default'."""
+    """A stream: its number in the file, 'Video', 'Audio' ..., the codec, frames a second, its own
+    seconds (both 0.0 where it does not say), seconds by which it starts behind the file, how its
+    channels are laid out ('stereo', '5.1(side)'), and marks such as 'default'."""
     number: int
     kind: str
     codec: str
     rate: float
+    seconds: float
     late: float
     channels: str
     marks: tuple
 
 
 class Header(NamedTuple):
-    """The streams of a file, and the seconds that all of it lasts (0.0 where it does not say)."""
+    """The streams of a file."""
     streams: tuple
-    seconds: float
 
     @property
     def films(self):
@@ -53,21 +53,30 @@ def header_of(log):
     text = log.decode(errors='replace')
     text = re.split(r'^\[info\] (?:Stream mapping:|Output #0|Input #1)', text,
                     flags=re.MULTILINE)[0]
-    length = re.search(r'^\[info\]   Duration: (\d+):(\d+):([\d.]+)', text, re.MULTILINE)
-    hours, minutes, seconds = map(float, length.groups()) if length else (0, 0, 0)
+    whole = _seconds(r'^\[info\]   Duration: (\d+):(\d+):([\d.]+)', text)
     begin = _number(r'^\[info\]   Duration: [^,]*, start: (-?[\d.]+)', text)
     streams = []
-    for found in re.finditer(r'^\[info\] +Stream #0:(\d+)\S*: (\w+): (\w+)(.*)$', text,
-                             re.MULTILINE):
+    for about in re.split(r'^(?=\[info\] +Stream #0:)', text, flags=re.MULTILINE)[1:]:
+        found = re.match(r'\[info\] +Stream #0:(\d+)\S*: (\w+): (\w+)(.*)', about)
+        if not found:
+            continue
+        own = _seconds(r'^\[info\] +DURATION +: (\d+):(\d+):([\d.]+)', about)  # of Matroska
         number, kind, codec, rest = found.groups()
         fps, tbr, tbn = (_number(rf', ([\d.]+k?) {unit}', rest) for unit in ('fps', 'tbr', 'tbn'))
         rate = fps if fps not in (0.0, tbn) else tbr or fps  # the clock's unit (DV) is no rate
         marks = re.search(r'((?: \([\w ]+\))*)$', rest)[1]
-        streams.append(Stream(int(number), kind, codec, rate,
+        streams.append(Stream(int(number), kind, codec, rate, min(own or whole, whole),
                               _number(r', start (-?[\d.]+)', rest, begin) - begin,
                               (re.search(r' Hz, ([^,]+)', rest) or ('', ''))[1],
                               tuple(re.findall(r'\(([\w ]+)\)', marks))))
-    return Header(tuple(streams), 3600 * hours + 60 * minutes + seconds)
+    return Header(tuple(streams))
+
+
+def _seconds(pattern, text):
+    """What a pattern finds as hours, minutes and seconds, in seconds; 0.0 where it does not."""
+    found = re.search(pattern, text, re.MULTILINE)
+    hours, minutes, seconds = map(float, found.groups()) if found else (0, 0, 0)
+    return 3600 * hours + 60 * minutes + seconds
 
 
 def _number(pattern, text, otherwise=0.0):
@@ -96,7 +105,9 @@ def why_no_frame(log, path):
     header = header_of(log)
     if header.streams and not header.films:
         return f'{path}: holds no video'
-    return f'{path}: no frame could be read ({complaint_of(log, path) or "ffmpeg gave none"})'
+    complaint = complaint_of(log, path) or 'ffmpeg gave none'
+    kind = 'holds no video: ' * (complaint == NO_VIDEO)  # a text, a sound
+    return f'{path}: {kind}no frame could be read ({complaint})'
 
 
 # ------------------------------------------------------------------------ its length
@@ -113,8 +124,9 @@ def read_header(path):
 
 
 def _by_length(header):
-    rate = header.film.rate if header.film else 0.0
-    return (round(header.seconds * rate), rate) if header.seconds and rate else (0, 0.0)
+    film = header.film
+    return ((round(film.seconds * film.rate), film.rate) if film and film.seconds and film.rate
+            else (0, 0.0))
 
 
 def avi_header(path):

@@ -136,6 +136,7 @@ def check_alive_to_the_end(code, log, path):
         raise VideoError(f'{path}: ffmpeg crashed on it ({signal.Signals(-code).name})')
 
 
+NO_VIDEO = 'by its content it is no video'
 # Who complains of what is written, not of what is read.
 WRITERS = re.compile(r'\[(out#|[avs]ost#|[avs]?f#|null |rawvideo |matroska @|mp4 @|sws|auto_)')
 
@@ -154,7 +155,7 @@ def complaint_of(log, path, writing=False, but=()):
             continue
         text = found[2].replace(f'file:{path}', '').strip(' :.')
         if text.startswith('Format not on whitelist'):
-            text = 'by its content it is no video'
+            text = NO_VIDEO
         if bool(WRITERS.match(found[1])) == writing:
             return text
         other = other or text
