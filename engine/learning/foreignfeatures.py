@@ -5,6 +5,8 @@ to the clip whose name its own begins with; what follows is its key ('resnet' of
 `v_Diving_g01_c01_resnet.npy`), with # for numbers, by which the windows of a clip are told apart.
 Or to the clip that a folder above it is called after: `v_Diving_g01_c01/resnet.npy`.
 """
+import contextlib
+import functools
 import math
 import os
 import re
@@ -78,8 +80,22 @@ def _arrays_in(path, ending):
     if ending == '.npy':
         with open(path, 'rb') as f:
             return [Array(path, None, *read_header(f, os.fstat(f.fileno()).st_size))]
-    with PACKED[ending](path, _budget()) as held:
-        return [Array(path, name, *held.headers[name]) for name in held]
+    held = _opened(path)
+    return [Array(path, name, *held.headers[name]) for name in held]
+
+
+def _opened(path):
+    """What a packed file holds; it stays open, as reading its table of contents takes long."""
+    status = os.stat(path)
+    return _open(path, (status.st_ino, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _open(path, _):
+    stack = contextlib.ExitStack()
+    held = stack.enter_context(PACKED[path.suffix.lower()](path, _budget()))
+    held.kept_open_by = stack
+    return held
 
 
 def read(array):
@@ -95,9 +111,9 @@ def read(array):
     try:
         if array.member is None:
             return numpy.load(array.path, allow_pickle=False)
-        with PACKED[array.path.suffix.lower()](array.path, _budget()) as held:
-            held.size(array.member)  # refuses what is not in the file itself
-            return held[array.member]
+        held = _opened(array.path)
+        held.size(array.member)  # refuses what is not in the file itself
+        return held[array.member]
     except DAMAGE as error:
         raise ValueError(reason_of(error)) from None
 
@@ -110,7 +126,7 @@ def assign(arrays, folder, names):
     Args:
         names: of the clips.
     """
-    names, ours, others = set(names), [], []
+    names, ours, others = {clean(name): name for name in names}, [], []
     for array in arrays:
         parts = list(array.path.relative_to(folder).with_suffix('').parts)
         if array.member:
@@ -121,7 +137,7 @@ def assign(arrays, folder, names):
             continue
         number = r'(?<![^\W_])\d+(?![^\W_])'
         ours.append(array._replace(
-            clip=name, key=re.sub(number, '#', tail),
+            clip=names[name], key=re.sub(number, '#', tail),
             numbers=tuple(int(digits) for digits in re.findall(number, tail))))
     return ours, others
 
