@@ -26,6 +26,7 @@ import numpy
 import saveFeatures_1024
 import helperFunctions as hf
 from engine import usable_cores, variants
+from engine.arguments import whole
 from VGGNet_1024 import VGGNet_1024
 from engine.cluster.parts import Report
 from engine.video.container import read_header
@@ -94,10 +95,10 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, metavar='DIR', help='real clips, DIR/UCF-101')
-    parser.add_argument('--frames', type=int, default=150,
+    parser.add_argument('--frames', type=whole(1), default=150,
                         help='of all clips together, about (default: 150)')
-    parser.add_argument('--batch', type=int, default=16, help='frames (default: 16)')
-    parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
+    parser.add_argument('--batch', type=whole(1), default=16, help='frames (default: 16)')
+    parser.add_argument('--turns', type=whole(1), default=3, help='turns of each (default: 3)')
     args = parser.parse_args()
 
     numpy.random.seed(0)

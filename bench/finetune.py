@@ -21,6 +21,7 @@ import chainer.functions as F
 from VGGNet_1024 import TRAIN_LAYERS, VGGNet_1024
 from bench.vgg import MEAN, products, torch, torch_module
 from engine import usable_cores
+from engine.arguments import whole
 from engine.fast import optimizers
 from engine.video.preprocessing import preprocess
 
@@ -99,9 +100,9 @@ def compare(args, train_layers):
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--batch', type=int, default=36,
+    parser.add_argument('--batch', type=whole(1), default=36,
                         help=f'frames (default: 36; at most {ALL_BATCH} where convolutions learn)')
-    parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
+    parser.add_argument('--turns', type=whole(1), default=3, help='turns of each (default: 3)')
     parser.add_argument('--train-layers', nargs='+', choices=('2', '3', 'all'),
                         default=['2', '3', 'all'],
                         help='what learns: a table each (default: fc7 and fc8; fc6 too; all)')

@@ -26,6 +26,8 @@ from pathlib import Path
 import cv2
 import numpy
 
+from opticalFlow import frame_size
+from engine.arguments import whole
 from engine.video.flow import CODEC, METHODS, FlowWriter, flow_of_frames, get_method
 from engine.video.decode import Frames, count_frames, read_frames
 
@@ -135,15 +137,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--clips', type=Path, metavar='DIR')
-    parser.add_argument('--size', default='320x240', metavar='WxH')
-    parser.add_argument('--pictures', type=int, default=6, metavar='N')
+    parser.add_argument('--size', type=frame_size, default=(320, 240), metavar='WxH')
+    parser.add_argument('--pictures', type=whole(1), default=6, metavar='N')
     parser.add_argument('--storage', action='store_true', help='of --clips')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=whole(0), default=0)
     parser.add_argument('--only', nargs='+', metavar='METHOD', default=list(METHODS))
     args = parser.parse_args()
     cv2.setNumThreads(1)
     random = numpy.random.RandomState(args.seed)
-    size = tuple(map(int, args.size.split('x')))
+    size = args.size
     if args.storage:
         if not args.clips:
             parser.error('--storage: of which --clips?')
@@ -168,7 +170,7 @@ def main():
                 errors[name].setdefault(motion, []).append(error.mean())
                 off[name].setdefault(motion, []).append((error > 1).mean())
     width = max(map(len, methods))
-    print(f'{args.pictures} pictures of {args.size}, mean end-point error in pixels')
+    print(f'{args.pictures} pictures of {size[0]}x{size[1]}, mean end-point error in pixels')
     print(f'{"":{width}}', *(f'{motion:>9}' for motion in MOTIONS), '  all  off by 1  pairs/s')
     for name in methods:
         means = [statistics.mean(errors[name][motion]) for motion in MOTIONS]

@@ -26,6 +26,7 @@ from VGGNet_1024 import VGGNet_1024
 from bench import clips as bench_clips
 from bench.lstm import Ours, chainer_epoch
 from engine import usable_cores
+from engine.arguments import whole
 from engine.fast.optimizers import Adam
 from engine.video.preprocessing import preprocess
 import helperFunctions as hf
@@ -138,7 +139,7 @@ TABLES = {'network': network, 'stage': stage, 'recurrent': recurrent, 'runs': ru
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--turns', type=int, default=3, help='turns of each (default: 3)')
+    parser.add_argument('--turns', type=whole(1), default=3, help='turns of each (default: 3)')
     parser.add_argument('--only', nargs='+', choices=TABLES, default=list(TABLES),
                         help='these tables alone')
     args = parser.parse_args()

@@ -22,6 +22,7 @@ import chainer.functions as F
 import chainer.links as L
 
 from engine import usable_cores
+from engine.arguments import whole
 from engine.fast.optimizers import Adam
 from engine.fast.lstm import LSTM, copy_lstm
 
@@ -161,14 +162,14 @@ def compare(args, layers, units):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-    parser.add_argument('--layers', type=int, nargs='+', default=[1])
-    parser.add_argument('--units', type=int, nargs='+', default=[512])
-    parser.add_argument('--features', type=int, default=1024)
-    parser.add_argument('--classes', type=int, default=101)
-    parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--steps', type=int, default=120)
-    parser.add_argument('--window', type=int, default=30)
-    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--layers', type=whole(1), nargs='+', default=[1])
+    parser.add_argument('--units', type=whole(1), nargs='+', default=[512])
+    parser.add_argument('--features', type=whole(1), default=1024)
+    parser.add_argument('--classes', type=whole(1), default=101)
+    parser.add_argument('--batch', type=whole(1), default=64)
+    parser.add_argument('--steps', type=whole(1), default=120)
+    parser.add_argument('--window', type=whole(1), default=30)
+    parser.add_argument('--repeats', type=whole(1), default=7)
     parser.add_argument('--cpu-time', action='store_true',
                         help='count the time of the process, for a machine with other load: '
                              'set OMP_NUM_THREADS=1, as threads that wait count too')

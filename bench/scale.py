@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine import usable_cores
+from engine.arguments import not_negative, real, whole
 
 # Nothing large is imported here: a process inherits the peak of the one that starts it.
 HERE = Path(__file__).resolve().parent.parent
@@ -232,18 +233,19 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', type=Path, required=True, metavar='DIR',
                         help='the set is made in folders here')
-    parser.add_argument('--share', type=float, nargs='+', default=[0.01], metavar='S',
+    parser.add_argument('--share', type=real(above=0, most=1), nargs='+', default=[0.01],
+                        metavar='S',
                         help='shares of the full set (default: 0.01)')
     parser.add_argument('--dtype', choices=('float16', 'float32'), default='float16',
                         help='of the packed features (default: float16)')
     parser.add_argument('--stages', nargs='+', choices=STAGES, default=STAGES, metavar='NAME',
                         help=f'some of: {" ".join(STAGES)} (default: all)')
-    parser.add_argument('--segments', type=int, default=500, metavar='N',
+    parser.add_argument('--segments', type=whole(1), default=500, metavar='N',
                         help='random segments, each of another clip (default: 500)')
-    parser.add_argument('--plain', type=float, default=2.0, metavar='GB',
+    parser.add_argument('--plain', type=not_negative, default=2.0, metavar='GB',
                         help='the disk alone is timed with at most so much, and beyond it in '
                              'proportion (default: 2)')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--seed', type=whole(0), default=0)
     parser.add_argument('--keep', action='store_true', help='leave the set there')
     parser.add_argument('--task', choices=('make', 'disk', 'loading', 'segments'),
                         help=argparse.SUPPRESS)

@@ -28,6 +28,7 @@ import chainer.functions as F
 from VGGNet_1024 import VGGNet_1024
 from bench.ncnn_vgg import in_ncnn, ncnn
 from engine import usable_cores
+from engine.arguments import whole
 from engine.fast.conv import ConvStack
 from engine.video.preprocessing import preprocess
 
@@ -157,8 +158,8 @@ def products(model, size):
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--batch', type=int, default=16, help='frames (default: 16)')
-    parser.add_argument('--turns', type=int, default=5, help='turns of each (default: 5)')
+    parser.add_argument('--batch', type=whole(1), default=16, help='frames (default: 16)')
+    parser.add_argument('--turns', type=whole(1), default=5, help='turns of each (default: 5)')
     parser.add_argument('--only', nargs='+', metavar='WORD',
                         help='contenders whose name holds one of these words')
     args = parser.parse_args()
