@@ -70,6 +70,8 @@ def check_rnn(path, card, classes, split, made_by):
     what its test asks for."""
     lacks = [key for key in ('features', 'method', 'seed', 'settings', 'split', 'training')
              if key not in card]
+    if not isinstance(card.get('training', {}), dict):
+        lacks.append('training')
     if lacks:
         raise UserError(f'{path}: its card does not tell {", ".join(lacks)}; train it again: '
                         f'{made_by}')
