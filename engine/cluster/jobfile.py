@@ -1,6 +1,7 @@
 """The text of a job file: what stands between the scheduler and a stage's command."""
 import re
 import shlex
+import subprocess
 
 from engine import stage
 from engine.cluster import stopintime
@@ -35,16 +36,26 @@ def check(args, margin=0.0):
         megabytes(args.memory)
     if args.processes > args.ppn:
         raise UserError(f'--processes {args.processes}: a node gives --ppn {args.ppn} cores')
-    if args.name is not None and not re.fullmatch(r'[A-Za-z0-9_.,=+-]+', args.name):
+    if args.name is not None and not re.fullmatch(r'[A-Za-z0-9_.,=+-]{1,100}', args.name):
         raise UserError(f'--name {args.name!r}: a job can be called by letters without accents, '
                         'digits and _ . , = + -')
     for flag in ('queue', 'account', 'mail', 'property'):
         value = getattr(args, flag)
-        if value and re.search(r'\s', value):
+        if value and re.search(r'[\s\0-\x1f]', value):
             raise UserError(f'--{flag} {value!r}: no scheduler takes a space there')
     for text in args.directive:
         if text.lstrip().startswith('#'):
             raise UserError(f'--directive {text!r}: without its #PBS or #SBATCH')
+    for flag, text, line in (*(('--setup', text, f'{{ {text}\n}}') for text in args.setup),
+                             ('--launcher', args.launcher, f'{args.launcher or ""} true')):
+        done = subprocess.run(['bash', '-n', '-c', line], capture_output=True, text=True)
+        if done.returncode:
+            raise UserError(f'{flag} {text!r}: bash says: '
+                            f'{done.stderr.splitlines()[0].removeprefix("bash: -c: ")}')
+    try:
+        shlex.split(args.pack_flags)
+    except ValueError as error:
+        raise UserError(f'--pack-flags {args.pack_flags!r}: {error}') from None
     if any('\n' in text for text in (*args.directive, *args.module)):
         raise UserError('--directive, --module: one line each')
 

@@ -171,6 +171,8 @@ def test_names_of_jobs(scheduler, base, rest, name):
     (('--name', 'a/b'), '--name'), (('--name', 'x;touch y'), '--name'),
     (('--memory', '8'), '--memory'),
     (('--memory', '0gb'), '--memory'), (('--account', 'x y'), '--account'),
+    (('--setup', "echo 'x"), 'bash says'), (('--launcher', 'a "b'), 'bash says'),
+    (('--pack-flags', "'"), '--pack-flags'), (('--name', 101 * 'x'), '--name'),
     (('--directive', '#PBS -q long'), 'without its #PBS'), (('--processes', '2'), 'a training'),
     (('--stage', 'opticalFlow', '--then-pack'), 'nothing is packed')])
 def test_what_no_job_can_be_made_of_is_refused_before_anything_is_written(
