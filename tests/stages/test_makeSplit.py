@@ -1,10 +1,10 @@
 """makeSplit.py: lists by group for own videos, HMDB-51's lists, and the refusal of what leaks."""
-import csv
+import importlib
+import json
 import os
-import subprocess
+import sys
 from collections import Counter
 
-import imageio_ffmpeg
 import numpy
 import pytest
 
@@ -14,7 +14,8 @@ from engine import variants
 from engine.errors import UserError
 from engine.files import files_under
 from engine.video.groups import choose_test_groups
-from smallSet import run, run_stage
+from predictSet import draw
+from smallSet import run
 from splitSides import groups, sides
 
 
@@ -379,44 +380,60 @@ def test_hmdb_lists_and_clips_that_do_not_fit(split, hmdb, put):
 
 # ------------------------------------------------------------ through the stages
 
-def test_every_stage_runs_on_own_videos(tmp_path):
-    """Three classes in three containers, sizes and rates; one class has a blank in its name."""
-    kinds = [('mp4', ['libx264'], '96x64', 10), ('mkv', ['mpeg4'], '48x96', 30),
-             ('webm', ['libvpx', '-deadline', 'realtime'], '130x70', 15)]
-    ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
-    with open(tmp_path / 'people.csv', 'w', newline='') as f:
-        table = csv.writer(f)
-        for number, name in enumerate(('Brush Hair', 'Run', 'wave')):
-            (tmp_path / 'clips' / name).mkdir(parents=True)
-            for i in range(4):
-                extension, codec, size, rate = kinds[(number + i) % 3]
-                clip = f'{name}/{i}.{extension}'
-                subprocess.run(
-                    [ffmpeg, '-v', 'error', '-f', 'lavfi', '-i',
-                     f'testsrc=size={size}:rate={rate},hue=h={100 * number + 9 * i}', '-frames:v',
-                     '8', '-c:v', *codec, '-pix_fmt', 'yuv420p', str(tmp_path / 'clips' / clip)],
-                    check=True)
-                table.writerow([clip, f'person {i}'])
+# What a clip is called, how it is made, its size and its rate.
+CLIPS = [('0.MOV', '-c:v libx264 -c:a aac', '96x64', 60), ('1.mkv', '-c:v mpeg4', '48x96', 30),
+         ('2.webm', '-c:v libvpx -deadline realtime', '130x70', 15),
+         ('3 $a_b$.avi', '-c:v libx264 -bf 2 -c:a libmp3lame', '96x64', 30),
+         ('0.mpg', '-c:v mpeg2video -bf 2', '96x64', 25), ('1.flv', '-c:v flv1 -an', '96x64', 10),
+         ('2 \u52d5.MTS', '-c:v libx264 -bf 3 -f mpegts', '400x32', 50),
+         ('3.gif', '-an -pix_fmt pal8', '64x64', 10),
+         ('0.3gpp', '-c:v mpeg4 -f 3gp -an', '32x200', 15),
+         ('1:%d#.wmv', '-c:v wmv2', '96x64', 24), (b'2\xe9.mp4', '-c:v libx264', '97x63', 25),
+         ('3.h264', '-c:v libx264 -an', '96x64', 25)]
+
+
+def test_every_stage_runs_on_own_videos(tmp_path, monkeypatch, capsys):
+    """Three classes, each clip of another kind, size and rate, and odd names, as one root."""
+    for number, (name, words, size, rate) in enumerate(CLIPS):
+        path = tmp_path / 'clips' / ('Brush Hair', 'Run', 'wave')[number // 4] / os.fsdecode(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw(f'file:{path}', '-pix_fmt', 'yuv444p' if size[1] == '7' else 'yuv420p',
+             *words.split(), frames=8, size=size, rate=rate)
     root = tmp_path / 'root'
 
-    def ok(done):
-        assert done.returncode == 0, f'{done.args}\n{done.stdout}\n{done.stderr}'
-        return done.stdout
-    ok(run_stage('makeSplit.py', '--root', root, '--clips', tmp_path / 'clips', '--groups',
-             tmp_path / 'people.csv'))
-    assert 'all is well' in ok(run_stage('checkData.py', '--root', root))
+    def ok(script, *flags):
+        monkeypatch.setattr(sys, 'argv', [script, '--root', str(root), *map(str, flags)])
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors='backslashreplace')  # as stage.run does
+        code = importlib.import_module(script).main()
+        said = capsys.readouterr()
+        assert not code, said
+        return said.out
+    ok('makeSplit', '--clips', tmp_path / 'clips', '--group', '^([0-3])')
+    assert 'all is well' in ok('checkData')
     pretrain(root)
-    ok(run_stage('frameBasedTrain.py', '--root', root, '--tiny', '--features', 16))
-    ok(run('./saveFeatures.sh', '--local', '--root', root, '--parts', 1))
-    for script in ('save_hdf5.py', 'normalizeData.py', 'singleFrameAccuracy.py'):
-        ok(run_stage(script, '--root', root))
-    ok(run_stage('rnn.py', '--root', root, '--tiny'))
-    ok(run_stage('confusion.py', '--root', root))
-    table = ok(run_stage('results.py', '--root', root, '--interval', 'groups'))
+    ok('frameBasedTrain', '--tiny', '--features', 16)
+    done = run('./saveFeatures.sh', '--local', '--root', root, '--parts', 1)
+    assert done.returncode == 0, done
+    for script in ('save_hdf5', 'normalizeData', 'singleFrameAccuracy'):
+        ok(script)
+    ok('rnn', '--tiny')
+    ok('confusion')
+    table = ok('results', '--interval', 'groups')
     assert 'LSTM 1x16 video' in table and not (root / 'results.jsonl').read_text().count('NaN')
     lists = hf.read_lists(root)
+    seen = [json.loads(line) for line in ok('predict', '--json', '--out', root / 'seen',
+                                            tmp_path / 'clips').splitlines()]
+    assert len(lists.train + lists.test) == len(seen) == len(CLIPS)
+    assert {found['frames_seen'] for found in seen} == {8} and not any(
+        {'short', 'damaged', 'error'} & set(found) for found in seen)
     for clip in lists.train + lists.test:
         assert len(numpy.load(variants.output_path(root, variants.FEATURES, clip))) == 8
+        source = clip.path.resolve()
+        assert source.parent.name.replace(' ', '_') == clip.class_name
+        assert clip.group == source.name[0]
+    assert len([path for path in root.glob('seen/*/*') if path.suffix == '.mp4']) == len(CLIPS)
+    assert not [path for path in root.rglob('.*') if path.suffix == '.part']
 
 
 def pretrain(root):
