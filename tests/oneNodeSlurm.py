@@ -47,7 +47,8 @@ SelectTypeParameters=CR_CPU
 # as many cores as we say, whatever the machine has
 SlurmdParameters=config_overrides
 SchedulerParameters=sched_interval=1,batch_sched_delay=0,bf_interval=1
-# seconds from SIGTERM to SIGKILL: more than Torque's 2, for the machine may be busy
+# seconds from SIGTERM to SIGKILL, which a job that stands still waits for: Slurm's own are 30;
+# more than Torque's 2, for the machine may be busy
 KillWait=5
 NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus}
 PartitionName=normal Nodes=ALL Default=YES State=UP
