@@ -65,8 +65,10 @@ def main():
     stage.check_root(args.root)
     paths = [find_file(name, args.root) for name in args.models]
     if not paths:
-        paths = [args.root / variants.FRAME_MODEL]
-        paths += [path for path in [args.root / variants.RNN_MODEL] if path.exists()]
+        # Imported features come without their network.
+        paths = [] if variants.is_imported(args.root) else [args.root / variants.FRAME_MODEL]
+        rnn = args.root / variants.RNN_MODEL
+        paths += [rnn] if rnn.exists() or not paths else []
     for path in paths:
         graph, notes = export(path, args.floats)
         out = (args.out or args.root) / f'{path.name.removesuffix(".model")}.onnx'

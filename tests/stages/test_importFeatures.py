@@ -1,4 +1,5 @@
 """Features of other programs: every form that they are written in, and what is wrong with them."""
+import importlib.util
 import json
 import os
 import pickle
@@ -10,6 +11,7 @@ import pytest
 
 import combine
 import confusion
+import exportOnnx
 import featureSet
 import helperFunctions as hf
 import importFeatures
@@ -173,6 +175,8 @@ def test_the_stages_after_it_do_without_frame_predictions(width, rows, dtype, ow
     methods = [line['method'] for line in featureSet.lines_of(own)]
     assert methods[:2] == ['linear on R50', 'LSTM 1x16 on R50']
     assert 'linear on R50' in (own / report.REPORT).read_text()
+    if importlib.util.find_spec('onnx'):
+        assert call(exportOnnx) == 0 and (own / 'RNN.onnx').exists()
 
 
 # ---------------------------------------------------------------- what is wrong with them
