@@ -57,7 +57,7 @@ from engine.video.classstrip import draw_strip
 from engine.video.decode import Frames, VideoError
 
 OURS = eventfiles.PREDICTED_SUFFIX  # in the names of the outputs, which are not looked at again
-
+PROJECT = 'events.boris'
 EVENTS = """\
 Each moment is of the class with the highest mean probability over all windows
 that saw it, the RNN's if there; what follows in one class is an event. So events
@@ -402,7 +402,7 @@ def run(args, tell):
         classes = [name for name in networks.classes if name != args.other]
         eventfiles.write_budget(args.out / 'budget.csv', films, classes)
         if args.boris:
-            eventfiles.write_boris(args.out / 'events.boris', films, classes)
+            eventfiles.write_boris(args.out / PROJECT, films, classes)
     if frames:
         pace = seconds / spent
         step = max(2 * networks.step, int(numpy.ceil(networks.step / pace)))
@@ -420,6 +420,8 @@ def main():
         raise UserError('--events wants --out DIR, the folder to write them in')
     if (args.subtitles or args.boris) and not args.events:
         raise UserError('--subtitles and --boris are forms of --events: add it')
+    if args.boris:
+        eventfiles.check_boris(args.out / PROJECT)
     stage.check_root(args.root)
     out = sys.stdout
 

@@ -1,12 +1,15 @@
 """Events in files: tables, subtitles, and a project of the annotation program BORIS."""
 import csv
+import hashlib
 import io
 import json
 import os
+import re
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.errors import UserError
 from engine.events.intervals import film_stem
 from engine.files import write_text
 from engine.video.container import header_of
@@ -15,6 +18,9 @@ from engine.video.ffmpeg import command, opened, run
 EVENTS_SUFFIX = '.events.csv'
 PREDICTED_SUFFIX = '.predicted'  # in the names of what predict.py writes of a film
 EVENTS_HEADING = ('film', 'class', 'start', 'stop', 'probability')
+# Stands in a BORIS project before the digest of all else in it: who corrects a project has it
+# saved by BORIS under the same name, and what people did is never written over.
+FOUND = 'events as found by predict.py '
 BUDGET_HEADING = ('film', 'class', 'events', 'seconds', 'share', 'first start', 'mean length')
 
 
@@ -96,14 +102,33 @@ def write_boris(path, films, classes):
         name = film_stem(film.path)
         name = film.path if name in observations else name
         observations[name] = _observation(film, now)
-    write_text(path, json.dumps({
+    text = json.dumps({
         'time_format': 'hh:mm:ss', 'project_date': now, 'project_name': Path(path).stem,
-        'project_description': 'events found by predict.py', 'project_format_version': '7.0',
+        'project_description': FOUND, 'project_format_version': '7.0',
         'subjects_conf': {}, 'behaviors_conf': behaviours, 'observations': observations,
         'behavioral_categories': [], 'behavioral_categories_config': {},
         'independent_variables': {}, 'coding_map': {}, 'behaviors_coding_map': [],
-        'converters': {}}, indent=1) + '\n')
+        'converters': {}}, indent=1) + '\n'
+    write_text(path, text.replace(FOUND, FOUND + _digest(text)))
     print(f'wrote {path}', flush=True)
+
+
+def _digest(text):
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def check_boris(path):
+    """Refuses a path at which a project stands that is not as `write_boris` left it."""
+    try:
+        text = Path(path).read_text(encoding='utf-8')
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        text = ''
+    found = re.search(f'{FOUND}([0-9a-f]{{16}})', text)
+    if not found or _digest(text.replace(found[0], FOUND)) != found[1]:
+        raise UserError(f'{path}: changed since predict.py wrote it, perhaps corrected in BORIS; '
+                        'move it away, or give another --out')
 
 
 def _observation(film, now):

@@ -4,6 +4,9 @@ import json
 import re
 from collections import Counter
 
+import pytest
+
+from engine.errors import UserError
 from engine.events import eventfiles
 from engine.events.annotations import read_annotations
 from engine.events.merging import Event
@@ -83,3 +86,16 @@ def test_a_boris_project(tmp_path):
     assert first['events'][:3] == [[1.0, '', 'jump', '', '0.813'], [2.5, '', 'jump', '', ''],
                                    [2.5, '', 'sit, "down"', '', '0.500']]
     assert second['events'] == []
+
+
+def test_a_project_that_somebody_corrected_is_not_written_over(tmp_path):
+    path = tmp_path / 'x.boris'
+    eventfiles.check_boris(path)
+    for events in (EVENTS, EVENTS[:1]):
+        eventfiles.write_boris(path, [eventfiles.Film('a.mp4', 9.0, events)], CLASSES)
+        eventfiles.check_boris(path)
+    project = json.loads(path.read_text())
+    for text in (path.read_text().replace('1.0,', '1.1,'), json.dumps(project), 'else', ''):
+        path.write_text(text)
+        with pytest.raises(UserError, match='changed since predict.py wrote it'):
+            eventfiles.check_boris(path)
