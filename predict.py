@@ -250,6 +250,10 @@ class Seen:
             self.windows.append((start, end, said))
             yield self.windows[-1]
 
+    def times(self):
+        """Seconds at which each frame begins, and at which the last one ends."""
+        return [*self.frames.times, self.frames.end()]
+
     def logs(self, key):
         """(n, C) log probability of all windows."""
         return numpy.array([said[key] for _, _, said in self.windows])
@@ -268,7 +272,7 @@ class Seen:
 
     def film(self, path, args):
         """What happened, as a Film called `path`."""
-        times, last = self.frames.times, list(self.networks.names)[-1]
+        times, last = self.times(), list(self.networks.names)[-1]
         edges, shares = merging.moments(
             [(moment(times, start), moment(times, end)) for start, end, _ in self.windows],
             numpy.exp(temper(self.logs(last), self.networks.temperatures[last])))
@@ -278,7 +282,7 @@ class Seen:
 
     def as_json(self, k):
         """All of it as JSON values, times in seconds."""
-        times, networks = self.frames.times, self.networks
+        times, networks = self.times(), self.networks
         wrong = self.frames.remark
 
         def top(said):
@@ -295,7 +299,7 @@ class Seen:
 
     def write(self, stem, video, found):
         """Writes `found` as JSON, the strip, and last the labelled copy of `video`."""
-        shape, times, names = shape_of(video), self.frames.times, self.networks.names
+        shape, times, names = shape_of(video), self.times(), self.networks.names
         seen = zones([window[:2] for window in self.windows], times)
         said, last = self.whole(), list(names)[-1]
         files.remove_leftovers(f'{stem}.{ending}' for ending in ('json', 'png', 'mp4'))

@@ -54,7 +54,8 @@ class Frames:
         self.step, self.only, self.timed = step, only, timed
         self.count, self.complaint, self.remark = 0, None, None
         self.times = array('d')
-        self._process, self._stopped, self._map, self._late = None, False, FIRST, 0.0
+        self._process, self._stopped, self._map = None, False, FIRST
+        self._film, self._late = None, 0.0
 
     def stop(self):
         """Ends the reading in good order, after the frames that are on their way."""
@@ -127,8 +128,8 @@ class Frames:
             log = _content(errors)
             better = better_map(log, self._map)
             if not better:
-                film = header_of(log).film
-                self._late = film.late if film else 0.0
+                self._film = header_of(log).film
+                self._late = self._film.late if self._film else 0.0
                 return process, *batch
             ended(process)
             os.ftruncate(errors.fileno(), 0)
@@ -156,6 +157,16 @@ class Frames:
             gap = (least - self.times[-2] if len(self.times) > 1 else
                    0.04 * self.step if self.times else 0.0)
             self.times.append(moment if moment >= least else least + gap)
+
+    def end(self):
+        """Seconds at which the last frame given ends: as long after it as frames come on average,
+        but not after the film ends where its header tells."""
+        n, last, rate = len(self.times), self.times[-1], self._film.rate if self._film else 0.0
+        gap = ((last - self.times[0]) / (n - 1) if n > 1 else self.step / rate if rate else 0.04)
+        if self._film and self._film.seconds:
+            # where packets have no clock the first frame may be shown late
+            return min(last + gap, max(self.times[0] + self._film.seconds, last + gap / self.step))
+        return last + gap
 
     def _read_log(self, log):
         self.complaint = complaint_about_film(log, self.path)

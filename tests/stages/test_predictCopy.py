@@ -18,15 +18,21 @@ def root(predict_root):
     return predict_root
 
 
-@pytest.mark.parametrize('flags', [(), ('--step', 2)])
+@pytest.mark.parametrize('flags', [(), ('--step', 2), ('--step', 7)])
 def test_windows_overlap_by_three_quarters_whatever_the_step(root, tmp_path, flags):
     source = draw(tmp_path / 'a.avi', '-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-an', frames=75,
                   rate=15)
     found, = objects(call('--root', root, '--json', *flags, source))
-    assert found['seconds'] == pytest.approx(5, abs=0.07) and found['stride'] == 5
+    assert found['seconds'] == pytest.approx(5, abs=0.01) and found['stride'] == 5
     windows = found['windows']
     assert all(later['from'] < window['to'] for window, later in zip(windows, windows[1:]))
     assert windows[-1]['to'] - windows[0]['from'] == pytest.approx(5, abs=0.07)
+
+
+def test_one_frame_of_many_stands_for_all_of_the_film(root, tmp_path):
+    source = draw(tmp_path / 'a.mp4', frames=30)
+    found, = objects(call('--root', root, '--json', '--step', 100, source))
+    assert found['frames_seen'] == 1 and found['seconds'] == pytest.approx(1.2, abs=0.05)
 
 
 def test_what_no_window_saw_is_shown_as_unseen(root, tmp_path):
