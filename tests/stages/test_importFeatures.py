@@ -299,7 +299,8 @@ def test_transposed_features_are_not_taken(own, call, tmp_path):
     (['jump', 'b_i3d'], 'jump_b', 'i3d'), (['run_resnet50'], 'run', 'resnet50'),
     (['a b_r21d'], 'a b', 'r21d')])
 def test_whose_an_array_is(parts, clip, key, tmp_path):
-    array = foreignfeatures.Array(tmp_path.joinpath(*parts[:-1], parts[-1] + '.npy'), None, (), None)
+    path = tmp_path.joinpath(*parts[:-1], parts[-1] + '.npy')
+    array = foreignfeatures.Array(path, None, (), None)
     ours, others = foreignfeatures.assign([array], tmp_path, ['run', 'run_1', 'jump_b', 'a b'])
     assert [(array.clip, array.key) for array in ours] == ([(clip, key)] if clip else [])
     assert len(others) == (clip is None)
