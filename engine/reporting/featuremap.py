@@ -45,10 +45,11 @@ def layouts(features):
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
     pca = PCA(min(50, *features.shape), random_state=0)
-    axes = pca.fit_transform(features)
+    with numpy.errstate(invalid='ignore'):  # of features that are all alike
+        axes = pca.fit_transform(features)
     first = numpy.zeros((len(features), 2))
     first[:, :min(2, axes.shape[1])] = axes[:, :2]
-    share = 100 * pca.explained_variance_ratio_[:2].sum()
+    share = 100 * numpy.nan_to_num(pca.explained_variance_ratio_[:2]).sum()
     found = {f'PCA: {share:.0f} % of the variance': first}
     if 10 <= len(features) <= MOST_FOR_TSNE:
         found['t-SNE: who is near whom'] = TSNE(

@@ -78,3 +78,8 @@ def test_where_there_is_no_map_the_reason_is_told(root):
     assert [why in note for note, why in zip(notes, (
         'train1024_flow.hdf5: not there; made by: the stage', 'not finite', 'too few clips'))] == [
         True] * 3
+
+
+def test_features_that_are_all_alike(recwarn):
+    found = featuremap.layouts(np.ones((5, 4), np.float32))
+    assert list(found) == ['PCA: 0 % of the variance'] and not recwarn.list
