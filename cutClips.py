@@ -40,6 +40,7 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
 
+import engine  # noqa: F401  (before NumPy)
 import numpy
 
 import makeSplit

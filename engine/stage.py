@@ -17,7 +17,7 @@ import numpy
 
 from engine import locks
 from engine.arguments import whole
-from engine.errors import Stopped, UserError
+from engine.errors import DecoderKilled, Stopped, UserError
 from engine.files import remove_temporaries
 from engine.variants import FUSIONS, LAYERS, STREAMS
 
@@ -241,15 +241,16 @@ def _open_output():
 def _code_of(main):
     """Calls main(); returns its exit code, after a last word where it did not do all."""
     code = said = None
+    told_to = False  # leave, by a signal: other workers have it as well
     try:
         code = main()
         _codes.append(code or 0)
     except SystemExit as leaving:  # --help, wrong flags, SIGTERM
         code = leaving.code
         if code == TERMINATED:
-            said = f'stopped by SIGTERM; {same_command()}'
+            said, told_to = f'stopped by SIGTERM; {same_command()}', True
     except KeyboardInterrupt:
-        code, said = 130, f'stopped by hand; {same_command()}'
+        code, said, told_to = 130, f'stopped by hand; {same_command()}', True
     except MemoryError as error:
         code, said = 1, (
             f"error: the GPU's memory is full ({error}); lower --batch"
@@ -263,6 +264,8 @@ def _code_of(main):
             code, said = _loss()
         elif isinstance(error, Stopped):
             code, said = 128 + error.number, str(error)
+        elif isinstance(error, DecoderKilled) and _signal_comes():
+            code, said, told_to = _codes[0], f'stopped by a signal; {same_command()}', True
         elif isinstance(error, UserError):
             code, said = 1, f'error: {error}'
         else:
@@ -277,11 +280,20 @@ def _code_of(main):
         # Python's own flush at the end must not meet it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if said:
-        if code not in (130, TERMINATED) and 'engine.learning.workers' in sys.modules:
+        if not told_to and 'engine.learning.workers' in sys.modules:
             sys.modules['engine.learning.workers'].abort(said)
         with contextlib.suppress(OSError):
             print(said, file=sys.stderr, flush=True)
     return code
+
+
+def _signal_comes():
+    """Whether a signal that stopped ffmpeg is on its way to us as well: one comes after the other."""
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        for _ in range(20):
+            if not _codes:
+                time.sleep(0.05)
+    return bool(_codes)
 
 
 def _loss():

@@ -20,7 +20,7 @@ from chainer.training import extensions
 
 from engine import stage
 from engine.drawing import plotstyle
-from engine.errors import Stopped, UserError
+from engine.errors import DecoderKilled, Stopped, UserError
 from engine.files import make_folder, write_text
 from engine.learning.snapshots import Snapshots
 from engine.learning.workers import Workers
@@ -295,7 +295,13 @@ class Training:
         with stage.handling(self._on_signal):
             # Nothing overflows unseen: the loss and the weights are looked at.
             with numpy.errstate(over='ignore', invalid='ignore', divide='ignore'):
-                self.trainer.run(show_loop_exception_msg=False)
+                try:
+                    self.trainer.run(show_loop_exception_msg=False)
+                except DecoderKilled:  # by a signal that comes to one process after the other
+                    self._wait_for_signal()
+                    if not self.stopped_by:
+                        raise
+                    raise self._stopped('while frames were read') from None
             if self.log() and self.workers.first:
                 self._plot(every=0)
             stopped, = self.workers.any(self.stopped_by)
@@ -309,9 +315,16 @@ class Training:
             raise UserError(f'{self.updater.failure}; {kept}; lower --lr, then begin anew with '
                             '--restart')
         if stopped:
-            how = 'stopped by hand' if self.stopped_by == signal.SIGINT else 'stopped by SIGTERM'
-            raise Stopped(f'{how} after iteration {self.updater.iteration}; {stage.same_command()}',
-                          self.stopped_by or signal.SIGTERM)
+            raise self._stopped(f'after iteration {self.updater.iteration}')
+
+    def _stopped(self, where):
+        how = 'stopped by hand' if self.stopped_by == signal.SIGINT else 'stopped by SIGTERM'
+        return Stopped(f'{how} {where}; {stage.same_command()}', self.stopped_by or signal.SIGTERM)
+
+    def _wait_for_signal(self, seconds=1.0):
+        end = time.monotonic() + seconds
+        while not self.stopped_by and time.monotonic() < end:
+            time.sleep(0.05)
 
     def _on_signal(self, number, _):
         # The end of an update or a validation is near as a rule, and then there is something to

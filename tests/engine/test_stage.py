@@ -10,9 +10,9 @@ from smallSet import REPOSITORY, run_stage
 
 # A stage that prints, then works; what it does is told by its flag.
 STAGE = '''
-import argparse, sys, threading
+import argparse, signal, sys, threading
 from engine import stage
-from engine.errors import UserError
+from engine.errors import DecoderKilled, UserError
 from engine.files import replacing
 
 def main():
@@ -35,6 +35,9 @@ def main():
     elif how == 'but for some clips':
         print('1 clip failed', flush=True)
         return 3
+    elif how.startswith('SIG'):
+        threading.Timer(0.2, signal.raise_signal, (getattr(signal, how),)).start()
+        raise DecoderKilled('a.avi: ffmpeg was stopped from outside')
     elif how == 'no folder':
         open(sys.argv[0] + '/no/folder', 'w')
     elif how == 'and an error':
@@ -76,6 +79,14 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr == (f'error: {tmp_path}/script.py/no/folder: Not a directory; see to that, '
                            'then run the command again\n')
+
+
+@pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143), ('SIGCONT', 1)])
+def test_a_signal_that_reaches_ffmpeg_first_is_told_as_what_it_is(name, code):
+    done = subprocess.run([sys.executable, '-c', STAGE, name], cwd=REPOSITORY, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == code and done.stderr.count('\n') == 1
+    assert done.stderr.startswith('error: a.avi' if code == 1 else 'stopped by ')
 
 
 def test_a_stages_own_error_comes_before_that_of_its_output():
