@@ -288,7 +288,7 @@ def _code_of(main):
 
 
 def _signal_comes():
-    """Whether a signal that stopped ffmpeg is on its way to us as well: one comes after the other."""
+    """Whether a signal that stopped ffmpeg is on its way to us, too: one process has it first."""
     with contextlib.suppress(KeyboardInterrupt, SystemExit):
         for _ in range(20):
             if not _codes:
