@@ -86,15 +86,8 @@ class NewFile(h5py.File):
         self.check()
 
     def tell(self, **attributes):
-        """Stores what the file says of itself: texts, numbers, arrays of them.
-
-        Texts of a fixed length, beside the file's own structure: that has a checksum, and the heap
-        where those of any length lie has none: a byte changed there and HDF5 reads for ever.
-        """
-        for name, value in attributes.items():
-            if isinstance(value, str):
-                value = numpy.array(value.encode() or b'\0')
-            self.attrs[name] = value
+        """Stores what the file says of itself: texts, numbers, arrays of them."""
+        self.attrs.update(attributes)
         self.check()
 
     def about(self):
