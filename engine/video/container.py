@@ -55,6 +55,8 @@ def header_of(log):
                     flags=re.MULTILINE)[0]
     whole = _seconds(r'^\[info\]   Duration: (\d+):(\d+):([\d.]+)', text)
     begin = _number(r'^\[info\]   Duration: [^,]*, start: (-?[\d.]+)', text)
+    # Matroska's lengths, its own and its streams', are moments: when the last picture ends.
+    before = max(0.0, begin) if re.search(r'^\[info\] Input #0, matroska', text, re.M) else 0.0
     streams = []
     for about in re.split(r'^(?=\[info\] +Stream #0:)', text, flags=re.MULTILINE)[1:]:
         found = re.match(r'\[info\] +Stream #0:(\d+)\S*: (\w+): (\w+)(.*)', about)
@@ -65,7 +67,8 @@ def header_of(log):
         fps, tbr, tbn = (_number(rf', ([\d.]+k?) {unit}', rest) for unit in ('fps', 'tbr', 'tbn'))
         rate = fps if fps not in (0.0, tbn) else tbr or fps  # the clock's unit (DV) is no rate
         marks = re.search(r'((?: \([\w ]+\))*)$', rest)[1]
-        streams.append(Stream(int(number), kind, codec, rate, min(own or whole, whole),
+        streams.append(Stream(int(number), kind, codec, rate,
+                              max(0.0, min(own or whole, whole) - before),
                               _number(r', start (-?[\d.]+)', rest, begin) - begin,
                               (re.search(r' Hz, ([^,]+)', rest) or ('', ''))[1],
                               tuple(re.findall(r'\(([\w ]+)\)', marks))))
@@ -129,9 +132,13 @@ def _by_length(header):
             else (0, 0.0))
 
 
+# What an .avi says beyond this may be the unit of its clock, with empty packets between frames.
+MOST_RATE = 120
+
+
 def avi_header(path):
     """Frames and frames a second of an .avi's main header, or 0, 0.0 where there is none to
-    read: of a cut-off file ffmpeg's own duration tells what is left, not what was there."""
+    trust: of a cut-off file ffmpeg's own duration tells what is left, not what was there."""
     try:
         with open(path, 'rb') as f:
             start = f.read(52)
@@ -140,7 +147,9 @@ def avi_header(path):
     if start[:4] != b'RIFF' or start[8:12] != b'AVI ' or start[24:28] != b'avih':
         return 0, 0.0
     microseconds = int.from_bytes(start[32:36], 'little')
-    return int.from_bytes(start[48:52], 'little'), 1e6 / microseconds if microseconds else 0.0
+    if microseconds < 1e6 / MOST_RATE:
+        return 0, 0.0
+    return int.from_bytes(start[48:52], 'little'), 1e6 / microseconds
 
 
 # ------------------------------------------------------------------- whether it is whole

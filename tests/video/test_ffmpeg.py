@@ -171,6 +171,11 @@ def whole(folder):
     yield film(folder / 'low.avi', '-c:a', 'libmp3lame', '-ar', 8000, sound=True)
     yield film(folder / 'low.mkv', '-c:a', 'libmp3lame', '-ar', 8000, sound=True)
     yield film(folder / 'low.mp4', '-c:a', 'aac', '-ar', 8000, sound=True)
+    # lengths that are moments; a clock's unit for a rate, with nothing between the frames
+    yield film(folder / 'begins.mkv', '-output_ts_offset', 5)
+    yield film(folder / 'begins.webm', '-output_ts_offset', 5)
+    yield film(folder / 'clock.avi', '-i', film(folder / 'clock.mp4', '-video_track_timescale', 600),
+               '-map', '1:v', '-c', 'copy', '-time_base', '1/600')
 
 
 def short(folder):
