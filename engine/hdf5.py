@@ -7,6 +7,7 @@ attributes and in the group `.about`: no clip's name begins with a dot. Files ma
 import contextlib
 import errno
 import io
+import json
 import math
 import os
 import zlib
@@ -20,6 +21,9 @@ from engine.files import cannot_be_written, replacing
 from engine.variants import packed_together
 
 ABOUT = '.about'
+# The attribute with the texts of all others, of a fixed length, to be read: HDF5 keeps other texts
+# in a heap without a checksum, and a damaged one may hold its library for ever.
+SAID, MOST_SAID = 'texts', 60000  # and how many bytes fit in the header of a file
 OLD_NAMES = ('statistics', 'held_out', 'missing')
 # What a file says of itself in its attributes, where it is one of ours.
 TEXTS = {'classes', 'settings', 'method', 'readout', 'model_sha256', 'set', 'stream', 'fusion',
@@ -86,8 +90,12 @@ class NewFile(h5py.File):
         self.check()
 
     def tell(self, **attributes):
-        """Stores what the file says of itself: texts, numbers, arrays of them."""
+        """Stores what the file says of itself, once: texts, numbers, arrays of them."""
         self.attrs.update(attributes)
+        texts = {name: value for name, value in attributes.items() if isinstance(value, str)}
+        said = json.dumps(texts).encode()
+        if len(said) <= MOST_SAID:
+            self.attrs[SAID] = numpy.bytes_(said)
         self.check()
 
     def about(self):
@@ -198,8 +206,10 @@ def attributes(f, names=None):
         UserError: they are damaged, or one is not of the kind that a stage writes.
     """
     try:
-        found = {name: f.attrs[name] for name in (f.attrs if names is None else names)
-                 if name in f.attrs and f.attrs.get_id(name).get_type().get_class() in (
+        texts = _texts(f)
+        found = {name: texts[name] if name in texts else f.attrs[name]
+                 for name in (f.attrs if names is None else names)
+                 if name != SAID and name in f.attrs and f.attrs.get_id(name).get_type().get_class() in (
                      h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)}
     except DAMAGE as error:
         raise UserError(f'{f.filename}: damaged ({" ".join(str(error).split())}); make it '
@@ -214,6 +224,14 @@ def attributes(f, names=None):
                 raise UserError(f'{f.filename}: its {name} is {str(value)[:50]!r}, not {word}; '
                                 'make it again')
     return found
+
+
+def _texts(f):
+    """{name: text} of what NewFile.tell stored; {} in files of others, and made before."""
+    if SAID not in f.attrs or f.attrs.get_id(SAID).dtype.kind != 'S':
+        return {}
+    texts = json.loads(f.attrs[SAID])
+    return texts if isinstance(texts, dict) else {}
 
 
 def _plain(value):

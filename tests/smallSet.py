@@ -72,3 +72,9 @@ def features(root):
     return {str(path.relative_to(root)): path.read_bytes()
             for folder in (variants.FEATURES, variants.FRAME_PREDICTIONS)
             for path in sorted((root / folder).rglob('*.npy'))}
+
+
+def say(f, **texts):
+    """Changes what an open HDF5 file says of itself, in the form of files made before."""
+    f.attrs.update(texts)
+    f.attrs.pop('texts', None)

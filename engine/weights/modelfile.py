@@ -47,7 +47,8 @@ def save_model(path, chain, card, form=None):
     if form == 'hdf5':
         with writing(path) as [f]:
             chainer.serializers.HDF5Serializer(f, compression=None).save(chain)
-            f.tell(**{CARD: text})
+            f.attrs[CARD] = text
+            f.check()
         return
     serializer = chainer.serializers.DictionarySerializer()
     serializer.save(chain)

@@ -10,6 +10,7 @@ import h5py
 import numpy
 import pytest
 
+import smallSet
 from engine import hdf5
 from engine.errors import UserError
 from smallSet import REPOSITORY
@@ -180,6 +181,25 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
     ('maps', [1.5, 1, 1]), ('maps', [4, 1])])
 def test_what_a_file_says_of_itself_is_of_the_kind_that_stages_write(path, name, value):
     with h5py.File(path, 'r+') as f:
-        f.attrs[name] = value
+        smallSet.say(f, **{name: value})
     with pytest.raises(UserError, match=f'a.hdf5: its {name} is .*; make it again'):
+        hdf5.open_hdf5(path, 'make it').close()
+
+
+def test_a_damaged_heap_of_texts_is_not_read(path):
+    with hdf5.open_hdf5(path, '') as f:
+        expected = hdf5.attributes(f)
+    data = bytearray(path.read_bytes())
+    heap = data.index(b'GCOL')
+    data[heap:heap + 256] = b'\xff' * 256
+    path.write_bytes(data)
+    with hdf5.open_hdf5(path, '') as f:
+        assert hdf5.attributes(f) == expected and expected['classes'] == '["A"]'
+
+
+def test_damaged_texts_are_refused(path):
+    data = path.read_bytes()
+    assert data.count(b'{"classes"') == 1
+    path.write_bytes(data.replace(b'{"classes"', b'{"claases"'))
+    with pytest.raises(UserError, match='a.hdf5: '):
         hdf5.open_hdf5(path, 'make it').close()

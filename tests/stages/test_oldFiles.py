@@ -10,6 +10,7 @@ import shutil
 import threading
 from pathlib import Path
 
+import smallSet
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import h5py
@@ -109,6 +110,6 @@ def test_old_frame_networks_compute_what_they_did():
 
 def test_an_old_file_beside_files_packed_later_is_refused(root, run):
     with h5py.File(root / variants.TEST_HDF5, 'r+') as f:
-        f.attrs['set'] = 'another'
+        smallSet.say(f, set='another')
     with pytest.raises(UserError, match='not packed together with .* python save_hdf5.py'):
         run(singleFrameAccuracy)

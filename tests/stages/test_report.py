@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import smallSet
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import h5py
@@ -275,7 +276,7 @@ def test_which_frames_mattered_is_what_the_model_says_without_them(packed, run_r
         without = np.exp(logs - np.logaddexp.reduce(logs))[named]
         assert drop == pytest.approx(of_run.probability[clip.name][named] - without, abs=1e-5)
     with h5py.File(packed / 'test1024.hdf5', 'r+') as f:
-        f.attrs['model_sha256'] = 'another'
+        smallSet.say(f, model_sha256='another')
     assert report.drops_by(args, of_run, Names(), {}, notes) is None
     assert 'features of another network' in notes[0]
 

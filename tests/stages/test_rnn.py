@@ -10,6 +10,7 @@ import numpy
 import pytest
 
 import featureSet
+import smallSet
 import helperFunctions as hf
 from engine import hdf5, variants
 import rnn
@@ -141,8 +142,8 @@ def test_features_of_an_earlier_model_are_told_of(packed, run_rnn, capsys):
     for same in (True, False):
         for name in (variants.TRAIN_HDF5, variants.TEST_HDF5):
             with h5py.File(packed / name, 'a') as f:
-                f.attrs['model_sha256'] = (weights_digest(packed / variants.FRAME_MODEL) if same
-                                           else 'another')
+                smallSet.say(f, model_sha256=weights_digest(packed / variants.FRAME_MODEL)
+                             if same else 'another')
         run_rnn(packed, '--restart')
         assert ('features of an earlier VGG_1024.model' in capsys.readouterr().out) != same
 
@@ -284,7 +285,7 @@ def unknown_class(root):
 
 
 def another_frame_model(root):
-    change(root / variants.TEST_HDF5, lambda f, _: f.attrs.update(model_sha256='another'))
+    change(root / variants.TEST_HDF5, lambda f, _: smallSet.say(f, model_sha256='another'))
 
 
 BAD = [(nan_feature, (), 'v_Archery_g02_c02 holds a number that is not finite'),

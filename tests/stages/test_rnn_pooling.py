@@ -209,7 +209,7 @@ def other_mean(root):
 def other_features(root):
     for name in (variants.TRAIN_HDF5, variants.TEST_HDF5):
         with h5py.File(root / name, 'r+') as f:
-            f.attrs['model_sha256'] = 'another'
+            smallSet.say(f, model_sha256='another')
 
 
 def other_classes(root):
@@ -220,7 +220,7 @@ def other_classes(root):
         path = root / variants.LISTS / f'{number}list01.txt'
         path.write_text(path.read_text().replace('Diving/', 'Rowing/'))
         with h5py.File(root / f'{number}1024.hdf5', 'r+') as f:
-            f.attrs['classes'] = classes
+            smallSet.say(f, classes=classes)
 
 
 @pytest.mark.parametrize('change,flags,why', [

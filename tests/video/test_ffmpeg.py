@@ -174,8 +174,9 @@ def whole(folder):
     # lengths that are moments; a clock's unit for a rate, with nothing between the frames
     yield film(folder / 'begins.mkv', '-output_ts_offset', 5)
     yield film(folder / 'begins.webm', '-output_ts_offset', 5)
-    yield film(folder / 'clock.avi', '-i', film(folder / 'clock.mp4', '-video_track_timescale', 600),
-               '-map', '1:v', '-c', 'copy', '-time_base', '1/600')
+    clock = film(folder / 'clock.mp4', '-video_track_timescale', 600)
+    yield film(folder / 'clock.avi', '-i', clock, '-map', '1:v', '-c', 'copy', '-time_base',
+               '1/600')
 
 
 def short(folder):
