@@ -422,9 +422,9 @@ def check_test_features(args):
     """Before hours of training: test1024.hdf5 is of this split, and of the model there now."""
     names = variants.names_of(args)
     with hdf5.open_hdf5(args.root / names.test, made_by(args)) as f:
-        cardchecks.check_split(f.filename, hdf5.attributes(f), args.split, names)
-        model = args.root / names.model
-        if model.exists() and hdf5.attribute(f, 'model_sha256') != weights_digest(model):
+        cardchecks.check_split(f.filename, said := hdf5.attributes(f), args.split, names)
+        model = None if 'imported' in said else args.root / names.model
+        if model and model.exists() and said.get('model_sha256') != weights_digest(model):
             print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
                   f'save them anew: {variants.features_maker(args)}', flush=True)
 

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import shutil
 import zipfile
 
@@ -104,7 +105,10 @@ def _check_kinds(card, kinds):
 
 
 def keep_in_card(path, **more):
-    """Writes more JSON values into the card of a model file, whose weights stay as they are."""
+    """Writes more JSON values into the card of a model file, whose weights stay as they are.
+
+    So does its date: what was made with the model is no older than it.
+    """
     card = read_card(path)
     if {**card, **more} == card:
         return
@@ -122,6 +126,8 @@ def keep_in_card(path, **more):
             shutil.copyfile(path, temporary)
             with open_file(temporary, 'r+') as f:
                 f.attrs[CARD] = text
+        status = os.stat(path)
+        os.utime(temporary, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def weights_digest(path, made_by='the stage that writes it'):

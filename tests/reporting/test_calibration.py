@@ -1,4 +1,6 @@
 """Temperature, expected calibration error and reliability, against cases made by hand."""
+import os
+
 import engine.chainer_today  # noqa: F401  (before chainer)
 import numpy
 import pytest
@@ -84,7 +86,9 @@ def test_a_temperature_goes_into_the_card_and_changes_no_weight(tmp_path, name):
     network = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
     save_model(path, network, {'kind': 'VGG', 'classes': ['ä']})
     digest = weights_digest(path)
+    os.utime(path, (10 ** 9, 10 ** 9))
     keep_in_card(path, temperature=1.5)
+    assert path.stat().st_mtime == 10 ** 9  # make would make anew what was made with it
     assert read_card(path) == {'kind': 'VGG', 'classes': ['ä'], 'temperature': 1.5}
     assert weights_digest(path) == digest
     again = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
