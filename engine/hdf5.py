@@ -206,10 +206,9 @@ def attributes(f, names=None):
         UserError: they are damaged, or one is not of the kind that a stage writes.
     """
     try:
-        texts = _texts(f)
-        found = {name: texts[name] if name in texts else f.attrs[name]
-                 for name in (f.attrs if names is None else names)
-                 if name != SAID and name in f.attrs and f.attrs.get_id(name).get_type().get_class() in (
+        texts, asked = _texts(f), set(f.attrs if names is None else names) - {SAID}
+        found = {name: texts[name] if name in texts else f.attrs[name] for name in sorted(asked)
+                 if name in f.attrs and f.attrs.get_id(name).get_type().get_class() in (
                      h5py.h5t.STRING, h5py.h5t.INTEGER, h5py.h5t.FLOAT)}
     except DAMAGE as error:
         raise UserError(f'{f.filename}: damaged ({" ".join(str(error).split())}); make it '
