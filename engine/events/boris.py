@@ -6,7 +6,7 @@ below a few lines about the observation and name one film a row; newer ones name
 the observation, with their lengths. Films of one player follow each other, and times count from
 the first one's begin on.
 """
-import re
+import math
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -169,7 +169,8 @@ class _Reader:
             self.points.append(event)
         else:
             self.intervals.append(Interval(
-                event.film, max(0.0, event.moment - self.around), event.moment + self.around,
+                event.film, max(0.0, event.moment - self.around),
+                min(event.lasts or math.inf, event.moment + self.around),
                 event.label, event.subject, self.where(event.number), event.lasts))
 
     def say_points(self):
@@ -180,8 +181,8 @@ class _Reader:
 
 def _films_of(cells):
     """[(name, seconds or 0.0)] of the films that follow each other, of the first player."""
-    source = re.match(r'(?:player #1: ?)?(.*?)(?:\s*\|?\s*player #2.*)?$', cells.get('source', ''))
-    names = [name.strip() for name in source[1].split(';')]
+    source = cells.get('source', '').partition('player #2')[0].strip().removesuffix('|')
+    names = [name.strip() for name in source.removeprefix('player #1:').split(';')]
     names = [name for name in names if name.lower() not in NO_FILM]
     lengths = cells.get('media duration (s)', '').partition('|')[0].split(';')
     if len(names) < 2:

@@ -118,11 +118,11 @@ def _spans(root, slots):
         else:
             refer[key] = annotation.get('ANNOTATION_REF')
     for key in refer:
-        to, seen = key, set()
-        while to in refer and to not in seen:
-            seen.add(to)
-            to = refer[to]
-        spans[key] = spans.get(to, (None, None))
+        chain = {}
+        while key in refer and key not in spans and key not in chain:
+            chain[key] = None
+            key = refer[key]
+        spans.update(dict.fromkeys(chain, spans.get(key, (None, None))))
     return spans
 
 
@@ -181,8 +181,11 @@ def read_tabs(path, lines, tiers=None):
 
 def _film_in(text):
     """The film that a comment line names: "#file:///C:/films/a.mp4 -- offset: 0"."""
-    found = re.search(rf'([^/"#]+?\.(?:{"|".join(VIDEO)}))(?=\W|$)', film_path(text), re.I)
-    return found[1].strip() if found else ''
+    ending = re.compile(rf'\.(?:{"|".join(VIDEO)})(?=\W|$)', re.I)
+    for piece in re.split('[/"#]', film_path(text)):
+        if found := ending.search(piece, 1):
+            return piece[:found.end()].strip()
+    return ''
 
 
 def _by_names(cells):

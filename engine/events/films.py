@@ -3,6 +3,7 @@ import os
 from collections import Counter, defaultdict
 from typing import NamedTuple
 
+from engine.errors import UserError
 from engine.events.intervals import film_path, film_stem
 from engine.video.decode import Frames
 from engine.video.ownvideos import clean, short
@@ -21,16 +22,26 @@ class Film(NamedTuple):
 
 
 def films_of(paths):
-    """The Films of these files, each file once; where names repeat, folders stand before them."""
+    """The Films of these files, each file once; where names repeat, folders stand before them.
+
+    Raises:
+        UserError: two films would still have one name.
+    """
     paths = list({os.path.realpath(path): path for path in paths}.values())
     above = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths] or ['/'])
     relative = [os.path.relpath(os.path.abspath(path), above) for path in paths]
-    names = [film_stem(path) for path in relative]
+    names = [clean(film_stem(path)) for path in relative]
     for longer in (lambda path: os.path.splitext(path)[0], lambda path: path.replace('.', '_')):
         times = Counter(names)
         names = [name if times[name] == 1 else clean(longer(path).replace(os.sep, '_'))
                  for name, path in zip(names, relative)]
-    return [Film(path, short(clean(name))) for path, name in zip(paths, names)]
+    first = {}
+    for path, name in zip(paths, map(short, names)):
+        if name in first:
+            raise UserError(f'{path}: its clips would be called as those of {first[name]}, '
+                            f'{name}; rename one of the films')
+        first[name] = path
+    return [Film(path, name) for name, path in first.items()]
 
 
 class Known:

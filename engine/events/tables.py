@@ -57,7 +57,7 @@ def seconds(text):
     if not found:
         raise ValueError(text)
     sign, hours, minutes, rest = found.groups()
-    value = 3600 * int(hours or 0) + 60 * int(minutes or 0) + float(rest.replace(',', '.'))
+    value = 3600 * float(hours or 0) + 60 * float(minutes or 0) + float(rest.replace(',', '.'))
     if not math.isfinite(value):
         raise ValueError(text)
     return -value if sign else value

@@ -3,6 +3,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.events.annotations import read_annotations
+from engine.events.films import films_of
 from engine.events.intervals import film_stem
 from engine.events.tables import seconds
 
@@ -22,7 +23,8 @@ def test_seconds(text, value):
     assert seconds(text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize('text', ['', 'NA', 'nan', 'inf', '1:2:3:4', '1e999', '--1'])
+@pytest.mark.parametrize('text', ['', 'NA', 'nan', 'inf', '1:2:3:4', '1e999', '--1',
+                                  '9' * 400 + ':00', '9' * 400 + ':00:00', '9' * 400])
 def test_no_seconds(text):
     with pytest.raises(ValueError):
         seconds(text)
@@ -33,6 +35,21 @@ def test_no_seconds(text):
     ('12.30 walk', '12.30 walk')])
 def test_film_stem(name, stem):
     assert film_stem(name) == stem
+
+
+@pytest.mark.parametrize('first,second', [
+    ('a b.mp4', 'a_b.mp4'), ('day 1/a.mp4', 'day_1/a.mp4'), ('a b.mp4', 'a_b.mkv')])
+def test_no_two_films_have_one_name(tmp_path, first, second):
+    """Files of clips hold no blanks: what differs in them alone would become one film."""
+    def films(*names):
+        return films_of([tmp_path / name for name in names])
+    try:
+        names = [film.name for film in films(first, second)]
+    except UserError as error:
+        assert first in str(error) and second in str(error) and 'rename one' in str(error)
+    else:
+        assert len(set(names)) == 2
+    assert [film.name for film in films(first)] == ['a_b' if 'b' in first else 'a']
 
 
 @pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'cp1252'])

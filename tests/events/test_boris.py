@@ -143,3 +143,14 @@ def test_what_has_no_film_is_named(read):
     intervals, problems = read(old(('1', 'LIVE', 'rex', 'walk', '', 'START')))
     assert not intervals and problems == ['14: names no film: a live observation, or one of '
                                           'pictures']
+
+
+def test_what_is_around_a_point_ends_with_its_film(read):
+    text = new(('59.8', 'jump', 'POINT'))
+    assert read(text, around=0.5) == ([('/data/a.mp4', 59.3, 60, 'jump', '')], [])
+
+
+def test_a_source_of_blanks_takes_no_time(read):
+    source = 'player #1:' + ' ' * 50000 + 'x.mp4' + ' ' * 50000 + 'y.mp4'
+    (interval,), _ = read(new(('1', 'jump', 'POINT'), source=source), around=0.5)
+    assert interval[0] == source.removeprefix('player #1:').strip()

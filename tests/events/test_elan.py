@@ -111,3 +111,21 @@ def test_tiers_of_a_tab_delimited_export(read):
     assert read(text, 'f.txt', tiers=['doing']) == ([('f', 1.5, 3.25, 'walk', '')], [])
     assert len(read(text, 'f.txt')[0]) == 2
     assert read(text, 'f.txt', tiers=['x'])[1] == ['has no tier x, but doing, saying']
+
+
+def test_a_long_chain_of_references_has_the_borders_of_its_first(read):
+    """In time that grows with its length: the square of it would take minutes."""
+    count = 30000
+    links = ''.join(
+        f'<ANNOTATION><REF_ANNOTATION ANNOTATION_ID="r{i}" ANNOTATION_REF="{of}">'
+        f'<ANNOTATION_VALUE>v</ANNOTATION_VALUE></REF_ANNOTATION></ANNOTATION>'
+        for i, of in [(i, f'r{i + 1}') for i in range(count)] + [(count, 'a1'), ('x', 'rx')])
+    intervals, problems = read(EAF.replace('<TIER ', f'<TIER TIER_ID="chain">{links}</TIER><TIER ',
+                                           1), tiers=['chain'])
+    assert intervals == [(*WALK[:3], 'v', '')] * (count + 1)
+    assert problems == ['rx of chain: its borders have no time of their own']
+
+
+def test_a_long_comment_that_names_no_film(read):
+    text = '#' + 'a.' * 50000 + '\ndoing\t00:00:01.500\t00:00:03.250\twalk\n'
+    assert read(text, 'f.txt')[0] == [('f', 1.5, 3.25, 'walk', '')]
