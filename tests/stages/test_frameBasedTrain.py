@@ -81,7 +81,9 @@ def test_whole_groups_are_held_out_and_validate(root, run):
 
 
 def test_held_out_figures_are_by_frames(monkeypatch):
-    batches = [(None, numpy.array(labels, 'f')) for labels in ([1, 2, 6], [7])]
+    class Batches(list):
+        batches_per_epoch = 2
+    batches = Batches((None, numpy.array(labels, 'f')) for labels in ([1, 2, 6], [7]))
     monkeypatch.setattr(frameBasedTrain, 'loss_and_accuracy', (
         lambda model, answers, frames, labels: [
             chainer.Variable(numpy.array(labels.mean() / share)) for share in (1, 10)]))

@@ -117,7 +117,7 @@ def test_job_files_and_status(root):
     lines = (root / 'jobs_opticalFlow' / 'part02.pbs').read_text().splitlines()
     assert '#PBS -N flow02' in lines and '#PBS -o part02.out' in lines
     assert lines[-1].startswith(f'exec {sys.executable} {REPOSITORY}/opticalFlow.py 2 ')
-    assert '--size 64x48' in lines[-1] and '--parts 2' in lines[-1] and '--stage' not in lines[-1]
+    assert '--size 64x48' in lines[-1] and '--parts=2' in lines[-1] and '--stage' not in lines[-1]
     assert not (root / 'jobs_opticalFlow' / 'pack.pbs').exists()
     done = run(REPOSITORY / 'saveFeatures.sh', '--root', root, '--stage=opticalFlow', '--status',
                '--parts', '2', env=dict(os.environ, PATH='/usr/bin:/bin'))
