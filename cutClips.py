@@ -35,7 +35,6 @@ The same command goes on where it was stopped, and cuts only what is new or has 
 """
 import csv
 import io
-import unicodedata
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -48,8 +47,9 @@ from engine import arguments, locks, stage, variants
 from engine.errors import UserError
 from engine.events.annotations import OfNothing, read_annotations
 from engine.events.cutting import Cut, cut, frames_of
+from engine.events.elan import Tiers
 from engine.events.films import Known, films_of, survey
-from engine.events.intervals import class_name
+from engine.events.intervals import LeftOut, class_name, composed
 from engine.events.made import Made
 from engine.events.planning import Stretch, draw, gaps, without_overlaps
 from engine.files import write_text
@@ -76,12 +76,12 @@ def get_parser():
     group.add_argument('--around', type=arguments.positive, metavar='SECONDS',
                        help='of BORIS: takes so many seconds before and behind each point event '
                             '(default: point events are left out)')
-    group.add_argument('--classes', nargs='+', metavar='NAME',
+    group.add_argument('--classes', nargs='+', type=composed, metavar='NAME',
                        help='cuts clips of these alone; the others still count as marked')
-    group.add_argument('--subjects', nargs='+', metavar='NAME',
+    group.add_argument('--subjects', nargs='+', type=composed, metavar='NAME',
                        help='cuts clips of these alone; the others still count as marked')
     group = parser.add_argument_group('none of these')
-    group.add_argument('--other', nargs='?', const='other', metavar='NAME',
+    group.add_argument('--other', nargs='?', const='other', type=class_name, metavar='NAME',
                        help='adds a class of stretches in which nothing is marked, as many as '
                             'there are clips to a class on average (its name: other)')
     group.add_argument('--other-times', type=arguments.positive, default=1.0, metavar='TIMES',
@@ -116,29 +116,41 @@ class Problems:
 # ------------------------------------------------------------- reading annotations
 
 def read_marks(args, problems):
-    """([Interval], names of films in files whose intervals do not tell all)."""
-    marks, unsure = [], set()
+    """([Interval], names of films of which the intervals do not tell all)."""
+    marks, unsure, tiers = [], set(), Tiers(args.tiers)
     for path in args.annotations:
         try:
-            intervals, wrong = read_annotations(path, tiers=args.tiers, around=args.around)
+            intervals, wrong = read_annotations(path, tiers=tiers, around=args.around)
         except UserError as error:
-            problems.say(str(error))
-            continue
+            intervals, wrong = [], [str(error)]
         problems.say(*wrong)
         marks += intervals
-        if not all(isinstance(line, OfNothing) for line in wrong):
-            unsure |= {interval.film for interval in intervals}
+        missing = [line for line in wrong if not isinstance(line, OfNothing)]
+        if missing:
+            films = {interval.film for interval in intervals}.union(*(
+                line.films for line in missing if isinstance(line, LeftOut)))
+            unsure |= films
+            if args.other and not films:
+                raise UserError(f'{path}: which films it marks cannot be read, so none is sure to '
+                                f'show {args.other}; mend it, or leave out the file, or --other')
             if args.other:
                 print(f'{path}: rows are missing, so nothing in its films is taken for '
                       f'{args.other}')
+    tiers.check()
     if not marks:
         raise UserError('no annotation could be read')
+    for flag, asked, known in (('--classes', args.classes, {mark.label for mark in marks}),
+                               ('--subjects', args.subjects, {mark.subject for mark in marks})):
+        if strange := set(asked or ()) - {composed(name) for name in known}:
+            raise UserError(f'{flag} {", ".join(sorted(strange))}: no mark is of this; there are '
+                            + ', '.join(sorted(filter(None, known))))
     return marks, unsure
 
 
-def match(marks, films, problems):
-    """{film's name in annotations: Film}; each name of none or several gets a line."""
-    known, meant = Known(films), {}
+def match(marks, known, unsure, problems):
+    """{film's name in annotations: Film}; each name of none or several gets a line, and is
+    unsure."""
+    meant = {}
     rows = Counter(mark.film for mark in marks)
     for mark in marks:
         if mark.film in meant:
@@ -148,6 +160,7 @@ def match(marks, films, problems):
         if len(found) != 1:
             reason = ('is not among those given' if not found else
                       f'may be {" or ".join(str(film.path) for film in found)}')
+            unsure.add(mark.film)
             problems.say(f'{mark.where}: the film {mark.film} {reason}; '
                          f'left out, in all {rows[mark.film]} rows')
     return {name: film for name, film in meant.items() if film}
@@ -200,15 +213,18 @@ def place(mark, film, made):
 
 
 def as_stretch(mark, film):
-    label, subject = (unicodedata.normalize('NFC', text) for text in (mark.label, mark.subject))
-    return Stretch(film, mark.start, mark.stop, label, subject, mark.where)
+    return Stretch(film, mark.start, mark.stop, composed(mark.label), composed(mark.subject),
+                   mark.where)
 
 
-def check_spelling(args, wanted):
+def check_spelling(args, wanted, every):
     """Refuses classes, or subjects that are groups, whose names differ in what gets lost."""
-    for field in ('label', 'subject') if args.groups == 'subject' else ('label',):
+    fields = {'label': wanted}
+    if args.groups == 'subject':  # with --other any of them may be whose mark is nearest
+        fields['subject'] = [one for one in every if one.subject] if args.other else wanted
+    for field, stretches in fields.items():
         first = {}
-        for stretch in wanted:
+        for stretch in stretches:
             name = getattr(stretch, field)
             other = first.setdefault(class_name(name).lower(), stretch)
             if getattr(other, field) != name:
@@ -218,8 +234,9 @@ def check_spelling(args, wanted):
         raise UserError(f'--other {args.other}: a class has this name; say another one')
 
 
-def stretches_of(args, marks, films, made, problems):
-    """([Stretch] to be cut, [Stretch] of all that is marked)."""
+def stretches_of(args, marks, films, made, unsure, problems):
+    """([Stretch] to be cut, [Stretch] of all that is marked); names of films one of whose marks
+    cannot be right become unsure."""
     every, wanted = [], []
     for mark in marks:
         if mark.film not in films:
@@ -228,15 +245,16 @@ def stretches_of(args, marks, films, made, problems):
         stretch, reason = place(mark, films[mark.film], made)
         if reason:
             problems.say(f'{mark.where}: {reason}')
+            unsure.add(mark.film)
             continue
-        if ((args.classes is None or mark.label in args.classes)
-                and (args.subjects is None or mark.subject in args.subjects)):
+        if ((args.classes is None or stretch.label in args.classes)
+                and (args.subjects is None or stretch.subject in args.subjects)):
             if args.groups == 'subject' and not mark.subject:
                 problems.say(f'{mark.where}: {mark.label} has no subject, which --groups subject '
                              'asks for')
             else:
                 wanted.append(stretch)
-    check_spelling(args, wanted)
+    check_spelling(args, wanted, every)
     kept, wrong = without_overlaps(wanted)
     problems.say(*wrong)
     return kept, every
@@ -254,15 +272,21 @@ def add_other(args, kept, every, ends, unsure):
     free = [(film, *piece) for film in named if named[film]
             for piece in gaps(0.0, ends[film], inside[film], args.margin)]
     number = round(args.other_times * len(kept) / len({one.label for one in kept}))
-    drawn = draw(free, [stretch.stop - stretch.start for stretch in kept], number, random)
-    if len(drawn) < number:
-        print(f'{args.other}: room for {len(drawn)} of {number} clips in what is not marked')
+    doubtful = sorted(film.path for film in inside if film in unsure)
+    if doubtful:
+        print(f'{args.other}: nothing is drawn from {len(doubtful)} films of which not every mark '
+              f'could be taken, {doubtful[0]} first')
 
     def nearest(film, start, stop):
         return min((max(mark.start - stop, start - mark.stop), mark.subject)
                    for mark in named[film])[1]
-    return [Stretch(film, start, stop, args.other, nearest(film, start, stop), '')
-            for film, start, stop in drawn]
+    drawn = [Stretch(film, start, stop, args.other, nearest(film, start, stop), '')
+             for film, start, stop in draw(free, [one.stop - one.start for one in kept], number,
+                                           random)]
+    drawn = [one for one in drawn if args.subjects is None or one.subject in args.subjects]
+    if len(drawn) < number:
+        print(f'{args.other}: room for {len(drawn)} of {number} clips in what is not marked')
+    return drawn
 
 
 # ------------------------------------------------------------------ clips and lists
@@ -382,16 +406,17 @@ def work(args, problems):
     marks, unsure = read_marks(args, problems)
     films = given_films(args, problems)
     made = Made(args.root / variants.CLIPS)
-    meant = match(marks, films, problems)
+    known = Known(films)
+    meant = match(marks, known, unsure, problems)
     ends, times = measure(sorted(set(meant.values())), made, problems)
     meant = {name: film for name, film in meant.items() if film in ends}
     silent = len(films) - len(set(meant.values()))
     if silent:
         print(f'{silent} of {len(films)} films are not annotated, or cannot be read')
-    stretches, every = stretches_of(args, marks, meant, made, problems)
+    stretches, every = stretches_of(args, marks, meant, made, unsure, problems)
     if args.other and stretches:
         stretches += add_other(args, stretches, every, ends,
-                               {meant[name] for name in unsure if name in meant})
+                               {film for name in unsure for film in known.meant_by(name)})
     clips = with_frames(planned(args, stretches), made, problems)
     clips, files = lists_of(args, clips, problems)
     makeSplit.stale_lists(args.root, files)

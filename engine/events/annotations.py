@@ -4,8 +4,8 @@ from pathlib import Path
 
 from engine.errors import UserError
 from engine.events.boris import read_boris
-from engine.events.elan import read_eaf, read_tabs
-from engine.events.intervals import Interval
+from engine.events.elan import Tiers, read_eaf, read_tabs
+from engine.events.intervals import Interval, LeftOut
 from engine.events.tables import lines_of, rows_below, seconds
 from engine.video.groups import read_table
 
@@ -32,18 +32,18 @@ def read_annotations(path, *, tiers=None, around=None):
             events.csv is one), tabular or aggregated events of BORIS, an .eaf of ELAN or its
             tab-delimited export; in UTF-8, UTF-16 or Windows-1252, with tabs, ; or , between
             cells.
-        tiers: names of the tiers to read, of a file that has tiers; None reads all.
+        tiers: the Tiers to read, or their names, of a file that has tiers; None reads all.
         around (float): makes an interval of a point event: so many seconds before and behind it.
 
     Returns:
         (list of Interval in the order of the file, list of lines that each name a row and why
-        it is left out).
+        it is left out: OfNothing, or LeftOut where its film is known).
 
     Raises:
         UserError: the file cannot be read, or is nothing that is known here.
     """
     path = Path(path)
-    found = _read(path, tiers, around)
+    found = _read(path, tiers if isinstance(tiers, Tiers) else Tiers(tiers), around)
     if found is None:
         raise UserError(f'{path}: not known as annotations; a plain table has the columns film, '
                         'start, stop, class in its first line, and BORIS and ELAN write theirs '
@@ -51,8 +51,10 @@ def read_annotations(path, *, tiers=None, around=None):
     intervals, problems = found
     for interval in intervals:
         if not interval.start < interval.stop:
-            problems.append(OfNothing(f'{interval.where}: stops at {interval.stop:g} s, which is '
-                                      f'not after its start at {interval.start:g} s'))
+            line = (f'{interval.where}: stops at {interval.stop:g} s, which is not after its '
+                    f'start at {interval.start:g} s')
+            problems.append(OfNothing(line) if interval.start == interval.stop else
+                            LeftOut(line, interval.film))
     return [interval for interval in intervals if interval.start < interval.stop], problems
 
 
@@ -94,12 +96,12 @@ def _read_plain(path, lines):
         where = f'{path}:{number}'
         missing = [columns[field] for field in ('film', 'label') if not row[field]]
         if missing:
-            problems.append(f'{where}: no {missing[0]}')
+            problems.append(LeftOut(f'{where}: no {missing[0]}', *filter(None, [row['film']])))
             continue
         try:
             start, stop = seconds(row['start']), seconds(row['stop'])
         except ValueError as error:
-            problems.append(f'{where}: "{error}" is no time')
+            problems.append(LeftOut(f'{where}: "{error}" is no time', row['film']))
             continue
         intervals.append(Interval(row['film'], start, stop, row['label'], row['subject'], where))
     return intervals, problems

@@ -10,7 +10,7 @@ import math
 from collections import defaultdict
 from typing import NamedTuple
 
-from engine.events.intervals import Interval, film_stem
+from engine.events.intervals import Interval, LeftOut, film_stem
 from engine.events.tables import rows_below, seconds
 
 OFFSET = 'time offset (s)'  # BORIS has added it to all times
@@ -78,8 +78,8 @@ class _Reader:
     def where(self, number):
         return f'{self.path}:{number}'
 
-    def wrong(self, number, reason):
-        self.problems.append(f'{self.where(number)}: {reason}')
+    def wrong(self, number, reason, *films):
+        self.problems.append(LeftOut(f'{self.where(number)}: {reason}', *films))
 
     # ---------------------------------------------------------------- tabular events
 
@@ -99,19 +99,20 @@ class _Reader:
             if status == 'START':
                 if key in begun:
                     self.wrong(begun[key].number, f'START of {event.label} without a STOP before '
-                               f'its next START in row {event.number}')
+                               f'its next START in row {event.number}', event.film)
                 begun[key] = event
             elif status == 'STOP':
                 if key in begun:
                     self.join(begun.pop(key), event)
                 else:
-                    self.wrong(event.number, f'STOP of {event.label} without a START')
+                    self.wrong(event.number, f'STOP of {event.label} without a START', event.film)
             elif status == 'POINT':
                 self.point(event)
             else:
-                self.wrong(event.number, f'neither START, STOP nor POINT but "{status}"')
+                self.wrong(event.number, f'neither START, STOP nor POINT but "{status}"',
+                           event.film)
         for event in begun.values():
-            self.wrong(event.number, f'START of {event.label} without a STOP')
+            self.wrong(event.number, f'START of {event.label} without a STOP', event.film)
 
     # ------------------------------------------------------------- aggregated events
 
@@ -133,20 +134,21 @@ class _Reader:
     def event(self, row, text):
         """The _Event of a row at a time; None, and a line about it, where there is none."""
         cells = row.cells
+        films = _films_of(cells)
+        names = [name for name, _ in films]
         try:
             moment = seconds(text) - seconds(cells.get(OFFSET) or self.offset or '0')
         except ValueError as error:
-            return self.wrong(row.number, f'"{error}" is no time')
+            return self.wrong(row.number, f'"{error}" is no time', *names)
         if not cells['behavior']:
-            return self.wrong(row.number, 'no behavior')
-        films = _films_of(cells)
+            return self.wrong(row.number, 'no behavior', *names)
         if not films:
             return self.wrong(row.number, 'names no film: a live observation, or one of pictures')
         known = len(films) > 1 and all(lasts for _, lasts in films)
         if not known and (len(films) > 1 or cells.get('observation id') in self.joined):
             return self.wrong(row.number, 'films of one observation follow each other, and their '
                               'lengths do not stand here; export it again with a newer BORIS, or '
-                              'give each film an observation of its own')
+                              'give each film an observation of its own', *names)
         index = 0
         while index + 1 < len(films) and moment >= films[index][1]:
             moment -= films[index][1]
@@ -159,7 +161,7 @@ class _Reader:
     def join(self, start, stop):
         if (start.index, start.film) != (stop.index, stop.film):
             self.wrong(start.number, f'{start.label} begins in {start.film} and ends in '
-                                     f'{stop.film}')
+                                     f'{stop.film}', start.film, stop.film)
             return
         self.intervals.append(Interval(start.film, start.moment, stop.moment, start.label,
                                        start.subject, self.where(start.number), start.lasts))
@@ -176,7 +178,8 @@ class _Reader:
     def say_points(self):
         if self.points:
             self.wrong(self.points[0].number, f'{len(self.points)} point events, here the first, '
-                       'are left out: they have no length; --around SECONDS gives them one')
+                       'are left out: they have no length; --around SECONDS gives them one',
+                       *{event.film for event in self.points})
 
 
 def _films_of(cells):

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from xml.parsers import expat
 
 from engine.errors import UserError
-from engine.events.intervals import Interval, film_path
+from engine.events.intervals import Interval, LeftOut, composed, film_path
 from engine.events.tables import seconds
 from engine.video.ownvideos import VIDEO
 
@@ -25,28 +25,45 @@ def is_video_name(name):
     return os.path.splitext(name)[1][1:].lower() in VIDEO
 
 
-class _Tiers:
-    """Which tiers are wanted, and which were seen."""
+class Tiers:
+    """Which tiers are wanted (names; None: all), and which of them were in no file yet."""
 
-    def __init__(self, wanted):
-        self.wanted, self.seen = wanted, {}
+    def __init__(self, wanted=None):
+        self.wanted = wanted and [composed(name) for name in wanted]
+        self.unseen = set(self.wanted or ())
+
+    def check(self):
+        """Raises UserError where a wanted tier was in no file."""
+        if self.unseen:
+            raise UserError(f'--tiers {", ".join(sorted(self.unseen))}: in none of the '
+                            'annotations')
+
+
+class _TiersOfFile:
+    """Which Tiers a file has."""
+
+    def __init__(self, tiers):
+        self.tiers, self.seen = tiers, {}
 
     def __contains__(self, tier):
+        tier = composed(tier)
         self.seen[tier] = None
-        return self.wanted is None or tier in self.wanted
+        self.tiers.unseen.discard(tier)
+        return self.tiers.wanted is None or tier in self.tiers.wanted
 
-    def missing(self, path):
+    def missing(self, path, film):
         """A line where none of the wanted tiers is there."""
-        if self.wanted is None or set(self.wanted) & self.seen.keys():
+        wanted = self.tiers.wanted
+        if wanted is None or set(wanted) & self.seen.keys():
             return []
-        return [f'{path}: has no tier {", ".join(self.wanted)}, but '
-                + (', '.join(map(str, self.seen)) or 'none at all')]
+        return [LeftOut(f'{path}: has no tier {", ".join(wanted)}, but '
+                        + (', '.join(self.seen) or 'none at all'), film)]
 
 
 # ------------------------------------------------------------------------------- .eaf
 
-def read_eaf(path, data, tiers=None):
-    """(intervals, problems) of an .eaf file; None where the XML (bytes) is something else.
+def read_eaf(path, data, tiers):
+    """(intervals, problems) of the Tiers of an .eaf file; None where the XML (bytes) is another.
 
     Nothing outside of the file is read: one that declares a document type is refused.
 
@@ -64,7 +81,7 @@ def read_eaf(path, data, tiers=None):
     slots = {slot.get('TIME_SLOT_ID'): _whole(slot.get('TIME_VALUE'))
              for slot in root.iterfind('TIME_ORDER/TIME_SLOT')}
     spans = _spans(root, slots)
-    wanted, intervals, problems = _Tiers(tiers), [], []
+    wanted, intervals, problems = _TiersOfFile(tiers), [], []
     for tier in root.iterfind('TIER'):
         name = tier.get('TIER_ID', '')
         if name not in wanted:
@@ -74,13 +91,13 @@ def read_eaf(path, data, tiers=None):
             where = f'{path}: {key} of {name}'
             start, stop = spans[key]
             if None in (start, stop):
-                problems.append(f'{where}: its borders have no time of their own')
+                problems.append(LeftOut(f'{where}: its borders have no time of their own', film))
                 continue
             value = (annotation.findtext('ANNOTATION_VALUE') or '').strip()
             intervals.append(Interval(film, MILLISECONDS * (start + origin),
                                       MILLISECONDS * (stop + origin), value or name,
                                       tier.get('PARTICIPANT', '').strip(), where))
-    return intervals, problems + wanted.missing(path)
+    return intervals, problems + wanted.missing(path, film)
 
 
 def _parse(path, data):
@@ -145,8 +162,8 @@ class _Places(NamedTuple):
     values: dict
 
 
-def read_tabs(path, lines, tiers=None):
-    """(intervals, problems) of a tab-delimited export; None where it is none.
+def read_tabs(path, lines, tiers):
+    """(intervals, problems) of the Tiers of a tab-delimited export; None where it is none.
 
     With a line of columns' names, whatever language they are in, or without: then the times
     must be among the columns as hh:mm:ss.ms.
@@ -159,12 +176,13 @@ def read_tabs(path, lines, tiers=None):
         del lines[0]
     elif not lines or not (places := _by_times(lines[0][1])):
         return None
-    wanted, intervals, problems = _Tiers(tiers), [], []
+    wanted, intervals, problems = _TiersOfFile(tiers), [], []
     for number, cells in lines:
         where = f'{path}:{number}'
         cells = cells + [''] * (max(places[:2]) + 1 - len(cells))
         tier, subject, own = (cells[i] if 0 <= i < len(cells) else '' for i in
                               (places.tier, places.subject, places.film))
+        name = own.removesuffix('.eaf') or film
         for column, of in places.values.items():
             value = cells[column] if column < len(cells) else ''
             if (of or tier) not in wanted or of and not value:
@@ -172,11 +190,10 @@ def read_tabs(path, lines, tiers=None):
             try:
                 begin, end = (unit * seconds(cells[i]) for i, unit in zip(places, places.units))
             except ValueError as error:
-                problems.append(f'{where}: "{error}" is no time')
+                problems.append(LeftOut(f'{where}: "{error}" is no time', name))
                 break
-            name = own.removesuffix('.eaf') or film
             intervals.append(Interval(name, begin, end, value or tier, subject, where))
-    return intervals, problems + wanted.missing(path)
+    return intervals, problems + wanted.missing(path, film)
 
 
 def _film_in(text):

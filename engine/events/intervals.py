@@ -23,9 +23,24 @@ class Interval(NamedTuple):
     lasts: float = 0.0
 
 
+class LeftOut(str):
+    """A line about what was left out, and the films that it may speak of, by their names in the
+    annotations; none: that is not known."""
+
+    def __new__(cls, line, *films):
+        self = super().__new__(cls, line)
+        self.films = films
+        return self
+
+
+def composed(text):
+    """A text with one way to write an accent (NFC)."""
+    return unicodedata.normalize('NFC', text)
+
+
 def film_path(name):
     """A film's name with / between folders, and one way to write an accent."""
-    return unicodedata.normalize('NFC', name.strip()).replace('\\', '/').removeprefix('./')
+    return composed(name.strip()).replace('\\', '/').removeprefix('./')
 
 
 def film_stem(name):
@@ -38,4 +53,4 @@ def film_stem(name):
 def class_name(label):
     """What the class is called of what was marked so: folders and lists can hold it, no hidden
     one, no path."""
-    return short(clean(unicodedata.normalize('NFC', label)).lstrip('.') or '_')
+    return short(clean(composed(label)).lstrip('.') or '_')

@@ -3,6 +3,7 @@ import pytest
 
 from engine.errors import UserError
 from engine.events.annotations import read_annotations
+from engine.events.elan import Tiers
 
 EAF = '''<?xml version="1.0" encoding="UTF-8"?>
 <ANNOTATION_DOCUMENT AUTHOR="" DATE="2026-01-01T00:00:00+01:00" FORMAT="3.0" VERSION="3.0"
@@ -60,6 +61,14 @@ def test_eaf(read):
 
 def test_tiers_are_chosen_by_name(read):
     assert read(EAF, tiers=['run']) == ([(WALK[0], 3.25, 5, 'run', '')], [])
+    tiers = Tiers(['run', 're\u0301el'])
+    assert read(EAF.replace('doing', 'r\u00e9el'), tiers=tiers)[0][1:] == [
+        (WALK[0], 3.25, 5, 'run', '')]
+    tiers.check()
+    tiers = Tiers(['run', 'doign'])
+    assert not read(EAF, tiers=tiers)[1]
+    with pytest.raises(UserError, match='--tiers doign: in none of'):
+        tiers.check()
     assert read(EAF, tiers=['walk'])[1] == ['has no tier walk, but doing, detail, run']
 
 

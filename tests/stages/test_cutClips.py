@@ -329,6 +329,60 @@ def test_other_trusts_no_film_of_a_file_in_which_something_is_missing(before, cu
     assert 'room for 0 of 3' in said
 
 
+def test_other_trusts_no_film_with_a_mark_that_was_refused(before, cut, tmp_path):
+    """What it marks is there, but nobody knows where."""
+    for row, code in (('a,2,9,walk,x', 3), ('a,2,1,walk,x', 3), ('a,1,1,walk,x', 3)):
+        assert cut(MARKS + row + '\n', '--other', '--margin', 0.2)[0] == code
+        drawn = {row['group'] for row in table(tmp_path / 'own') if row['class'] == 'other'}
+        assert ('a' in drawn) == (row == 'a,1,1,walk,x'), row  # that marks nothing anywhere
+
+
+def test_other_wants_all_annotations(before, cut, tmp_path):
+    (tmp_path / 'bad.csv').write_text('film,start,stop,class\n,1,2,walk\n')
+    for other in ('none.csv', 'bad.csv'):
+        with pytest.raises(UserError, match=f'{other}.*which films it marks cannot be read'):
+            cut(MARKS, '--annotations', tmp_path / 'marks.csv', tmp_path / other, '--other')
+
+
+def test_a_row_that_cannot_be_read_counts_for_its_film_in_all_files(before, cut, tmp_path):
+    (tmp_path / 'more.csv').write_text('film,start,stop,class\nx/a.mp4,?,2,walk\n')
+    _, said = cut(MARKS, '--annotations', tmp_path / 'marks.csv', tmp_path / 'more.csv', '--other',
+                  '--margin', 0.2)
+    assert 'nothing is drawn from 1 films of which not every mark could be taken, a.mp4' in said
+    assert 'a' not in {row['group'] for row in table(tmp_path / 'own') if row['class'] == 'other'}
+
+
+def test_other_is_of_the_subjects_asked_for(before, cut, tmp_path):
+    cut(MARKS, '--other', '--margin', 0.2, '--subjects', 'x', 'y', '--groups', 'subject')
+    assert {row['subject'] for row in table(tmp_path / 'own')} == {'x', 'y'}
+    marks = MARKS + 'c.avi,2,2.1,jump,X\n'
+    with pytest.raises(UserError, match='"X" is called "x"'):
+        cut(marks, '--other', '--groups', 'subject', '--classes', 'walk', 'sit')
+    assert cut(marks, '--groups', 'subject', '--classes', 'walk', 'sit')[0] is None
+
+
+def test_other_is_called_as_classes_are(before, cut, tmp_path):
+    assert cut(MARKS, '--other', 'none of these', '--margin', 0.2)[0] is None
+    assert 'none_of_these' in {row['class'] for row in table(tmp_path / 'own')}
+    with pytest.raises(UserError, match='a class has this name'):
+        cut(MARKS.replace('sit', 'sit down'), '--other', 'sit_down')
+
+
+@pytest.mark.parametrize('flags,says', [
+    (('--classes', 'walk', 'sti'), '--classes sti: no mark is of this; there are sit, walk'),
+    (('--subjects', 'x', 'Y'), '--subjects Y: no mark is of this; there are x, y, z'),
+    (('--tiers', 'doing'), '--tiers doing: in none of the annotations')])
+def test_what_is_asked_for_and_not_there(cut, flags, says):
+    with pytest.raises(UserError, match=says):
+        cut(MARKS, *flags)
+
+
+def test_accents_may_be_written_either_way(before, cut, tmp_path):
+    marks = MARKS.replace('sit', 'ge\u0301ant')
+    assert cut(marks, '--classes', 'walk', 'g\u00e9ant')[0] is None
+    assert 'g\u00e9ant' in {row['class'] for row in table(tmp_path / 'own')}
+
+
 def test_stretches_are_drawn_where_there_is_room():
     random = numpy.random.RandomState(0)
     drawn = draw([('a', 0.0, 10.0), ('b', 5.0, 6.0)], [2.0, 0.5], 6, random)
