@@ -31,6 +31,7 @@ from engine.drawing import plotstyle
 from engine.errors import UserError
 from engine.events.comparing import compare, event_tables
 from engine.events.eventscores import OVERLAPS, Scores
+from engine.events.intervals import class_name
 from engine.events.merging import OTHER
 from engine.events.timeline import timeline_figure
 from engine.files import write_text
@@ -50,7 +51,7 @@ def get_parser():
                         help='the tiers to read, of files that have tiers (default: all)')
     parser.add_argument('--around', type=arguments.positive, metavar='S',
                         help='point events last from S seconds before to S seconds behind')
-    parser.add_argument('--other', default=OTHER, metavar='NAME',
+    parser.add_argument('--other', default=OTHER, type=class_name, metavar='NAME',
                         help=f'what is marked so is nothing (default: {OTHER})')
     parser.add_argument('--rate', type=arguments.positive, default=25.0, metavar='N',
                         help='frames a second by which time is counted (default: 25)')

@@ -46,6 +46,7 @@ from engine.learning import inference
 from engine.video.camera import look_through
 from engine.errors import UserError
 from engine.events import eventfiles, merging
+from engine.events.intervals import class_name
 from engine.files import write_text
 from engine.video.videosgiven import videos_given
 from engine.weights.modelfile import read_card, weights_digest
@@ -119,7 +120,7 @@ def add_event_flags(group):
                             'become one (default: 0.5 seconds)')
     group.add_argument('--shortest', type=arguments.not_negative, default=0.5, metavar='S',
                        help='after that, drop events shorter than this (default: 0.5 seconds)')
-    group.add_argument('--other', default=merging.OTHER, metavar='NAME',
+    group.add_argument('--other', type=class_name, metavar='NAME',
                        help='the class that is no event, as cutClips.py --other calls it '
                             f'(default: {merging.OTHER})')
     group.add_argument('--subtitles', action='store_true', help='write them as DIR/NAME.srt, too')
@@ -365,10 +366,11 @@ def look(args, networks, source, stem, films):
                   flush=True)
         if frames.remark:
             print(f'{frames.remark.kind}: {frames.path}: {frames.remark.reason}', flush=True)
-        found, failed = seen.as_json(args.top), ''
+        name, failed = str(stem).removesuffix(OURS), ''
+        found = {**seen.as_json(args.top), **(eventfiles.written(name) if stem else {})}
         if args.events:
             films.append(seen.film(f'{stem}.mp4' if source is None else frames.path, args))
-            eventfiles.write_film(str(stem).removesuffix(OURS), films[-1], args.subtitles)
+            failed = eventfiles.write_film(name, films[-1], found, args.subtitles)
         try:
             if stem:
                 seen.write(stem, video, found)
@@ -381,6 +383,7 @@ def look(args, networks, source, stem, films):
 
 def run(args, tell):
     networks = Networks(args)
+    args.other = merging.class_of_nothing(args.other, networks.classes)
     print(f'{networks.in_words()}; a window of {networks.window} every {networks.stride}')
     for network in filter(None, (networks.frames, networks.rnn)):
         stage.tell_kernel(network)
@@ -388,6 +391,9 @@ def run(args, tell):
     frames = seconds = spent = 0
     sources = (videos_given(args.videos, args.out, OURS) if args.camera is None else
                [(None, args.out and args.out / f'camera{OURS}', None)])
+    for _, stem, _ in sources if args.events else ():
+        if line := eventfiles.changed(str(stem).removesuffix(OURS), args.subtitles):
+            raise UserError(line)
     for source, stem, wrong in sources:
         try:
             if wrong:

@@ -11,12 +11,14 @@ from typing import NamedTuple
 
 from engine.errors import UserError
 from engine.events.intervals import film_stem
-from engine.files import write_text
+from engine.files import read_json, write_text
 from engine.video.container import header_of
 from engine.video.ffmpeg import command, opened, run
 
 EVENTS_SUFFIX = '.events.csv'
 PREDICTED_SUFFIX = '.predicted'  # in the names of what predict.py writes of a film
+SUBTITLES_SUFFIX = '.srt'
+WRITTEN = 'written'  # in NAME.predicted.json: digests of the other files
 EVENTS_HEADING = ('film', 'class', 'start', 'stop', 'probability')
 # Stands in a BORIS project before the digest of all else in it: who corrects a project has it
 # saved by BORIS under the same name, and what people did is never written over.
@@ -31,17 +33,57 @@ class Film(NamedTuple):
     events: list
 
 
-def write_film(stem, film, subtitles=False):
+def write_film(stem, film, found, subtitles=False):
     """Writes the events of a Film: STEM.events.csv, EVENTS_HEADING, seconds with three decimals;
-    with `subtitles` STEM.srt, too. Says what it wrote."""
-    _write_table(stem + EVENTS_SUFFIX, EVENTS_HEADING, (
+    with `subtitles` STEM.srt, too. Says what it wrote.
+
+    Before these it writes `found` (dict) as STEM.predicted.json, with the digests of what may
+    stand in them from then on, by which `changed` knows them again.
+
+    Returns:
+        '' or the line of `changed`; then nothing is written.
+    """
+    if line := changed(stem, subtitles):
+        return line
+    texts = {EVENTS_SUFFIX: _table(EVENTS_HEADING, (
         (film.path, event.label, *(f'{value:.3f}' for value in event[1:]))
-        for event in film.events))
+        for event in film.events))}
     if subtitles:
-        write_subtitles(f'{stem}.srt', film.events)
+        texts[SUBTITLES_SUFFIX] = subtitles_of(film.events)
+    found[WRITTEN] = {**written(stem).get(WRITTEN, {}), **{
+        # killed in between, the old file still stands there
+        ending: [digest for digest in (_digest_in(stem + ending), _digest(text)) if digest]
+        for ending, text in texts.items()}}
+    write_text(f'{stem}{PREDICTED_SUFFIX}.json', json.dumps(found) + '\n')
+    for ending, text in texts.items():
+        write_text(stem + ending, text)
     spent = sum(event.stop - event.start for event in film.events)
     print(f'wrote {stem}{EVENTS_SUFFIX}{" and .srt" * subtitles}: {len(film.events)} events, '
           f'{spent:.1f} s of {film.seconds:.1f}', flush=True)
+    return ''
+
+
+def written(stem):
+    """What STEM.predicted.json says of the files that `write_film` wrote: {WRITTEN: {ending:
+    [digest]}}, or {}."""
+    try:
+        found = read_json(f'{stem}{PREDICTED_SUFFIX}.json')
+    except UserError:  # whatever it is, it tells nothing of them
+        return {}
+    found = found.get(WRITTEN) if isinstance(found, dict) else None
+    return {WRITTEN: found} if isinstance(found, dict) else {}
+
+
+def changed(stem, subtitles=False):
+    """A line about a file that `write_film` would write over, and that is not as it left it; ''
+    where there is none."""
+    known = written(stem).get(WRITTEN, {})
+    for ending in (EVENTS_SUFFIX, SUBTITLES_SUFFIX)[:1 + subtitles]:
+        path = stem + ending
+        if os.path.lexists(path) and _digest_in(path) not in known.get(ending, ()):
+            return (f'{path}: not as predict.py wrote it, perhaps corrected by hand, or of another '
+                    'program; move it away, or give another --out')
+    return ''
 
 
 def write_budget(path, films, classes):
@@ -61,28 +103,27 @@ def write_budget(path, films, classes):
                        f'{total / film.seconds if film.seconds else 0:.4f}',
                        first[0] if first else '',
                        f'{total / len(lengths):.3f}' if lengths else '')
-    _write_table(path, BUDGET_HEADING, lines())
+    write_text(path, _table(BUDGET_HEADING, lines()))
     print(f'wrote {path}', flush=True)
 
 
-def _write_table(path, heading, rows):
+def _table(heading, rows):
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(heading)
     writer.writerows(rows)
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
-def write_subtitles(path, events):
-    """Writes Events as SubRip subtitles, which players show with the film beside them."""
+def subtitles_of(events):
+    """Events as SubRip subtitles, which players show with the film beside them."""
     def stamp(seconds):
         milliseconds = round(1000 * seconds)
         minutes, rest = divmod(milliseconds, 60000)
         return f'{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d},{rest % 1000:03d}'
-    write_text(path, '\n'.join(
-        f'{number}\n{stamp(event.start)} --> {stamp(event.stop)}\n'
-        f'{event.label} {100 * event.probability:.0f} %\n'
-        for number, event in enumerate(events, 1)))
+    return '\n'.join(f'{number}\n{stamp(event.start)} --> {stamp(event.stop)}\n'
+                     f'{event.label} {100 * event.probability:.0f} %\n'
+                     for number, event in enumerate(events, 1))
 
 
 def write_boris(path, films, classes):
@@ -114,7 +155,16 @@ def write_boris(path, films, classes):
 
 
 def _digest(text):
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode(errors='surrogateescape')).hexdigest()[:16]
+
+
+def _digest_in(path):
+    """The digest of a file's text, None where it holds none."""
+    try:
+        with open(path, encoding='utf-8', errors='surrogateescape', newline='') as f:
+            return _digest(f.read())
+    except OSError:
+        return None
 
 
 def check_boris(path):

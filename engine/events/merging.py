@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import numpy
 
+from engine.errors import UserError
+from engine.events.intervals import class_name
+
 OTHER = 'other'  # what cutClips.py calls the class in which nothing is marked
 ROUNDING = 1e-6  # seconds: moments are sums of floating point
 
@@ -14,6 +17,19 @@ class Event(NamedTuple):
     start: float
     stop: float
     probability: float
+
+
+def class_of_nothing(asked, classes):
+    """Which of a network's classes is no event: the one asked for, or OTHER; None where it has
+    none.
+
+    Raises:
+        UserError: it has none that was asked for.
+    """
+    found = next((name for name in classes if class_name(name) == (asked or OTHER)), None)
+    if asked and not found:
+        raise UserError(f'--other {asked}: none of the network\'s classes, {", ".join(classes)}')
+    return found
 
 
 def moments(spans, shares):

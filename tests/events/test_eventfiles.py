@@ -10,6 +10,7 @@ from engine.errors import UserError
 from engine.events import eventfiles
 from engine.events.annotations import read_annotations
 from engine.events.merging import Event
+from engine.files import write_text
 from predictSet import draw
 
 CLASSES = ['jump', 'sit, "down"']
@@ -24,7 +25,7 @@ def read_csv(path):
 
 def test_a_table_of_events_is_an_annotation(tmp_path, capsys):
     film = eventfiles.Film('films/a, b.mp4', 4000.0, EVENTS)
-    eventfiles.write_film(str(tmp_path / 'a'), film, subtitles=True)
+    eventfiles.write_film(str(tmp_path / 'a'), film, {'video': film.path}, subtitles=True)
     rows = read_csv(tmp_path / 'a.events.csv')
     assert rows[:2] == [['film', 'class', 'start', 'stop', 'probability'],
                         ['films/a, b.mp4', 'jump', '1.000', '2.500', '0.813']]
@@ -34,14 +35,43 @@ def test_a_table_of_events_is_an_annotation(tmp_path, capsys):
         (film.path, event.label, round(event.start, 3), round(event.stop, 3))
         for event in EVENTS]
     assert '3 events, 3724.0 s of 4000.0' in capsys.readouterr().out
-    eventfiles.write_film(str(tmp_path / 'b'), film._replace(events=[]))
+    eventfiles.write_film(str(tmp_path / 'b'), film._replace(events=[]), {})
     assert read_annotations(tmp_path / 'b.events.csv') == ([], [])
-    assert {path.name for path in tmp_path.iterdir()} == {'a.events.csv', 'a.srt', 'b.events.csv'}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        'a.events.csv', 'a.srt', 'a.predicted.json', 'b.events.csv', 'b.predicted.json'}
+
+
+def test_what_people_did_is_not_written_over(tmp_path, monkeypatch):
+    stem, film = str(tmp_path / 'a'), eventfiles.Film('a\udcff.mp4', 4000.0, EVENTS)
+    srt, events = tmp_path / 'a.srt', tmp_path / 'a.events.csv'
+    srt.write_text('1\n00:00:01,000 --> 00:00:02,000\nHello!\n')
+    assert not eventfiles.write_film(stem, film, {})
+    before = events.read_bytes()
+    assert str(srt) in eventfiles.write_film(stem, film._replace(events=[]), {}, subtitles=True)
+    assert events.read_bytes() == before and 'Hello' in srt.read_text()
+    srt.unlink()
+    for subtitles in (True, False, True):  # its own are written over
+        assert not eventfiles.write_film(stem, film, {}, subtitles)
+
+    def killed(path, text):
+        write_text(path, text)
+        if str(path).endswith('.events.csv'):
+            raise KeyboardInterrupt
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(eventfiles, 'write_text', killed)
+        eventfiles.write_film(stem, film._replace(events=EVENTS[:1]), {}, subtitles=True)
+    assert not eventfiles.changed(stem, subtitles=True)
+    events.write_bytes(before.replace(b'sit', b'lie'))
+    assert str(events) in eventfiles.write_film(stem, film, {})
+    assert b'lie' in events.read_bytes()
+    events.unlink()
+    events.symlink_to(tmp_path / 'nowhere')
+    (tmp_path / 'a.predicted.json').write_text('[1')
+    assert str(events) in eventfiles.changed(stem)
 
 
 def test_subtitles(tmp_path):
-    eventfiles.write_subtitles(tmp_path / 'a.srt', EVENTS)
-    assert (tmp_path / 'a.srt').read_text() == (
+    assert eventfiles.subtitles_of(EVENTS) == (
         '1\n00:00:01,000 --> 00:00:02,500\njump 81 %\n\n'
         '2\n00:00:02,500 --> 01:02:04,045\nsit, "down" 50 %\n\n'
         '3\n01:02:05,000 --> 01:02:06,000\njump 100 %\n')

@@ -2,7 +2,8 @@
 import numpy
 import pytest
 
-from engine.events.merging import Event, merge, moments
+from engine.errors import UserError
+from engine.events.merging import Event, class_of_nothing, merge, moments
 
 CLASSES = ['jump', 'other', 'walk']
 JUMP, OTHER, WALK, UNSURE = (0.8, 0.1, 0.1), (0.1, 0.8, 0.1), (0.1, 0.1, 0.8), (0.4, 0.3, 0.3)
@@ -80,3 +81,11 @@ def test_what_no_window_saw_is_no_event_however_small_the_gap():
 @pytest.mark.parametrize('spans', [[(0.0, 0.0)], []])
 def test_a_film_without_length_has_no_events(spans):
     assert merge(*moments(spans, numpy.array([JUMP] * len(spans)).reshape(-1, 3)), CLASSES) == []
+
+
+def test_other_is_one_of_the_classes():
+    assert class_of_nothing(None, ['walk', 'other']) == 'other'
+    assert class_of_nothing(None, ['walk']) is None
+    assert class_of_nothing('no_one', ['walk', 'no_one']) == 'no_one'
+    with pytest.raises(UserError, match="--other no: none of the network's classes, walk, other"):
+        class_of_nothing('no', ['walk', 'other'])

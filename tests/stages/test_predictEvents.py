@@ -7,6 +7,7 @@ import numpy
 import pytest
 
 import eventAccuracy
+import predict
 from engine.errors import UserError
 from engine.events.merging import OTHER
 from engine.weights.modelfile import keep_in_card, load_weights, read_card, save_model
@@ -114,7 +115,23 @@ def test_unseen_moments_are_no_events(root, tmp_path):
     assert not (tmp_path / 'events.boris').exists() and not (tmp_path / 'a.srt').exists()
 
 
+def test_what_was_corrected_by_hand_stays(root, seen, tmp_path):
+    """And is refused before anything is looked at."""
+    _, films, out = seen
+    out = shutil.copytree(out, tmp_path / 'out')
+    flags = ('--root', root, '--no-rnn', '--window', 30, '--out', out / 'more', films[1])
+    path = out / 'more/b.events.csv'
+    assert call(*flags).returncode == 0  # the digests stay
+    assert call(*flags, '--events').returncode == 0
+    corrected = path.read_text() + f'{films[1]},jump,1,2,1\n'
+    path.write_text(corrected)
+    with pytest.raises(UserError, match='b.events.csv: not as predict.py wrote it'):
+        call(*flags, '--events')
+    assert path.read_text() == corrected
+
+
 def test_flags_that_want_others(root):
+    assert predict.get_parser().parse_args(['--other', 'no one', 'a.mp4']).other == 'no_one'
     for flags, words in ((('--events',), 'wants --out'), (('--boris',), 'add it'),
                          (('--subtitles',), 'add it')):
         with pytest.raises(UserError, match=words):
