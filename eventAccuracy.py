@@ -16,8 +16,8 @@ taken out or renamed to make their order right, the mean over films. All as in L
 Farha and Gall 2019. Borders: mean absolute error of where the events found at an overlap of 0.1
 start and stop.
 
-A film is known by its name without folders and ending. Marks of one class that touch or overlap
-are one event, whoever it is.
+A film is known by its name without ending; of films of one name in several folders, by these as
+far as they are told. Marks of one class that touch or overlap are one event, whoever it is.
 Exit code 3: done but for the films and rows named.
 """
 import argparse

@@ -1,11 +1,16 @@
 """Which events and which annotations belong to one film."""
+import itertools
+import math
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import UserError
 from engine.events.annotations import read_annotations
+from engine.events.elan import Tiers
 from engine.events.eventfiles import EVENTS_SUFFIX, PREDICTED_SUFFIX
-from engine.events.intervals import class_name, film_stem
+from engine.events.films import Known
+from engine.events.intervals import class_name, film_path, film_stem
 from engine.files import files_under, read_json
 
 TOUCHING = 2e-3  # seconds: times are written with three decimals
@@ -18,6 +23,15 @@ class Compared(NamedTuple):
     seconds: float
     truth: list
     predicted: list
+
+
+class _Said(NamedTuple):
+    """What was said of a film: its path as the table tells it, the table, its length in seconds
+    (None: not known), and its Intervals."""
+    path: str
+    table: Path
+    seconds: float
+    marks: list
 
 
 def event_tables(paths):
@@ -38,69 +52,119 @@ def event_tables(paths):
     return found
 
 
-def compare(events, annotations, other, **reading):
+def compare(events, annotations, other, *, tiers=None, around=None):
     """Brings together what was said and what is true.
 
     Args:
         events: tables of events. Beside NAME.events.csv stands NAME.predicted.json, which knows the
             film's name and length; of a table of several films one of each.
-        annotations: files; reading: tiers and around of `read_annotations`.
+        annotations: files; tiers, around: of `read_annotations`.
         other: what is marked so, or called so, is nothing.
 
     Returns:
         (list of Compared, names of the labels in them, lines on what counts otherwise than one
         may think, lines that each name a film or row that was left out).
+
+    Raises:
+        UserError: no annotation has one of the tiers.
     """
-    marks, notes, problems = {}, [], []
+    marks, notes, problems, tiers = {}, [], [], Tiers(tiers)
     for path in annotations:
         try:
-            found, wrong = read_annotations(path, **reading)
+            found, wrong = read_annotations(path, tiers=tiers, around=around)
         except UserError as error:
             found, wrong = [], [str(error)]
         problems += wrong
         for mark in found:
-            marks.setdefault(film_stem(mark.film), []).append(mark)
+            marks.setdefault(film_path(mark.film), []).append(mark)
+    tiers.check()
     said = {}
     for path in events:
         films, wrong = _read_events(path)
         problems += wrong
-        for name, (seconds, found) in films.items():
-            said.setdefault(name, []).append((path, seconds, found))
-    names = sorted({class_name(mark.label) for name in said.keys() & marks.keys()
-                    for mark in [*marks[name], *said[name][0][2]]} - {other})
-    films = []
-    for name, tables in said.items():
-        path, seconds, found = tables[0]
-        if len(tables) > 1:
-            problems.append(f'{name}: {len(tables)} tables are of films called so, {path} and '
-                            f'{tables[1][0]}; compare them one at a time')
-        elif name not in marks:
-            problems.append(f'{path}: no annotation of a film called {name}')
+        for film in films:
+            said.setdefault(film.path, []).append(film)
+    meant, strange = _meant(marks, [tables[0] for tables in said.values()])
+    pairs = []
+    for path, (film, *more) in said.items():
+        mine = _of_one_film(path, meant[path])
+        if more:
+            problems.append(f'{film_stem(path)}: {1 + len(more)} tables are of films called so, '
+                            f'{film.table} and {more[0].table}; compare them one at a time')
+        elif not meant[path]:
+            problems.append(f'{film.table}: no annotation of a film called {film_stem(path)}')
+        elif not mine:
+            problems.append(f'{film.table}: any of {", ".join(meant[path])} may be {path}; '
+                            'left out')
         else:
-            film, words = _film(name, seconds, marks[name], found, names)
-            films.append(film)
-            notes += words
-    problems += [f'{found[0].where}: no events of a film called {name}'
-                 for name, found in marks.items() if name not in said]
-    return films, names, notes, problems
+            problems += [f'{marks[name][0].where}: {name} is another film than {path}; left out'
+                         for name in meant[path] if name not in mine]
+            pairs.append((film, [mark for name in mine for mark in marks[name]]))
+    names = sorted({class_name(mark.label) for film, truth in pairs
+                    for mark in [*truth, *film.marks]} - {other})
+    films, times = [], Counter(map(film_stem, said))
+    for film, truth in pairs:
+        stem = film_stem(film.path)
+        found, words = _film(stem if times[stem] == 1 else film.path, film.seconds, truth,
+                             film.marks, names)
+        films.append(found)
+        notes += words
+    return films, names, notes, problems + strange
+
+
+def _meant(marks, films):
+    """({path of each _Said film: [name in marks that means it]}, lines about other names)."""
+    known, meant, strange = Known(films), {film.path: [] for film in films}, []
+    for name, found in marks.items():
+        fitting = known.meant_by(name)
+        if len(fitting) == 1:
+            meant[fitting[0].path].append(name)
+        elif fitting:
+            strange.append(f'{found[0].where}: the film {name} may be '
+                           f'{" or ".join(film.path for film in fitting)}; left out')
+        else:
+            strange.append(f'{found[0].where}: no events of a film called {film_stem(name)}')
+    return meant, strange
+
+
+def _of_one_film(path, names):
+    """The names that mean the film at a path, of those with its stem: the ones that agree with it
+    in ending and folders as far as they have some, else the nearest; none where these may be
+    several films."""
+    shared = {name: _agreeing(name, path) for name in names}
+    best = max(shared.values(), default=0)
+    nearest = [name for name in names if shared[name] == best]
+    one = all(_agreeing(*pair) == math.inf for pair in itertools.combinations(nearest, 2))
+    return nearest if one else []
+
+
+def _agreeing(one, other):
+    """In how many parts two names of films agree, from their endings up through their folders,
+    until they differ; infinite where they never do."""
+    def parts(name):
+        folders, _, last = film_path(name).lower().rpartition('/')
+        return [last.removeprefix(film_stem(last)), *folders.split('/')[::-1]]
+    differ = [a != b and '' not in (a, b) for a, b in zip(parts(one), parts(other))]
+    return differ.index(True) if True in differ else math.inf
 
 
 def _read_events(path):
-    """({name of film: (seconds or None, intervals)}, problems) of a table of events."""
+    """([_Said], problems) of a table of events."""
     def beside(name):
         return read_json(path.parent / f'{name}{PREDICTED_SUFFIX}.json') or {}
     found, problems = read_annotations(path)
     name = path.name.removesuffix(EVENTS_SUFFIX)
     told, films = beside(name), {}
     for mark in found:
-        films.setdefault(film_stem(mark.film), []).append(mark)
+        films.setdefault(film_path(mark.film), []).append(mark)
     if not films:
-        films[film_stem(told.get('video', name))] = []
+        films[film_path(told.get('video', name))] = []
 
     def length(film):
-        known = told if len(films) == 1 else beside(film)
-        return known['windows'][-1]['to'] if known else None
-    return {film: (length(film), marks) for film, marks in films.items()}, problems
+        known = (len(films) == 1 and told) or beside(film_stem(film))
+        right = len(films) == 1 or known and _agreeing(known['video'], film) == math.inf
+        return known['windows'][-1]['to'] if known and right else None
+    return [_Said(film, path, length(film), marks) for film, marks in films.items()], problems
 
 
 def _labelled(marks, names):

@@ -221,6 +221,43 @@ def test_marks_that_are_odd_are_told(accuracy, tmp_path):
     assert 'a: 1.0 s are marked as two things at once' in said
 
 
+def test_films_of_one_name_in_several_folders_are_told_apart(accuracy, tmp_path):
+    for day, start in (('day1', 1), ('day2', 5)):
+        write(tmp_path / day / 'a.events.csv', 'film,class,start,stop,probability',
+              f'/films/{day}/a.mp4,jump,{start},{start + 2},0.9')
+    write(tmp_path / 'a.events.csv', 'film,class,start,stop,probability', 'a.mp4,jump,1,3,0.9')
+    events = tmp_path / 'day1', tmp_path / 'day2'
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'C:\\x\\day1\\a.mp4,1,3,jump',
+                  'day2/a,5,7,jump', 'a.avi,1,4,walk')
+    code, said, errors = accuracy('--events', *events, '--annotations', marks)
+    assert code == 3 and 'a.avi may be /films/day1/a.mp4 or /films/day2/a.mp4' in errors
+    assert '2 films, 250 frames, 2 events; 2 events said' in said and '100.0 at 0.5' in said
+    code, said, errors = accuracy('--events', events[0], '--annotations', marks)
+    assert code == 3 and errors.count('is another film than /films/day1/a.mp4') == 2
+    assert '1 films, 75 frames, 1 events; 1 events said' in said
+    # a name without folders may be either
+    with pytest.raises(UserError, match='no film is there'):
+        accuracy('--events', tmp_path / 'a.events.csv', '--annotations', marks)
+    both = write(tmp_path / 'all.csv', *(tmp_path / 'day1/a.events.csv').read_text().split(),
+                 '/films/day2/a.mp4,jump,5,7,0.9')
+    assert '2 films, 250 frames, 2 events; 2 events said' in accuracy(
+        '--events', both, '--annotations', marks)[1]
+    alike = write(tmp_path / 'alike.csv', 'film,start,stop,class', 'a,1,3,jump',
+                  'x/day1/a.MP4,4,5,jump', 'day1/a,6,7,jump')
+    code, said, errors = accuracy('--events', events[0], '--annotations', alike)
+    assert '1 films, 175 frames, 2 events' in said and code == 3  # not that of x/day1
+    with pytest.raises(UserError, match='--tiers doing: in none'):
+        accuracy('--events', events[0], '--annotations', alike, '--tiers', 'doing')
+
+
+def test_a_table_of_another_name_knows_its_films_length(accuracy, tmp_path):
+    events = write(tmp_path / 'all.csv', 'film,class,start,stop,probability', 'a.mp4,jump,1,3,0.9')
+    write(tmp_path / 'a.predicted.json', json.dumps(
+        {'video': 'a.mp4', 'windows': [{'from': 0, 'to': 10}]}))
+    marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'a.mp4,1,3,jump')
+    assert '1 films, 250 frames' in accuracy('--events', events, '--annotations', marks)[1]
+
+
 def test_one_table_of_several_films(accuracy, tmp_path):
     events = write(tmp_path / 'all.csv', 'film,class,start,stop,probability',
                    'a.mp4,jump,1,3,0.9', 'b.mp4,jump,0,1,0.9')
