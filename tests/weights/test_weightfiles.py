@@ -92,7 +92,7 @@ def test_other_networks(tmp_path):
     ('a.h5', b'\xef\xbb\xbf\n <!DOCTYPE html>', 'web page'),
     ('a.h5', b'version https://git-lfs.github.com/spec/v1\n', 'Git LFS pointer'),
     ('a.pth', b'404: Not Found', '"404: Not Found"'), ('a.onnx', b'{"error": "gone"}', 'text'),
-    ('a.pth', gzip.compress(b'x'), 'gzip; unpack it'), ('a.pth', b'Rar!\x1a\7\1\0', 'RAR'),
+    ('a.pth', gzip.compress(b'x', mtime=0), 'gzip; unpack it'), ('a.pth', b'Rar!\x1a\7\1\0', 'RAR'),
     ('a.pth', b'x' * 257 + b'ustar\0', 'tar archive'), ('a.mat', b'MATLAB 5.0 MAT', 'MATLAB'),
     ('vgg16.npy', b'\x93NUMPY\1\0', 'single .npy'), ('a.pkl', pickle.dumps([1]), 'a pickle that'),
     ('a.pth', b'PK\3\4' + b'x' * 99, 'contents at its end is missing'),
