@@ -75,7 +75,8 @@ def test_shares_of_a_batch():
     (2, 4, ('--no-batch-norm',)),
     (3, 3, ('--no-batch-norm', '--optimizer', 'adam', '--clip', '0.5')),
     # of the last batch, 4 clips, the fifth worker has none
-    (5, 2, ('--no-batch-norm', '--variable-length', '--loss', 'last')),
+    pytest.param(5, 2, ('--no-batch-norm', '--variable-length', '--loss', 'last'),
+                 marks=pytest.mark.skipif(not os.environ.get('LONG'), reason='LONG=1: five')),
     # 24 clips, evenly shared: batch normalisation over all workers is exact
     (2, 12, ())], ids=['momentum', 'adam, clipping', 'uneven', 'batch normalisation'])
 def test_workers_equal_one_with_the_whole_batch(tmp_path, n, batch, flags):

@@ -1,6 +1,7 @@
 """Stage 1 on 24 tiny clips: what learns, what stays, what is held out, what is resumed."""
 import collections
 import json
+import os
 import re
 import sys
 
@@ -198,8 +199,10 @@ def from_memory(capsys):
     return found and tuple(map(int, found.groups()))
 
 
-@pytest.mark.parametrize('flags', [(), ('--no-fast',), ('--train-layers', 1, '--features', 32),
-                                   ('--fusion', 'late', '--train-layers', 2)])
+@pytest.mark.parametrize('flags', [(), ('--fusion', 'late', '--train-layers', 2), *(
+    pytest.param(flags, marks=pytest.mark.skipif(
+        not os.environ.get('LONG'), reason='LONG=1: more ways'))
+    for flags in (('--no-fast',), ('--train-layers', 1, '--features', 32)))])
 def test_the_bits_depend_neither_on_the_memory_nor_on_a_stop(flags, small_set, tmp_path, run,
                                                              stopped_after, moody, capsys):
     large, small, stopped, off = (vgg_set(small_set, tmp_path / name)
