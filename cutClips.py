@@ -33,8 +33,6 @@ class of their own: without it every moment of a new film is taken for one of th
 
 The same command goes on where it was stopped, and cuts only what is new or has changed.
 """
-import csv
-import io
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -52,7 +50,7 @@ from engine.events.films import Known, films_of, survey
 from engine.events.intervals import LeftOut, class_name, composed
 from engine.events.made import Made
 from engine.events.planning import Stretch, draw, gaps, without_overlaps
-from engine.files import write_text
+from engine.files import csv_text, write_text
 from engine.progress import Progress
 from engine.video.ffmpeg import VideoError, readers
 from engine.video.ownvideos import Video, clean, short
@@ -378,16 +376,13 @@ def with_frames(clips, made, problems):
 
 def write_table(args, clips, made):
     """Writes clips.csv: where each clip comes from."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(['clip', 'class', 'film', 'start', 'stop', 'subject', 'group', 'first',
-                     'frames'])
+    rows = [['clip', 'class', 'film', 'start', 'stop', 'subject', 'group', 'first', 'frames']]
     for clip in clips:
         about = made.clips[clip.video.relative]
-        writer.writerow([clip.video.relative, clip.video.class_name, clip.stretch.film.path,
-                         f'{clip.stretch.start:.3f}', f'{clip.stretch.stop:.3f}',
-                         clip.stretch.subject, clip.group, about['first'], about['count']])
-    write_text(args.root / TABLE, text.getvalue())
+        rows.append([clip.video.relative, clip.video.class_name, clip.stretch.film.path,
+                     f'{clip.stretch.start:.3f}', f'{clip.stretch.stop:.3f}',
+                     clip.stretch.subject, clip.group, about['first'], about['count']])
+    write_text(args.root / TABLE, csv_text(rows, end='\r\n'))
 
 
 def given_films(args, problems):

@@ -21,8 +21,6 @@ far as they are told. Marks of one class that touch or overlap are one event, wh
 Exit code 3: done but for the films and rows named.
 """
 import argparse
-import csv
-import io
 import sys
 from pathlib import Path
 
@@ -34,7 +32,7 @@ from engine.events.eventscores import OVERLAPS, Scores
 from engine.events.intervals import class_name
 from engine.events.merging import OTHER
 from engine.events.timeline import timeline_figure
-from engine.files import write_text
+from engine.files import csv_text, write_text
 
 FILMS_IN_PICTURE = 40
 ALL = 'all'
@@ -114,14 +112,12 @@ def tell(films, scores, table):
 
 def write_table(path, table, scores):
     """Writes the rows as CSV, with what there is of all only."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow([*table[0], 'mean over classes', 'edit score'])
+    rows = [[*table[0], 'mean over classes', 'edit score']]
     for row in table:
         extra = (scores.mean_recall(), scores.edit()) if row['class'] == ALL else ('', '')
-        writer.writerow(['' if value != value else f'{value:.4f}' if isinstance(value, float)
-                         else value for value in (*row.values(), *extra)])
-    write_text(path, text.getvalue())
+        rows.append(['' if value != value else f'{value:.4f}' if isinstance(value, float)
+                     else value for value in (*row.values(), *extra)])
+    write_text(path, csv_text(rows))
     print(f'wrote {path}')
 
 

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and reading that never runs code."""
 import contextlib
+import csv
 import errno
 import hashlib
 import io
@@ -224,6 +225,13 @@ def write_text(path, text):
     with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8', newline='',
                                             errors='surrogateescape') as f:
         f.write(text)
+
+
+def csv_text(rows, delimiter=',', end='\n'):
+    """Rows of a table as text, quoted as CSV has it."""
+    text = io.StringIO()
+    csv.writer(text, delimiter=delimiter, lineterminator=end).writerows(rows)
+    return text.getvalue()
 
 
 def save_npy(path, array):

@@ -1,10 +1,8 @@
 """What is done in drawn films, as people would have marked it: in CSV, BORIS and ELAN."""
-import csv
-import io
 from xml.etree import ElementTree
 
 from engine.drawing.clips import FPS
-from engine.files import write_text
+from engine.files import csv_text, write_text
 
 BORIS_COLUMNS = ('Observation id', 'Observation date', 'Observation type', 'Source',
                  'Media duration (s)', 'FPS', 'Subject', 'Behavior', 'Behavior type', 'Time',
@@ -28,26 +26,20 @@ def _actions(acts):
     return [(act.label, act.start / FPS, act.stop / FPS) for act in acts if act.label]
 
 
-def _write_table(path, rows, delimiter):
-    text = io.StringIO()
-    csv.writer(text, delimiter=delimiter, lineterminator='\n').writerows(rows)
-    write_text(path, text.getvalue())
-
-
 def _write_plain(path, films):
-    _write_table(path, [('film', 'start', 'stop', 'class', 'subject')] + [
+    write_text(path, csv_text([('film', 'start', 'stop', 'class', 'subject')] + [
         (film.name, f'{start:.3f}', f'{stop:.3f}', label, person)
-        for film, person, acts in films for label, start, stop in _actions(acts)], ',')
+        for film, person, acts in films for label, start, stop in _actions(acts)]))
 
 
 def _write_boris(path, films):
     """As BORIS exports tabular events: a row where something starts, a row where it stops."""
-    _write_table(path, [BORIS_COLUMNS] + [
+    write_text(path, csv_text([BORIS_COLUMNS] + [
         (film.stem, '2026-01-01 12:00:00', 'Media file(s)', f'player #1:{film.name}',
          f'{acts[-1].stop / FPS:.3f}', f'{FPS:.3f}', person, label, kind, f'{moment:.3f}',
          film.name, '')
         for film, person, acts in films for label, start, stop in _actions(acts)
-        for kind, moment in (('START', start), ('STOP', stop))], '\t')
+        for kind, moment in (('START', start), ('STOP', stop))], '\t'))
 
 
 def _write_elan(path, film, person, acts):

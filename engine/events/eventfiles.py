@@ -1,7 +1,5 @@
 """Events in files: tables, subtitles, and a project of the annotation program BORIS."""
-import csv
 import hashlib
-import io
 import json
 import os
 import re
@@ -11,7 +9,7 @@ from typing import NamedTuple
 
 from engine.errors import UserError
 from engine.events.intervals import film_stem
-from engine.files import read_json, write_text
+from engine.files import csv_text, read_json, write_text
 from engine.video.container import header_of
 from engine.video.ffmpeg import command, opened, run
 
@@ -45,9 +43,9 @@ def write_film(stem, film, found, subtitles=False):
     """
     if line := changed(stem, subtitles):
         return line
-    texts = {EVENTS_SUFFIX: _table(EVENTS_HEADING, (
+    texts = {EVENTS_SUFFIX: csv_text([EVENTS_HEADING, *(
         (film.path, event.label, *(f'{value:.3f}' for value in event[1:]))
-        for event in film.events))}
+        for event in film.events)])}
     if subtitles:
         texts[SUBTITLES_SUFFIX] = subtitles_of(film.events)
     found[WRITTEN] = {**written(stem).get(WRITTEN, {}), **{
@@ -103,16 +101,8 @@ def write_budget(path, films, classes):
                        f'{total / film.seconds if film.seconds else 0:.4f}',
                        first[0] if first else '',
                        f'{total / len(lengths):.3f}' if lengths else '')
-    write_text(path, _table(BUDGET_HEADING, lines()))
+    write_text(path, csv_text([BUDGET_HEADING, *lines()]))
     print(f'wrote {path}', flush=True)
-
-
-def _table(heading, rows):
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(heading)
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def subtitles_of(events):

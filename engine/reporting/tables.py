@@ -1,9 +1,8 @@
 """The table of results: as text of 80 columns, as Markdown, as CSV."""
-import csv
-import io
 import json
 import textwrap
 
+from engine.files import csv_text
 from engine.reporting.resultsfile import is_number
 from engine.reporting.scoring import TOP_K
 from engine.stage import TEST_FLAGS
@@ -140,8 +139,5 @@ def as_markdown(header, rows, settings):
 
 def as_csv(header, rows, settings):
     settings = without_inference(settings)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(header + ['settings'])
-    writer.writerows(row + [in_words(differing)] for row, differing in zip(rows, settings))
-    return text.getvalue()
+    return csv_text([header + ['settings'], *(
+        row + [in_words(differing)] for row, differing in zip(rows, settings))])
