@@ -151,10 +151,16 @@ class PoolingNet(FeatureNet):
                             f'on; add --test-steps {self.shape["steps"]}')
         return F.reshape(F.transpose(h, (1, 0, 2)), (h.shape[1], -1))
 
-    def loss(self, xs, labels, lengths):
-        """Mean cross entropy of a batch of sequences; reports it with the accuracy."""
+    def loss(self, xs, labels, lengths, class_weights=None):
+        """Mean cross entropy of a batch of sequences; reports it with the accuracy.
+
+        Args:
+            class_weights: (C,) float32, what the loss of a sequence of each class counts.
+        """
         scores, labels = self(xs, lengths), self.xp.asarray(labels)
-        loss = F.softmax_cross_entropy(scores, labels)
+        if class_weights is not None:
+            class_weights = self.xp.asarray(class_weights)
+        loss = F.softmax_cross_entropy(scores, labels, class_weight=class_weights)
         chainer.report({'loss': loss.array, 'accuracy': F.accuracy(scores, labels).array}, self)
         return loss
 

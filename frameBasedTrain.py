@@ -38,6 +38,7 @@ from chainer.optimizer_hooks import GradientClipping
 
 import helperFunctions as hf
 from engine import arguments, locks, stage, usable_cores, variants
+from engine.learning import examples
 from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
@@ -77,6 +78,7 @@ def get_parser():
     stage.add_variant(parser, 'stream', 'fusion')
     add_model(parser)
     add_optimisation(parser)
+    examples.add_examples(parser)
     add_augmentation(parser)
     add_bookkeeping(parser)
     stage.add_device(parser)
@@ -177,7 +179,7 @@ def parse(parser):
 def settings_of(args):
     """What decides a result, as JSON values; to keep the last epoch is no setting, as it was the
     only way once."""
-    return {key: value for key, value in stage.settings_of(args).items()
+    return {key: value for key, value in examples.without_usual(stage.settings_of(args)).items()
             if (key, value) != ('keep', 'last')}
 
 
@@ -232,6 +234,7 @@ def readable_clips(args, lists):
                         f'{len(lists.train)} clips on the list can be read')
     training, held_out = hf.hold_out_groups([clip for clip in lists.train if clip.name in counts],
                                             args.validation_every)
+    training = examples.share_of_groups(training, args.train_share, args.seed)
     return Clips(training, held_out, counts, failures)
 
 
@@ -252,30 +255,34 @@ def answers_in_memory(args, model, n_held_out, augmented):
 
 # ---- the training --------------------------------------------------------------------
 
-def loss_and_accuracy(model, answers, frames, labels, *keys):
+def loss_and_accuracy(model, answers, frames, labels, *keys, class_weights=None):
     """Variables of the mean cross entropy of a batch, and of how many are right.
 
     Args:
         frames: (n, S, S, 3) uint8, BGR, or windows (n, W, S, S, 3); labels: (n,) int32.
         keys: of the frames, with `answers` (Answers), which then computes or remembers what
             the frozen layers say of them.
+        class_weights: (C,) float32, what the loss of a frame of each class counts.
     """
     send = model.device.send
     h = (answers(frames, *keys) if keys else
          model.bottom(preprocess(send(frames), model.mean)))
     scores, labels = model.top(h), send(labels)
-    return F.softmax_cross_entropy(scores, labels), F.accuracy(scores, labels)
+    weights = None if class_weights is None else send(class_weights)
+    return (F.softmax_cross_entropy(scores, labels, class_weight=weights),
+            F.accuracy(scores, labels))
 
 
 class FrameUpdater(Updater):
     """One update of the weights a batch of frames."""
 
-    def __init__(self, model, answers, *args, **kwargs):
+    def __init__(self, model, answers, class_weights, *args, **kwargs):
         super().__init__(*args, converter=lambda batch, _: batch, **kwargs)
-        self.model, self.answers = model, answers
+        self.model, self.answers, self.class_weights = model, answers, class_weights
 
     def learn(self, batch, optimizer):
-        loss, accuracy = loss_and_accuracy(self.model, self.answers, *batch)
+        loss, accuracy = loss_and_accuracy(self.model, self.answers, *batch,
+                                           class_weights=self.class_weights)
         if self.is_finite(loss):
             optimizer.target.cleargrads()
             (loss * self.weight).backward()
@@ -305,7 +312,7 @@ def make_optimizer(args, model, team):
     return optimizer
 
 
-def train(args, model, clips, team, settings):
+def train(args, model, clips, team, class_weights, settings):
     """Trains `model` for --epochs, from the snapshot if there is one, and gives it the weights of
     the epoch to keep; returns the log and the line in it of that epoch."""
     augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
@@ -315,7 +322,7 @@ def train(args, model, clips, team, settings):
     size = model.shape['input_size']
     batches = FrameIterator(clips.training, clips.counts, args.batch * team.size, size, args.seed,
                             args.frames_per_clip, augmentation, share_of=team.share_of,
-                            known=drawn, **common)
+                            known=drawn, balanced=args.balanced_sampling, **common)
     say_if_few(batches.batches_per_epoch, 'with few clips more frames of each (--frames-per-clip), '
                'a smaller --batch and a higher --lr help; see docs/own-videos.md')
     optimizer = make_optimizer(args, model, team)
@@ -332,8 +339,8 @@ def train(args, model, clips, team, settings):
         return figures
 
     rate, schedule = get_rate(args)
-    updater = FrameUpdater(model, drawn, batches, optimizer, args.seed, rate, device=model.device,
-                           workers=team)
+    updater = FrameUpdater(model, drawn, class_weights, batches, optimizer, args.seed, rate,
+                           device=model.device, workers=team)
     run = Training(updater, args.epochs, folder, dict(settings, schedule=schedule),
                    validate_now if clips.held_out else None, best, restart=args.restart)
     run.run()
@@ -366,7 +373,9 @@ def finetune(args, team, device, lists, path):
           f'{len(lists.classes)} classes', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
     kernel = stage.tell_kernel(model)
-    log, kept = train(args, model, clips, team, dict(
+    class_weights = examples.class_weights(
+        args.class_weights, [clip.label for clip in clips.training], len(lists.classes))
+    log, kept = train(args, model, clips, team, class_weights, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
         vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with))
     if not team.first:
@@ -378,7 +387,8 @@ def finetune(args, team, device, lists, path):
         'split': args.split,
         'held_out': sorted(clip.name for clip in clips.held_out),
         'validation': {key.split('/')[-1]: kept[key] for key in kept if 'validation' in key},
-        'training': told_of(kept, log),
+        'training': {**told_of(kept, log), **examples.told_of(clips.training)},
+        **examples.told_of_weights(class_weights, lists.classes),
         'base': ('none, from scratch' if args.train_layers == 'scratch' else
                  vgg_card.get('source', 'VGG.model without a card')), **made_with,
         **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})

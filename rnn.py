@@ -22,21 +22,20 @@ from typing import NamedTuple
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 import numpy
-from chainer.optimizer_hooks import GradientClipping, GradientHardClipping
 
 import helperFunctions as hf
 from engine import arguments, hdf5, locks, stage, variants
 from engine.weights import cardchecks
 from engine.reporting import calibration, predictionfile, resultsfile, scoring
 from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
-from engine.learning import statistics, workers
+from engine.learning import examples, statistics, workers
 from engine.errors import UserError
 from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
 from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
-from engine.fast.optimizers import Adam, MomentumSGD, WeightDecay
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
-from engine.learning.rates import add_rate, get_rate
+from engine.learning.optimisation import add_optimizer, make_optimizer
+from engine.learning.rates import get_rate
 from engine.learning.snapshots import Best, best_line, told_of
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.learning.steploss import LOSSES, sequence_loss, step_weights
@@ -51,6 +50,7 @@ def get_parser():
     stage.add_variant(parser, 'stream', 'fusion', 'layer')
     add_network(parser)
     add_sequences(parser)
+    examples.add_examples(parser)
     add_optimisation(parser)
     add_test(parser)
     add_bookkeeping(parser)
@@ -66,18 +66,7 @@ def add_optimisation(parser):
     group.add_argument('--batch', type=arguments.whole(1), default=384, metavar='N',
                        help='sequences an update; smaller is noisier, with more updates an epoch '
                             '(default: 384)')
-    group.add_argument('--optimizer', choices=('momentum', 'adam'), default='momentum',
-                       help='adam fits the rate to each weight: quicker, with less care about '
-                            '--lr (default: momentum, of 0.9)')
-    add_rate(group)
-    group.add_argument('--weight-decay', type=arguments.not_negative, default=0.0, metavar='RATE',
-                       help='pulls all weights to 0: smoother, overfits less (default: 0)')
-    group.add_argument('--clip', type=arguments.not_negative, default=5.0, metavar='NORM',
-                       help='a longer gradient is shortened to this, so that one odd batch cannot '
-                            'undo the rest; 0 for no limit (default: 5)')
-    group.add_argument('--clip-value', type=arguments.not_negative, default=0.0, metavar='LIMIT',
-                       help='the same for each number in the gradient, which bends its direction '
-                            '(default: 0, no limit)')
+    add_optimizer(group)
     group.add_argument('--window', type=arguments.whole(1), default=30, metavar='N',
                        help='steps between two updates, and that a gradient reaches back; longer '
                             'links events further apart, with fewer updates and more memory '
@@ -150,7 +139,7 @@ def trained_by(args, name):
 
 def settings_of(args):
     """What decides a result, as JSON values."""
-    return {key: value for key, value in stage.settings_of(args).items()
+    return {key: value for key, value in examples.without_usual(stage.settings_of(args)).items()
             if key not in ('test_only', *unused_flags(args.cell))
             and (key, value) != ('start_from', None)}
 
@@ -180,25 +169,13 @@ def read_training(args, f, lists):
     cardchecks.check_classes(f.filename, said, lists.classes)
     cardchecks.check_split(f.filename, said, args.split, variants.names_of(args))
     std = statistics.read(f, f'python normalizeData.py{variants.flags_of(args)}')[1]
-    training, validation = (FeatureStore(f, clips_of(kind, f, lists), args.memory, made_by(args))
-                            for kind in ('training', 'validation'))
+    clips = examples.share_of_groups(clips_of('training', f, lists), args.train_share, args.seed)
+    training, validation = (FeatureStore(f, some, args.memory, made_by(args))
+                            for some in (clips, clips_of('validation', f, lists)))
     print(f'{len(training)} clips to train, {len(validation)} to validate, '
           f'{len(lists.classes)} classes, features '
           f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
     return Data(training, validation, std, said.get('model_sha256', 'None'))
-
-
-def make_optimizer(args, model, team):
-    optimizer = Adam(args.lr) if args.optimizer == 'adam' else MomentumSGD(args.lr, 0.9)
-    optimizer.setup(model)
-    team.agree(optimizer)
-    if args.weight_decay:
-        optimizer.add_hook(WeightDecay(args.weight_decay))
-    if args.clip:
-        optimizer.add_hook(GradientClipping(args.clip))
-    if args.clip_value:
-        optimizer.add_hook(GradientHardClipping(-args.clip_value, args.clip_value))
-    return optimizer
 
 
 # ---- the training ----------------------------------------------------------------
@@ -206,20 +183,22 @@ def make_optimizer(args, model, team):
 class WindowUpdater(Updater):
     """Truncated back-propagation: one update of the weights a window of steps."""
 
-    def __init__(self, model, window, loss_weights, *args, **kwargs):
+    def __init__(self, model, window, loss_weights, *args, class_weights=None, **kwargs):
         super().__init__(*args, **kwargs)
         self.model, self.window, self.loss_weights = model, window, loss_weights
+        self.class_weights = class_weights
 
     def learn(self, batch, optimizer):
         xs, labels, lengths = batch  # (T, B, D), (B,), (B,)
         weights = step_weights(self.loss_weights, lengths, len(xs))
+        counts = weights if self.class_weights is None else weights * self.class_weights[labels]
         mask = numpy.arange(len(xs))[:, None] < lengths
         padded = not mask.all()
         total = right = 0.0
         self.model.reset_state()
         for start in range(0, len(xs), self.window):
             now = slice(start, start + self.window)
-            loss, hits = sequence_loss(self.model, xs[now], labels, weights[now],
+            loss, hits = sequence_loss(self.model, xs[now], labels, counts[now],
                                        mask[now] if padded else None)
             total += float(loss.array) * len(labels)
             right += hits
@@ -232,36 +211,37 @@ class WindowUpdater(Updater):
             loss.unchain_backward()  # only the state goes on into the next window
             optimizer.update()
         # A share that counts nothing repeats a clip of another worker's.
-        counts = self.weight > 0
+        is_real = self.weight > 0
         total, weights, right, real = self.workers.mean(
-            *(counts * float(value) for value in (total, weights.sum(), right, mask.sum())))
+            *(is_real * float(value) for value in (total, weights.sum(), right, mask.sum())))
         chainer.report({'loss': total / weights, 'accuracy': right / real}, optimizer.target)
 
 
 class SequenceUpdater(Updater):
     """One update a batch of whole sequences, of a network that answers once for each."""
 
-    def __init__(self, model, *args, **kwargs):
+    def __init__(self, model, *args, class_weights=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model = model
+        self.model, self.class_weights = model, class_weights
 
     def learn(self, batch, optimizer):
-        loss = self.model.loss(*batch)
+        loss = self.model.loss(*batch, self.class_weights)
         if self.is_finite(loss):
             optimizer.target.cleargrads()
             (loss * self.weight).backward()
             optimizer.update()
 
 
-def make_updater(args, model, data, device, team):
+def make_updater(args, model, data, device, team, class_weights):
     """What learns from random segments of the training clips."""
     batches = SequenceBatches(data.training, args.batch * team.size, args.steps, args.seed,
                               args.reverse, args.stride, args.noise, args.drop_frames, data.std,
-                              args.variable_length, team.share_of)
+                              args.variable_length, team.share_of, args.balanced_sampling)
     say_if_few(batches.batches_per_epoch * (1 if model.once else -(-args.steps // args.window)),
                'with few clips a smaller --batch, --optimizer adam and more --epochs help')
     say_if_short(data.training.lengths, args.steps)
     common = dict(seed=args.seed, device=device, workers=team, rate=get_rate(args)[0],
+                  class_weights=class_weights,
                   converter=lambda batch, device: (device.send(batch[0]), *batch[1:]))
     optimizer = make_optimizer(args, model, team)
     if model.once:
@@ -301,10 +281,13 @@ def train(args, device, lists, team):
             best.add(figures['loss'])
             return {'loss': figures['loss'], 'accuracy': figures['top1']}
 
+        class_weights = examples.class_weights(args.class_weights, data.training.labels,
+                                               len(lists.classes))
         settings = dict(settings_of(args), schedule=get_rate(args)[1], seed=args.seed,
                         split=args.split, features=data.made_by, workers=team.size, **started)
-        run = Training(make_updater(args, model, data, device, team), args.epochs, folder, settings,
-                       validate if len(data.validation) else None, best, restart=args.restart)
+        run = Training(make_updater(args, model, data, device, team, class_weights), args.epochs,
+                       folder, settings, validate if len(data.validation) else None, best,
+                       restart=args.restart)
         run.run()
         if not team.first:
             return None
@@ -314,7 +297,9 @@ def train(args, device, lists, team):
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {
-        **card, **names._asdict(), **started, 'training': told_of(kept, log),
+        **card, **names._asdict(), **started,
+        'training': {**told_of(kept, log), **examples.told_of(data.training.clips)},
+        **examples.told_of_weights(class_weights, lists.classes),
         **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})
     return round(log[-1]['elapsed_time'], 1)
 

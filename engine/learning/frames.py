@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy
 
 from engine.learning.batches import NumberedBatches
+from engine.learning.examples import draws_of_epoch
 from engine.errors import UserError
 from engine.files import write_text
 from engine.progress import Progress
@@ -165,18 +166,21 @@ class FrameIterator(NumberedBatches):
             an Answers: what is there need not be read, and must never leave it. Not beside an
             `augment` that changes anything. None reads everything.
         stream (str): 'flow' where clips hold flow, see `frames_at`.
+        balanced (bool): all classes equally often, see examples.draws_of_epoch.
     """
 
     def __init__(self, clips, counts, batch_size, size, seed=None, frames_per_clip=1,
                  augment=None, workers=2, repeat=True, offsets=(0,),
-                 share_of=lambda members: (members, 1.0), known=None, stream='rgb'):
+                 share_of=lambda members: (members, 1.0), known=None, stream='rgb',
+                 balanced=False):
         if not clips:
             raise UserError('no clip to read frames from')
         self.clips, self.counts = clips, counts
         self.batch_size, self.size, self.seed = batch_size, size, seed
         self.per_clip, self.augment = frames_per_clip, augment
         self.offsets, self.share_of = numpy.array(offsets), share_of
-        self.known, self.stream = known, stream
+        self.known, self.stream, self.balanced = known, stream, balanced
+        self.labels = numpy.array([clip.label for clip in clips], numpy.int32)
         self.pool = ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
@@ -187,22 +191,22 @@ class FrameIterator(NumberedBatches):
         return numpy.random.RandomState([self.seed, *numbers])
 
     def _members(self, block):
-        """Epoch, indices of the clips that a block of batches reads, and their weight."""
+        """Epoch, draws (examples.draws_of_epoch) that a block of batches reads, their weight."""
         epoch, place = divmod(block, self._blocks)
-        order = (numpy.arange(len(self.clips)) if self.seed is None
-                 else self._random(1, epoch).permutation(len(self.clips)))
+        order = (numpy.arange(len(self.clips)) if self.seed is None else
+                 draws_of_epoch(self.labels, self._random(1, epoch), self.balanced))
         return epoch, *self.share_of(order[place * self.batch_size:
                                            (place + 1) * self.batch_size])
 
-    def _read(self, epoch, index):
+    def _read(self, epoch, draw):
         """A clip's [(frame or window, its key)]; None for each that is known."""
-        clip = self.clips[index]
+        clip = self.clips[draw % len(self.clips)]
         count = self.counts[clip.name]
         if self.seed is None:
             random = None
             middles = (2 * numpy.arange(self.per_clip) + 1) * count // (2 * self.per_clip)
         else:
-            random = self._random(2, epoch, index)
+            random = self._random(2, epoch, draw)
             middles = random.randint(count, size=self.per_clip)
         keys = [(clip.name, int(middle)) for middle in middles]
         new = [self.known is None or key not in self.known for key in keys]
@@ -233,8 +237,8 @@ class FrameIterator(NumberedBatches):
     def _start(self, block):
         if block not in self._pending:
             epoch, members, _ = self._members(block)
-            self._pending[block] = [self.pool.submit(self._read, epoch, int(index))
-                                    for index in members]
+            self._pending[block] = [self.pool.submit(self._read, epoch, int(draw))
+                                    for draw in members]
 
     def make(self, number):
         """Returns (frames (n, S, S, 3) uint8 BGR, or windows (n, W, S, S, 3), labels (n,) int32).
@@ -250,8 +254,7 @@ class FrameIterator(NumberedBatches):
             self._block = block, [pair for job in self._pending.pop(block)
                                   for pair in job.result()]
         _, members, self.weight = self._members(block)
-        labels = numpy.repeat([self.clips[i].label for i in members],
-                              self.per_clip).astype(numpy.int32)
+        labels = numpy.repeat(self.labels[members % len(self.clips)], self.per_clip)
         order = (numpy.arange(len(labels)) if self.seed is None
                  else self._random(3, block).permutation(len(labels)))
         chosen = order[slot * len(labels) // self.per_clip:

@@ -6,6 +6,7 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 from engine import arguments, hdf5
 from engine.learning.batches import NumberedBatches
+from engine.learning.examples import draws_of_epoch
 from engine.learning.featurefile import why_no_features
 from engine.errors import UserError
 
@@ -135,17 +136,19 @@ class SequenceBatches(NumberedBatches):
         variable_length (bool): takes a clip shorter than `steps` as it is, without
             reverse-append; zeros fill a batch up to its longest sequence.
         share_of: Workers.share_of, where several processes share each batch.
+        balanced (bool): all classes equally often, see examples.draws_of_epoch.
     """
 
     def __init__(self, store, batch_size, steps, seed, reverse=True, stride=1, noise=0.0,
                  drop_frames=0.0, scale=1.0, variable_length=False,
-                 share_of=lambda members: (members, 1.0)):
+                 share_of=lambda members: (members, 1.0), balanced=False):
         if not len(store):
             raise UserError(f'no training clip has features; made by: {store.made_by}')
         self.store, self.batch_size, self.steps, self.seed = store, batch_size, steps, seed
         self.reverse, self.stride, self.noise = reverse, stride, noise
         self.drop_frames, self.scale = drop_frames, scale
         self.variable_length, self.share_of = variable_length, share_of
+        self.balanced = balanced
         # One thread reads the next batch while the network works on this one.
         self.pool = ThreadPoolExecutor(1)
         self._ahead = {}
@@ -170,19 +173,22 @@ class SequenceBatches(NumberedBatches):
 
     def _make(self, number):
         epoch, place = divmod(number, self.batches_per_epoch)
-        order = numpy.random.RandomState([self.seed, 4, epoch]).permutation(len(self.store))
-        members = order[place * self.batch_size:(place + 1) * self.batch_size]
+        order = draws_of_epoch(self.store.labels,
+                               numpy.random.RandomState([self.seed, 4, epoch]), self.balanced)
+        draws = order[place * self.batch_size:(place + 1) * self.batch_size]
         chosen = {}
-        for index in members:
-            random = numpy.random.RandomState([self.seed, 5, epoch, index])
-            chosen[index] = self._indices(random, int(self.store.lengths[index])), random
+        for draw in draws:
+            random = numpy.random.RandomState([self.seed, 5, epoch, draw])
+            index = draw % len(self.store)
+            chosen[draw] = self._indices(random, int(self.store.lengths[index])), random
         # All workers' batches are as long as the longest sequence of any.
         longest = max(len(frames) for frames, _ in chosen.values())
-        members, weight = self.share_of(members)
-        lengths = numpy.array([len(chosen[index][0]) for index in members])
-        batch = numpy.zeros((longest, len(members), self.store.n_features), numpy.float32)
-        for column, index in enumerate(members):
-            frames, random = chosen[index]
+        draws, weight = self.share_of(draws)
+        members = draws % len(self.store)
+        lengths = numpy.array([len(chosen[draw][0]) for draw in draws])
+        batch = numpy.zeros((longest, len(draws), self.store.n_features), numpy.float32)
+        for column, (draw, index) in enumerate(zip(draws, members)):
+            frames, random = chosen[draw]
             rows = self.store.rows(index, frames)
             if self.noise:
                 rows = rows + (self.noise * self.scale

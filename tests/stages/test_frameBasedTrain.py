@@ -4,6 +4,7 @@ import json
 import os
 import re
 import sys
+from types import SimpleNamespace
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -20,6 +21,7 @@ from VGGNet_1024 import TRAINED
 from engine.video.augmentation import Augmentation
 from engine.errors import UserError
 from engine.files import load_npy
+from engine.learning import examples
 from engine.learning.frames import FrameIterator, frame_counts
 from engine.weights.modelfile import read_card, save_model
 from engine.video.decode import count_frames, read_frames
@@ -90,6 +92,36 @@ def test_held_out_figures_are_by_frames(monkeypatch):
             chainer.Variable(numpy.array(labels.mean() / share)) for share in (1, 10)]))
     figures = frameBasedTrain.validate(None, None, batches, 4)
     assert figures == {'loss': pytest.approx(4), 'accuracy': pytest.approx(0.4)}
+
+
+def test_frames_count_by_class_in_training_alone(root, run, monkeypatch):
+    monkeypatch.setattr(examples, 'class_weights', (
+        lambda kind, labels, n: numpy.arange(1, n + 1, dtype=numpy.float32)))
+    seen, plain = [], frameBasedTrain.loss_and_accuracy
+
+    def watched(*args, **given):
+        seen.append((chainer.config.train, given.get('class_weights')))
+        return plain(*args, **given)
+    monkeypatch.setattr(frameBasedTrain, 'loss_and_accuracy', watched)
+    run(root, '--epochs', 1, '--class-weights', 'effective', '--balanced-sampling')
+    assert {(train, weights is not None) for train, weights in seen} == {(True, True),
+                                                                         (False, False)}
+    card = read_card(root / variants.FRAME_MODEL)
+    assert list(card['class_weights'].values()) == list(range(1, len(card['classes']) + 1))
+    assert card['settings']['balanced_sampling'] and card['training']['train_clips'] > 0
+
+
+def test_the_loss_of_a_frame_counts_by_its_class():
+    scores = numpy.random.RandomState(0).randn(5, 3).astype('f')
+    labels = numpy.array([0, 2, 2, 1, 0])
+    model = SimpleNamespace(device=chainer.get_device('@numpy'), top=lambda h: scores)
+    weights = numpy.array([0.5, 1, 4], 'f')
+    loss, accuracy = frameBasedTrain.loss_and_accuracy(
+        model, lambda *_: None, None, labels.astype('i'), (), class_weights=weights)
+    logs = scores - numpy.log(numpy.exp(scores).sum(axis=1, keepdims=True))
+    assert float(loss.array) == pytest.approx(
+        -(weights[labels] * logs[range(5), labels]).mean(), rel=1e-5)
+    assert float(accuracy.array) == (scores.argmax(axis=1) == labels).mean()
 
 
 @pytest.mark.parametrize('keep', ['lowest', 'last'])

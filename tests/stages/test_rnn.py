@@ -85,6 +85,23 @@ def test_more_epochs_go_on_but_other_settings_are_refused(packed, run_rnn):
     assert len(log_of(packed)) == 1
 
 
+def test_rare_classes_weights_are_in_card_and_settings(packed, run_rnn):
+    run_rnn(packed, '--epochs', 1, '--class-weights', 'balanced', '--train-share', 0.5)
+    line, (_, card) = lines_of(packed)[0], load_rnn(packed / 'RNN.model')
+    # of 4 training groups of each class 2 are taken, of 2 clips each
+    assert (line['train_clips'], line['train_groups']) == (12, 6)
+    assert card['class_weights'] == dict.fromkeys(featureSet.CLASSES, 1.0)
+    assert line['settings']['class_weights'] == 'balanced' and 'class_weights' not in line
+    assert line['settings']['train_share'] == 0.5
+    with pytest.raises(UserError, match='balanced_sampling None -> True, class_weights balanced '
+                                        '-> None, train_share 0.5 -> None'):
+        run_rnn(packed, '--epochs', 1, '--balanced-sampling')
+    # What asks for nothing is told of in no settings, as before there was a choice.
+    run_rnn(packed, '--epochs', 1, '--restart', '--class-weights', 'none', '--train-share', 1)
+    assert not {'class_weights', 'balanced_sampling', 'train_share'} & set(
+        lines_of(packed)[1]['settings'])
+
+
 def test_fewer_epochs_than_were_trained_are_refused(packed, run_rnn):
     run_rnn(packed, '--epochs', 2)
     with pytest.raises(UserError, match='has 2 epochs, but --epochs is 1; .*--restart'):
