@@ -121,7 +121,7 @@ def test_the_loss_of_a_frame_counts_by_its_class():
     logs = scores - numpy.log(numpy.exp(scores).sum(axis=1, keepdims=True))
     assert float(loss.array) == pytest.approx(
         -(weights[labels] * logs[range(5), labels]).mean(), rel=1e-5)
-    assert float(accuracy.array) == (scores.argmax(axis=1) == labels).mean()
+    assert float(accuracy.array) == pytest.approx((scores.argmax(axis=1) == labels).mean())
 
 
 @pytest.mark.parametrize('keep', ['lowest', 'last'])
