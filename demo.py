@@ -115,8 +115,9 @@ def drawn(work, tasks, n, what):
 
 
 def _quiet_worker():
-    # The main process hears Ctrl-C and ends its workers; SystemExit runs their clean-up.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The main process hears them and ends its workers; SystemExit runs their clean-up.
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 

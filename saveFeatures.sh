@@ -58,7 +58,7 @@ collect() {
 }
 
 stop() {
-    trap '' INT TERM
+    trap '' INT TERM HUP
     # A part leaves by itself within two seconds and keeps what is finished.
     [ ${#running[@]} = 0 ] || kill -TERM "${running[@]}" 2>/dev/null || :
     wait
@@ -73,7 +73,7 @@ whole() {
 if [ $where = here ]; then
     whole --parts "$parts"
     whole --at-once "$at_once"
-    trap 'stop 4' INT TERM
+    trap 'stop 4' INT TERM HUP
     for part in $(seq "$parts"); do
         [ ${#running[@]} -lt "$at_once" ] || collect
         "$PYTHON" "$here/$stage.py" "$part" ${flags[@]+"${flags[@]}"} &

@@ -27,8 +27,7 @@ TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
                 'communicator', 'memory', 'function')
-STOPPING = (signal.SIGINT, signal.SIGTERM)
-TERMINATED = 128 + signal.SIGTERM
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds that a stage has to leave by itself: a scheduler's SIGKILL may come after 2.
 PATIENCE = 1.2
 
@@ -116,14 +115,14 @@ def run(main):
     """Runs a stage and ends the program with its exit code.
 
     `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError, or an
-    OSError that nobody has named better, becomes one line and 1, Ctrl-C 130 and SIGTERM 143 at once
-    and in PATIENCE at the latest, unless `main` handles them in its own way. Where standard output
+    OSError that nobody has named better, becomes one line and 1, Ctrl-C 130, SIGTERM 143 and SIGHUP
+    129 at once and in PATIENCE at the latest, unless `main` handles them in its own way. Where standard output
     fails, what the stage had to say is lost, so it never ends with 0: with 141, as by SIGPIPE, if
     its reader (head, less) has gone, else with 1.
     """
     _open_output()
     _leave_in_time()
-    for number in STOPPING:
+    for number in stopping():
         signal.signal(number, leave)
     sys.exit(_code_of(main))
 
@@ -132,8 +131,21 @@ _codes = []  # with which exit code the stage leaves, once that is settled
 _in_time = []  # the handlers that PATIENCE is for
 
 
+def stopping():
+    """The signals that are to stop this program: a SIGHUP that nohup made it ignore stays ignored."""
+    return [number for number in STOPPING if number != signal.SIGHUP
+            or signal.getsignal(number) != signal.SIG_IGN]
+
+
+def stopped_how(number):
+    """What a stage says first of a signal that stopped it."""
+    return ('stopped by hand' if number == signal.SIGINT else
+            f'stopped by {signal.Signals(number).name}'
+            + ' (its terminal has gone)' * (number == signal.SIGHUP))
+
+
 def leave(number, _=None):
-    """Handler of Ctrl-C and SIGTERM: ends what the main thread does by an exception, once."""
+    """Handler of the signals that stop: ends what the main thread does by an exception, once."""
     if not _codes:
         _codes.append(128 + number)
         if number == signal.SIGINT:
@@ -143,8 +155,8 @@ def leave(number, _=None):
 
 @contextlib.contextmanager
 def handling(handler):
-    """Lets handler(number, frame) hear Ctrl-C and SIGTERM; the program still ends in time."""
-    old = {number: signal.signal(number, handler) for number in STOPPING}
+    """Lets handler(number, frame) hear the signals that stop; the program still ends in time."""
+    old = {number: signal.signal(number, handler) for number in stopping()}
     _in_time.append(handler)
     try:
         yield
@@ -245,12 +257,12 @@ def _code_of(main):
     try:
         code = main()
         _codes.append(code or 0)
-    except SystemExit as leaving:  # --help, wrong flags, SIGTERM
+    except SystemExit as leaving:  # --help, wrong flags, a signal
         code = leaving.code
-        if code == TERMINATED:
-            said, told_to = f'stopped by SIGTERM; {same_command()}', True
+        if code in [128 + number for number in STOPPING]:
+            said, told_to = f'{stopped_how(code - 128)}; {same_command()}', True
     except KeyboardInterrupt:
-        code, said, told_to = 130, f'stopped by hand; {same_command()}', True
+        code, said, told_to = 130, f'{stopped_how(signal.SIGINT)}; {same_command()}', True
     except MemoryError as error:
         code, said = 1, (
             f"error: the GPU's memory is full ({error}); lower --batch"

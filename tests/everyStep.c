@@ -1,48 +1,53 @@
-/* Stops a program at the n-th thing it does to files under a folder; for everyStepTest.py.
+/* Halts a program before everything it does to files under a folder; for everyStepTest.py.
  *
  * Preloaded, it stands between the program and the C library. steps_begin says under which folder
- * (root), at which step (at; 0: none) and how: DIE before the step, TEAR: die in the middle of a
- * write or else behind the step, or FAIL: this step and all later ones that need room fail with an
- * error number, a write after half of it. What was done is written to a descriptor, a line a step.
+ * (root), and from which step on (full; 0: none) what needs room fails with an error number, the
+ * first write after half of it. Before a step, and where one is half written, a line is sent to a
+ * socket (STEP\tPATH; "torn", and "read" of a .part file, are no steps) and an answer awaited.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DIE = 1, TEAR, FAIL };
-
 static char root[4096];
-static long at, step;
-static int how, number, out = -1;
+static long full, step;
+static int number, talk = -1, shortened;
+static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 
-void steps_begin(const char *folder, long at_, int how_, int number_, int out_)
+void steps_begin(const char *folder, long full_, int number_, int talk_)
 {
     strncpy(root, folder, sizeof root - 1);
-    at = at_, how = how_, number = number_, out = out_, step = 0;
+    full = full_, number = number_, talk = talk_, step = 0;
 }
-
-static void die(void) { kill(getpid(), SIGKILL); for (;;) pause(); }
 
 static int ours(const char *path) { return root[0] && !strncmp(path, root, strlen(root)); }
 
-/* Counts a step; returns 1 where it is the one, or a later one of FAIL. */
-static int reached(const char *what, const char *path)
+static void tell(const char *what, const char *path)
 {
     char line[8192];
     int length = snprintf(line, sizeof line, "%s\t%s\n", what, path);
-    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
-    long now = __atomic_add_fetch(&step, 1, __ATOMIC_SEQ_CST);
-    if (out >= 0) real(out, line, length);
-    if (!at || now < at) return 0;
-    if (how == DIE) die();
-    return how == FAIL || now == at;
+    send(talk, line, length, MSG_NOSIGNAL);
+    recv(talk, line, 1, 0);
+}
+
+/* Counts a step; returns 1 where the disk is full. */
+static int reached(const char *what, const char *path)
+{
+    int saved = errno;
+    pthread_mutex_lock(&one_at_a_time);
+    int is_full = ++step >= full && full;
+    tell(what, path);
+    pthread_mutex_unlock(&one_at_a_time);
+    errno = saved;
+    return is_full;
 }
 
 static int is_ours(int fd, char *path)
@@ -57,14 +62,6 @@ static int is_ours(int fd, char *path)
     return ours(path);
 }
 
-/* What needs no room: TEAR dies behind it. */
-#define AROUND(what, path, call) do { \
-        if (!ours(path)) return call; \
-        int hit = reached(what, path), result = call; \
-        if (hit && how == TEAR) die(); \
-        return result; \
-    } while (0)
-
 #define REAL(name) __typeof__(&name) real = (__typeof__(&name))dlsym(RTLD_NEXT, #name)
 
 #define OPEN(name) \
@@ -72,12 +69,14 @@ int name(const char *path, int flags, ...) \
 { \
     REAL(name); \
     va_list list; va_start(list, flags); int mode = va_arg(list, int); va_end(list); \
-    if (!(flags & (O_WRONLY | O_RDWR | O_CREAT)) || !ours(path)) return real(path, flags, mode); \
-    int hit = reached("open", path); \
-    if (hit && how == FAIL && flags & O_CREAT && access(path, F_OK)) { errno = number; return -1; } \
-    int result = real(path, flags, mode); \
-    if (hit && how == TEAR) die(); \
-    return result; \
+    if (!ours(path)) return real(path, flags, mode); \
+    const char *end = strrchr(path, '.'); \
+    if (!(flags & (O_WRONLY | O_RDWR | O_CREAT))) { \
+        if (end && !strcmp(end, ".part")) tell("read", path); \
+    } else if (reached("open", path) && flags & O_CREAT && access(path, F_OK)) { \
+        errno = number; return -1; \
+    } \
+    return real(path, flags, mode); \
 }
 OPEN(open)
 OPEN(open64)
@@ -85,47 +84,45 @@ OPEN(open64)
 #define TRUNCATE(name, type) \
 int name(int fd, type size) \
 { \
-    REAL(name); char path[4096]; \
-    if (!is_ours(fd, path)) return real(fd, size); \
-    int hit = reached("truncate", path); \
-    struct stat about; \
-    if (hit && how == FAIL && !fstat(fd, &about) && size > about.st_size) \
-        { errno = number; return -1; } \
-    int result = real(fd, size); \
-    if (hit && how == TEAR) die(); \
-    return result; \
+    REAL(name); char path[4096]; struct stat about; \
+    if (is_ours(fd, path) && reached("truncate", path) && !fstat(fd, &about) \
+        && size > about.st_size) { errno = number; return -1; } \
+    return real(fd, size); \
 }
 TRUNCATE(ftruncate, off_t)
 TRUNCATE(ftruncate64, off64_t)
 
-/* half(n) writes so many bytes; the first one that FAILs is short, as on a disk that gets full. */
-#define WRITING(name, length, half) \
+/* PART(from, n) writes so many bytes. */
+#define WRITING(name) \
     REAL(name); char path[4096]; \
-    if (!is_ours(fd, path)) return half(length); \
-    if (!reached("write", path)) return half(length); \
-    if (how == TEAR) { half(length / 2); die(); } \
-    if (step == at && length > 1) return half(length / 2); \
-    errno = number; return -1;
+    if (!is_ours(fd, path)) return PART(0, length); \
+    size_t half = length / 2; \
+    if (reached("write", path)) { \
+        if (!shortened++ && half) return PART(0, half); \
+        errno = number; return -1; \
+    } \
+    if (!half) return PART(0, length); \
+    ssize_t first = PART(0, half), rest; \
+    if (first != (ssize_t)half) return first; \
+    tell("torn", path); \
+    rest = PART(half, length - half); \
+    return rest < 0 ? first : first + rest;
 
-#define HALF(n) real(fd, data, n)
-ssize_t write(int fd, const void *data, size_t length) { WRITING(write, length, HALF) }
-#undef HALF
-#define HALF(n) real(fd, data, n, place)
-ssize_t pwrite(int fd, const void *data, size_t length, off_t place)
-    { WRITING(pwrite, length, HALF) }
-ssize_t pwrite64(int fd, const void *data, size_t length, off64_t place)
-    { WRITING(pwrite64, length, HALF) }
-#undef HALF
+#define PART(from, n) real(fd, (const char *)data + (from), n)
+ssize_t write(int fd, const void *data, size_t length) { WRITING(write) }
+#undef PART
+#define PART(from, n) real(fd, (const char *)data + (from), n, place + (from))
+ssize_t pwrite(int fd, const void *data, size_t length, off_t place) { WRITING(pwrite) }
+ssize_t pwrite64(int fd, const void *data, size_t length, off64_t place) { WRITING(pwrite64) }
+#undef PART
 
+/* Nothing here loses its power, and waiting for a disk takes long. */
 int fsync(int fd)
 {
     REAL(fsync); char path[4096];
     if (!is_ours(fd, path)) return real(fd);
-    int hit = reached("fsync", path);
-    if (hit && how == FAIL && step == at) { errno = number; return -1; }
-    int result = real(fd);
-    if (hit && how == TEAR) die();
-    return result;
+    if (reached("fsync", path) && step == full) { errno = number; return -1; }
+    return 0;
 }
 
 int rename(const char *old, const char *path)
@@ -133,21 +130,27 @@ int rename(const char *old, const char *path)
     REAL(rename);
     char both[8192];
     snprintf(both, sizeof both, "%s\t%s", old, path);
-    AROUND("rename", both, real(old, path));
+    if (ours(path)) reached("rename", both);
+    return real(old, path);
 }
 
 int link(const char *old, const char *path)
-    { REAL(link); AROUND("link", path, real(old, path)); }
+{
+    REAL(link);
+    if (ours(path)) reached("link", path);
+    return real(old, path);
+}
 
-int unlink(const char *path) { REAL(unlink); AROUND("unlink", path, real(path)); }
+int unlink(const char *path)
+{
+    REAL(unlink);
+    if (ours(path)) reached("unlink", path);
+    return real(path);
+}
 
 int mkdir(const char *path, mode_t mode)
 {
     REAL(mkdir);
-    if (!ours(path)) return real(path, mode);
-    int hit = reached("mkdir", path);
-    if (hit && how == FAIL) { errno = number; return -1; }
-    int result = real(path, mode);
-    if (hit && how == TEAR) die();
-    return result;
+    if (ours(path) && reached("mkdir", path)) { errno = number; return -1; }
+    return real(path, mode);
 }

@@ -1,28 +1,36 @@
 """Ends writers at every step they do, and looks at what is there and at what comes after.
 
     python tests/everyStepTest.py --saves          # each kind of file; seconds; pytest runs it
-    python tests/everyStepTest.py                  # each stage as well: four hours of one core
+    python tests/everyStepTest.py                  # each stage as well: MINUTES minutes of one core
     python tests/everyStepTest.py --stage rnn --sample 20 --seed 0      # of one stage, a few
 
 A step is an open, write, fsync, rename, link, unlink, truncate or mkdir below the root, as the C
-library is asked for it (everyStep.c). At each of them the writer is killed before it, killed in
-the middle of it, and told that the disk is full from then on. Then
+library is asked for it (everyStep.c). Each writer is ended before each of them, in the middle of
+each write, and told at each that the disk is full from then on. Then
 
-  - a file under its name is the old or the new one, whole;
+  - a file under its name is the old one or one that got the name whole;
   - a full disk is told in one line, and the exit code is not 0;
   - the same command, run again, ends with what it gives undisturbed;
   - what gets its name was on the disk before, and the name is right after.
+
+A kill leaves the files as they are: so one run is halted at every step, and its root copied.
+What follows is decided by the names and bytes of the files there, so a root like one from which
+the command went on already is not tried again. Of locks and .part files the names count alone
+(without what is random in them): a lock's process is dead, and no .part file of another process is
+ever read or renamed, which is looked at, too. Each stage is also ended as it goes on after an end.
 
 Exit code 0: all held. Wants Linux and a C compiler (cc).
 """
 import argparse
 import ctypes
 import errno
+import hashlib
 import importlib
 import os
 import random
+import re
 import shutil
-import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -48,9 +56,8 @@ from engine.weights.modelfile import save_model  # noqa: E402
 from VGGNet import VGGNet  # noqa: E402
 
 RESULTS = resultsfile.RESULTS
-
-DIE, TEAR, FULL = 1, 2, 3
-HOW = {DIE: 'killed before', TEAR: 'killed in', FULL: 'disk full at'}
+NO_STEPS = 'torn', 'read'
+NEEDS_NO_ROOM = 'rename', 'link', 'unlink'
 
 
 def preload():
@@ -69,33 +76,57 @@ def preload():
         shutil.rmtree(folder)
 
 
-def forked(work, root, at=0, how=0):
-    """Calls work(root) in a process of its own, which is ended at step `at`.
+def forked(work, root, full=0, halted=lambda what: None):
+    """Calls work(root) in a process of its own.
+
+    Args:
+        full: the step from which on the disk is full; 0 for none.
+        halted: called with what the process is about to do, or in the middle of ('torn').
 
     Returns:
-        (exit code or minus the signal, what it printed, [(step, path ...)] it did).
+        (its exit code, what it printed, [(step, path ...)] it did).
     """
-    with tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as steps:
+    left = {str(path) for path in root.rglob('*.part')}
+    with tempfile.TemporaryFile() as said:
+        ours, theirs = socket.socketpair()
         child = os.fork()
         if not child:
             code = 70
             try:
+                ours.close()
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
-                ctypes.CDLL(None).steps_begin(os.fsencode(root), ctypes.c_long(at), how,
-                                              errno.ENOSPC, steps.fileno())
+                ctypes.CDLL(None).steps_begin(os.fsencode(root), ctypes.c_long(full),
+                                              errno.ENOSPC, theirs.fileno())
                 code = work(root) or 0
                 sys.stdout.flush()
             except BaseException:
                 traceback.print_exc()
             finally:
                 os._exit(code)
+        theirs.close()
+        steps = []
+        with ours, ours.makefile('rb') as lines:
+            for line in lines:
+                what, *paths = os.fsdecode(line.rstrip(b'\n')).split('\t')
+                assert what in ('unlink', 'torn') or paths[0] not in left, f'{what} {paths[0]}'
+                if what not in NO_STEPS:
+                    steps.append((what, *paths))
+                halted(what)
+                ours.send(b'.')
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        texts = []
-        for f in (said, steps):
-            f.seek(0)
-            texts.append(os.fsdecode(f.read()))
-    return code, texts[0], [tuple(line.split('\t')) for line in texts[1].splitlines()]
+        said.seek(0)
+        return code, os.fsdecode(said.read()), steps
+
+
+def state(root):
+    """A digest of all that a restart goes by; see above."""
+    found = []
+    for path in root.rglob('*'):
+        name = re.sub(r'\.[^.]+\.part$', '.part', str(path.relative_to(root)))
+        passing = path.suffix in ('.part', '.lock') or path.is_dir()
+        found.append((name, b'' if passing else hashlib.sha256(path.read_bytes()).digest()))
+    return hashlib.sha256(repr(sorted(set(found))).encode()).digest()
 
 
 def check_order(steps, root):
@@ -113,51 +144,116 @@ def check_order(steps, root):
         assert ('fsync', os.path.dirname(new)) in rest, f'{new}: its folder is not synced'
 
 
-def every_step(name, work, before, folder, contents, chosen=lambda steps: range(1, steps + 1)):
-    """Ends work(root) at its steps, each time beginning with a copy of `before`.
+class Ends:
+    """Ends a writer at each step, and looks.
 
     Args:
+        work: function of a root, which writes there.
         contents: function of a root, {name: bytes} of its results.
+        folder: a folder for roots.
         chosen: function of the number of steps, those to be tried.
-
-    Returns:
-        How often it was ended.
     """
-    victim = folder / 'victim'
 
-    def fresh():
-        shutil.rmtree(victim, ignore_errors=True)
-        shutil.copytree(before, victim, symlinks=True)
+    def __init__(self, name, work, contents, folder, chosen):
+        self.name, self.work, self.contents, self.chosen = name, work, contents, chosen
+        self.victim, self.copies = folder / 'victim', folder / 'copies'
+        self.seen = set()  # states that were looked at
+        self.whole = {}  # {key of contents: the values it may have}
+        self.number = 0
 
-    def undisturbed():
-        code, said, steps = forked(work, victim)
-        assert code == 0, said
+    def run(self, before):
+        """Ends it at its steps, each time from the root `before` on, and then at those by which
+        it goes on from the middle; returns how often."""
+        self.begin(before)
+        self.know(self.victim)
+        check_order(self.undisturbed(), self.victim)
+        self.new = self.know(self.victim)
+        self.undisturbed()
+        assert self.contents(self.victim) == self.new, f'{self.name}: not the same twice'
+        copies = self.end_at_each(before, self.name)
+        if copies:
+            middle = shutil.move(copies[len(copies) // 2], self.copies.with_name('middle'))
+            self.end_at_each(middle, f'{self.name} after an end')
+            shutil.rmtree(middle)
+        return self.number
+
+    def begin(self, root):
+        shutil.rmtree(self.victim, ignore_errors=True)
+        shutil.copytree(root, self.victim, symlinks=True)
+
+    def undisturbed(self, where='', **options):
+        code, said, steps = forked(self.work, self.victim, **options)
+        assert code == 0, f'{where}: {said}'
         return steps
-    fresh()
-    old = contents(victim)
-    steps = undisturbed()
-    check_order(steps, victim)
-    new = contents(victim)
-    assert undisturbed() is not None and contents(victim) == new, f'{name}: not the same twice'
-    tried = 0
-    for at in chosen(len(steps)):
-        for how in HOW:
-            fresh()
-            code, said, _ = forked(work, victim, at, how)
-            where = f'{name}, {HOW[how]} step {at} of {len(steps)}, {" ".join(steps[at - 1])}'
-            between = contents(victim)
-            for key in between:
-                assert between[key] in (old.get(key), new.get(key)), f'{where}: {key} is neither'
-            if how == FULL:
-                assert code in (0, 1, 3, 4) and 'Traceback' not in said, f'{where}: {said}'
-                assert code or between == new, f'{where}: 0, but not all is there'
-                assert code != 1 or said.splitlines()[-1].startswith('error: '), f'{where}: {said}'
-            else:
-                assert code == -signal.SIGKILL, f'{where}: {code} {said}'
-            undisturbed()
-            assert contents(victim) == new, f'{where}: the same command ends otherwise'
-            tried += 1
-    return tried
+
+    def end_at_each(self, before, name):
+        """Ends it at the steps it does from `before` on; returns roots that kills left."""
+        self.begin(before)
+        steps = self.undisturbed()
+        where = [f'step {at} of {len(steps)}, {" ".join(step)}'
+                 for at, step in enumerate(steps, 1)]
+        chosen = set(self.chosen(len(steps)))
+        copies = self.kill(before, name, where, chosen)
+        for copy, killed in copies:
+            self.begin(copy)
+            self.go_on(killed)
+        for at in sorted(chosen):
+            if steps[at - 1][0] not in NEEDS_NO_ROOM:
+                self.fill(before, at, f'{name}, disk full at {where[at - 1]}')
+        return [copy for copy, _ in copies]
+
+    def kill(self, before, name, where, chosen):
+        """Returns [(root, where)] of those kills that left what was not seen before."""
+        shutil.rmtree(self.copies, ignore_errors=True)
+        copies, at, last = [], 0, ''
+
+        def halted(what):
+            nonlocal at, last
+            at += what not in NO_STEPS
+            if last == 'rename':
+                self.know(self.victim)
+            last = what
+            if at in chosen and what != 'read':
+                copy = self.copies / str(len(copies))
+                killed = f'{name}, killed {"in" if what == "torn" else "before"} {where[at - 1]}'
+                if self.is_new(self.victim):
+                    shutil.copytree(self.victim, copy, symlinks=True)
+                    copies.append((copy, killed))
+                    self.check(copy, killed)
+        self.begin(before)
+        self.undisturbed(halted=halted)
+        return copies
+
+    def fill(self, before, at, where):
+        self.begin(before)
+        code, said, _ = forked(self.work, self.victim, full=at)
+        assert code in (0, 1, 3, 4) and 'Traceback' not in said, f'{where}: {said}'
+        assert code != 1 or said.splitlines()[-1].startswith('error: '), f'{where}: {said}'
+        assert code or self.contents(self.victim) == self.new, f'{where}: 0, but not all is there'
+        if self.is_new(self.victim):
+            self.check(self.victim, where)
+            self.go_on(where)
+
+    def is_new(self, root):
+        self.number += 1
+        seen, number = state(root), len(self.seen)
+        self.seen.add(seen)
+        return len(self.seen) > number
+
+    def know(self, root):
+        """Takes what there is in a root for whole; returns it."""
+        found = self.contents(root)
+        for key, value in found.items():
+            self.whole.setdefault(key, []).append(value)
+        return found
+
+    def check(self, root, where):
+        for key, value in self.contents(root).items():
+            assert value in self.whole.get(key, ()), f'{where}: {key} is none that was whole'
+
+    def go_on(self, where):
+        self.undisturbed(where)
+        assert self.contents(self.victim) == self.new, f'{where}: the same command ends otherwise'
 
 
 # ------------------------------------------------------------------ what is tried
@@ -221,12 +317,16 @@ def make_old(root):
     return root
 
 
+def module_of(command):
+    return command[0].removesuffix('.py')
+
+
 def of_stage(command):
     """The work of a stage: runs it on a root as `python command --root ROOT` does."""
     def work(root):
         sys.argv = [*command, '--root', str(root)]
         try:
-            stage.run(importlib.import_module(command[0].removesuffix('.py')).main)
+            stage.run(importlib.import_module(module_of(command)).main)
         except SystemExit as leaving:
             return leaving.code
     return work
@@ -247,6 +347,8 @@ def run_saves(folder):
 def run_stages(folder, only):
     root = folder / 'root'
     killTest.make_root(root)
+    for command in killTest.STAGES:
+        importlib.import_module(module_of(command))  # once, not in every process
     for number, command in enumerate(killTest.STAGES):
         before = folder / f'before{number}'
         shutil.copytree(root, before, symlinks=True)
@@ -277,15 +379,12 @@ def main():
     for cases in (() if args.stage else run_saves(folder),
                   () if args.saves else run_stages(folder, args.stage)):
         for name, work, before, contents in cases:
-            total += report(name, work, before, folder, contents, chosen)
+            begin = time.monotonic()
+            ends = Ends(name, work, contents, folder, chosen)
+            total += ends.run(before)
+            print(f'{name}: {ends.number} ends, {len(ends.seen)} of them left something else, all '
+                  f'went on; {time.monotonic() - begin:.0f} s', flush=True)
     print(f'{total} ends; every one left whole files, and the same command went on')
-
-
-def report(name, *case):
-    begin = time.monotonic()
-    ends = every_step(name, *case)
-    print(f'{name}: {ends} ends, all went on; {time.monotonic() - begin:.0f} s', flush=True)
-    return ends
 
 
 if __name__ == '__main__':

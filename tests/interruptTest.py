@@ -1,4 +1,4 @@
-"""Interrupts every stage at random moments, by Ctrl-C or SIGTERM, and looks how it leaves.
+"""Interrupts every stage at random moments, by Ctrl-C, SIGTERM or SIGHUP, and looks how it leaves.
 
     python tests/interruptTest.py --tries 200 --seed 1     # some minutes; pytest runs a short one
 
@@ -33,7 +33,8 @@ STAGES = (
     ('predict.py', 'ROOT/new.avi', '--out', 'ROOT/seen'), ('opticalFlow.py', '1', '--parts', '1'),
     ('checkData.py',), ('demo.py', 'clips', '--tiny', '--root', 'ROOT/demo'))
 # A signal before `stage.run` has begun ends Python as it always does, with the signal's own code.
-LEAVES = {signal.SIGINT: (130, 4, -signal.SIGINT), signal.SIGTERM: (143, 4, -signal.SIGTERM)}
+LEAVES = {number: (128 + number, 4, -number)
+          for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
 DONE = (0, 3)
 
 

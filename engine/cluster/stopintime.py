@@ -24,7 +24,7 @@ def seconds(walltime):
 
 
 class Stop:
-    """Lets a stage leave by SIGTERM, Ctrl-C or its own deadline, with exit code 4, in time.
+    """Lets a stage leave by SIGTERM, SIGHUP, Ctrl-C or its own deadline, with exit code 4, in time.
 
     Make it as the first thing: from then on a signal ends the program well.
 
@@ -46,7 +46,7 @@ class Stop:
         os.set_blocking(said, False)
         signal.set_wakeup_fd(said)
         threading.Thread(target=self._listen, args=(heard,), daemon=True).start()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stage.stopping():
             signal.signal(number, self._heard_already)
 
     def _heard_already(self, *_):

@@ -289,7 +289,7 @@ class Training:
 
         Raises:
             UserError: the loss was not finite; the snapshot is kept.
-            Stopped: Ctrl-C or SIGTERM came, and there is a snapshot of this moment.
+            Stopped: a signal to stop came, and there is a snapshot of this moment.
         """
         self._resume()
         with stage.handling(self._on_signal):
@@ -318,8 +318,8 @@ class Training:
             raise self._stopped(f'after iteration {self.updater.iteration}')
 
     def _stopped(self, where):
-        how = 'stopped by hand' if self.stopped_by == signal.SIGINT else 'stopped by SIGTERM'
-        return Stopped(f'{how} {where}; {stage.same_command()}', self.stopped_by or signal.SIGTERM)
+        number = self.stopped_by or signal.SIGTERM  # another worker heard it
+        return Stopped(f'{stage.stopped_how(number)} {where}; {stage.same_command()}', number)
 
     def _wait_for_signal(self, seconds=1.0):
         end = time.monotonic() + seconds

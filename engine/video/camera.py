@@ -4,6 +4,7 @@ import os
 import signal
 import tempfile
 
+from engine import stage
 from engine.video.decode import Frames
 from engine.video.ffmpeg import complaint_of
 
@@ -43,7 +44,7 @@ class Camera(Frames):
 
 @contextlib.contextmanager
 def look_through(name, form, seconds, folder, **options):
-    """Gives a Camera that Ctrl-C or SIGTERM ends in good order, for the length of a block.
+    """Gives a Camera that a signal to stop ends in good order, for the length of a block.
 
     Args:
         folder: where the recording stands till the block ends; None records nothing.
@@ -56,7 +57,7 @@ def look_through(name, form, seconds, folder, **options):
             record = os.path.join(stack.enter_context(tempfile.TemporaryDirectory(
                 prefix='.camera.', dir=folder)), 'camera.mkv')
         camera = Camera(name, form, seconds, record, **options)
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in stage.stopping():
             stack.callback(signal.signal, number,
                            signal.signal(number, lambda *_: camera.stop()))
         yield camera

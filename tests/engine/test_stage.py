@@ -81,12 +81,19 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
                            'then run the command again\n')
 
 
-@pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143), ('SIGCONT', 1)])
+@pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143), ('SIGHUP', 129),
+                                        ('SIGCONT', 1)])
 def test_a_signal_that_reaches_ffmpeg_first_is_told_as_what_it_is(name, code):
     done = subprocess.run([sys.executable, '-c', STAGE, name], cwd=REPOSITORY, capture_output=True,
                           text=True, timeout=60)
     assert done.returncode == code and done.stderr.count('\n') == 1
     assert done.stderr.startswith('error: a.avi' if code == 1 else 'stopped by ')
+
+
+def test_what_nohup_lets_a_stage_ignore_stays_ignored():
+    done = subprocess.run(['nohup', sys.executable, '-c', STAGE, 'SIGHUP'], cwd=REPOSITORY,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('error: a.avi')
 
 
 def test_a_stages_own_error_comes_before_that_of_its_output():

@@ -1,5 +1,6 @@
 """Short forms of the kill tests; the long ones are commands, see the heads of both files."""
 import shutil
+import signal
 import sys
 
 import pytest
@@ -19,7 +20,7 @@ def test_a_signal_ends_a_stage_and_the_same_command_goes_on(tmp_path):
     assert not faults
 
 
-@pytest.mark.parametrize('number', interruptTest.LEAVES)
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGHUP])
 def test_a_signal_ends_the_training_of_an_rnn(packed, number):
     command = ('rnn.py', '--tiny', '--epochs', '100000')
     spent, wrong = interruptTest.interrupted(command, packed, 4.0, number, alone=True, within=30)
