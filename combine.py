@@ -179,6 +179,7 @@ def main():
                             'give another --name')
     weights = args.weights or [1.0] * len(paths)
     with locks.only_one(out):
+        resultsfile.check_outputs(args.root, out.name, validation_out.name)
         combine_files(args, lists, paths, weights, out, validation_out)
 
 

@@ -37,7 +37,7 @@ import numpy
 from chainer.optimizer_hooks import GradientClipping
 
 import helperFunctions as hf
-from engine import arguments, locks, stage, usable_cores, variants
+from engine import arguments, files, locks, stage, usable_cores, variants
 from engine.learning import examples
 from engine.video import flowfiles
 from VGGNet import load_vgg
@@ -362,6 +362,7 @@ def main():
     lists = hf.read_lists(args.root, args.split, stream=args.stream)
     path = args.root / variants.names_of(args).model
     with locks.only_one(path, when=team.first):
+        team.from_first(lambda: files.check_outputs(path))
         return finetune(args, team, device, lists, path)
 
 

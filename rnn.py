@@ -324,11 +324,8 @@ def predictions_name(args):
 
 
 def write_predictions(args, model, card, device, f, kind, lists, out):
-    """Predicts the 'validation' or 'test' clips of an open file of features.
-
-    Returns:
-        the clips, those without features too; [] where none has any.
-    """
+    """Predicts the 'validation' or 'test' clips of an open file of features; returns the clips,
+    those without features too, or [] where none has any."""
     path = args.root / f'{args.name}.model'
     clips = clips_of(kind, f, lists)
     cardchecks.check_classes(f.filename, hdf5.attributes(f), lists.classes)
@@ -421,9 +418,11 @@ def main():
     device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
     check_test_features(args)
-    written = (f'{predictions_name(args)}_testPredictions.hdf5' if args.test_only else
-               f'{args.name}.model')
-    with locks.only_one(args.root / written, when=team.first):
+    written = [f'{args.name}.model'] * (not args.test_only) + [
+        predictions_name(args) + of_clips
+        for of_clips in (variants.TEST_SUFFIX, variants.VALIDATION_SUFFIX)]
+    with locks.only_one(args.root / written[0], when=team.first):
+        team.from_first(lambda: resultsfile.check_outputs(args.root, *written))
         figures = ({'test_only': True} if args.test_only
                    else {'seconds': train(args, device, lists, team)})
         if team.first:

@@ -43,6 +43,7 @@ def replacing(path):
         UserError: the file cannot be written (disk full, read-only, folder gone).
     """
     path = os.fspath(path)
+    _refuse_folder(path)
     folder, name = os.path.split(path)
     try:
         make_folder(folder)
@@ -65,6 +66,29 @@ def replacing(path):
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         _temporaries.discard(temporary)
+
+
+def check_outputs(*paths):
+    """Refuses, before the work, what could not be written after it.
+
+    Raises:
+        UserError: a path is a folder, or no file can be made beside it.
+    """
+    for path in paths:
+        _refuse_folder(path)
+        folder = os.path.dirname(os.path.abspath(path))
+        while not os.path.lexists(folder):
+            folder = os.path.dirname(folder)
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise cannot_be_written(path, error) from error
+
+
+def _refuse_folder(path):
+    if os.path.isdir(path):
+        raise UserError(f'{path}: is a folder, where a file is to be written; move it away, then '
+                        'run the command again')
 
 
 def _prefix(name):

@@ -116,9 +116,9 @@ def run(main):
 
     `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError, or an
     OSError that nobody has named better, becomes one line and 1, Ctrl-C 130, SIGTERM 143 and SIGHUP
-    129 at once and in PATIENCE at the latest, unless `main` handles them in its own way. Where standard output
-    fails, what the stage had to say is lost, so it never ends with 0: with 141, as by SIGPIPE, if
-    its reader (head, less) has gone, else with 1.
+    129 at once and in PATIENCE at the latest, unless `main` handles them in its own way. Where
+    standard output fails, what the stage had to say is lost, so it never ends with 0: with 141, as
+    by SIGPIPE, if its reader (head, less) has gone, else with 1.
     """
     _open_output()
     _leave_in_time()
@@ -132,7 +132,7 @@ _in_time = []  # the handlers that PATIENCE is for
 
 
 def stopping():
-    """The signals that are to stop this program: a SIGHUP that nohup made it ignore stays ignored."""
+    """The signals that are to stop this program; a SIGHUP that nohup had it ignore stays so."""
     return [number for number in STOPPING if number != signal.SIGHUP
             or signal.getsignal(number) != signal.SIG_IGN]
 

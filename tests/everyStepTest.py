@@ -151,7 +151,7 @@ class Ends:
         work: function of a root, which writes there.
         contents: function of a root, {name: bytes} of its results.
         folder: a folder for roots.
-        chosen: function of the number of steps, those to be tried.
+        chosen: function of the number of steps, those at which the disk gets full.
     """
 
     def __init__(self, name, work, contents, folder, chosen):
@@ -192,17 +192,16 @@ class Ends:
         steps = self.undisturbed()
         where = [f'step {at} of {len(steps)}, {" ".join(step)}'
                  for at, step in enumerate(steps, 1)]
-        chosen = set(self.chosen(len(steps)))
-        copies = self.kill(before, name, where, chosen)
+        copies = self.kill(before, name, where)
         for copy, killed in copies:
             self.begin(copy)
             self.go_on(killed)
-        for at in sorted(chosen):
+        for at in self.chosen(len(steps)):
             if steps[at - 1][0] not in NEEDS_NO_ROOM:
                 self.fill(before, at, f'{name}, disk full at {where[at - 1]}')
         return [copy for copy, _ in copies]
 
-    def kill(self, before, name, where, chosen):
+    def kill(self, before, name, where):
         """Returns [(root, where)] of those kills that left what was not seen before."""
         shutil.rmtree(self.copies, ignore_errors=True)
         copies, at, last = [], 0, ''
@@ -213,7 +212,7 @@ class Ends:
             if last == 'rename':
                 self.know(self.victim)
             last = what
-            if at in chosen and what != 'read':
+            if what != 'read':
                 copy = self.copies / str(len(copies))
                 killed = f'{name}, killed {"in" if what == "torn" else "before"} {where[at - 1]}'
                 if self.is_new(self.victim):
@@ -347,8 +346,9 @@ def run_saves(folder):
 def run_stages(folder, only):
     root = folder / 'root'
     killTest.make_root(root)
-    for command in killTest.STAGES:
-        importlib.import_module(module_of(command))  # once, not in every process
+    for name in (*map(module_of, killTest.STAGES), 'sklearn.metrics', 'matplotlib.figure',
+                 'matplotlib.backends.backend_agg'):
+        importlib.import_module(name)  # once, not in every process
     for number, command in enumerate(killTest.STAGES):
         before = folder / f'before{number}'
         shutil.copytree(root, before, symlinks=True)
@@ -366,7 +366,7 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--saves', action='store_true', help='the kinds of files alone')
     parser.add_argument('--stage', default='', help='one stage alone, such as rnn')
-    parser.add_argument('--sample', type=int, help='so many steps of each (default: all)')
+    parser.add_argument('--sample', type=int, help='a full disk at so many steps of each alone (default: at all)')
     parser.add_argument('--seed', type=int, default=0, help='which ones (default: 0)')
     args = parser.parse_args()
     rng = random.Random(args.seed)

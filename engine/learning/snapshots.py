@@ -9,7 +9,7 @@ import chainer
 import numpy
 
 from engine.errors import UserError
-from engine.files import replacing, write_text
+from engine.files import check_outputs, replacing, write_text
 from engine.weights.limits import DAMAGE
 from engine.weights.modelfile import load_weights, save_model, weights_digest
 
@@ -31,6 +31,18 @@ class Snapshots:
             os.path.join(self.folder, name)
             for name in ('snapshot.npz', 'snapshot.before.npz', 'settings.json'))
         self.cost, self.last = 0.0, time.monotonic()  # seconds, and when it was written
+
+    def check_outputs(self):
+        """Refuses a folder in which a training's files could not be written.
+
+        Raises:
+            UserError: the reason.
+        """
+        if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
+            raise UserError(f'{self.folder}: is to be the folder of the training, but is no '
+                            'folder; move it away, then run the command again')
+        check_outputs(self.path, self.before, self.settings_path, *(
+            os.path.join(self.folder, name) for name in ('best.npz', 'log')))
 
     def remove(self):
         for path in (self.path, self.before, self.settings_path, os.path.join(self.folder, 'log')):

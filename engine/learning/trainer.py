@@ -187,9 +187,7 @@ class Training:
         self._extend(validate)
 
     def _prepare(self, settings, restart):
-        if os.path.lexists(self.folder) and not os.path.isdir(self.folder):
-            raise UserError(f'{self.folder}: is to be the folder of the training, but is no '
-                            'folder; move it away, then run the command again')
+        self.snapshots.check_outputs()
         make_folder(self.folder)
         # Of killed runs: nobody else writes here now (engine.locks).
         for left in Path(self.folder).glob('.*.part'):

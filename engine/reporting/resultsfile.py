@@ -1,10 +1,12 @@
 """results.jsonl: one line of JSON a result."""
+import errno
 import json
+import os
 import time
 from pathlib import Path
 
+from engine import files
 from engine.errors import UserError
-from engine.files import append_line
 from engine.reporting.scoring import TOP_K
 from engine.stage import command_line, commit
 from engine.variants import place
@@ -14,6 +16,19 @@ REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict
 # Says when and by which state of the code a result was found, not what it is.
 PASSING = ('command', 'commit', 'time', 'seconds')
 OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,)}
+
+
+def check_outputs(root, *names):
+    """Refuses, before the work, files of a root, results.jsonl among them, that could not be
+    written after it.
+
+    Raises:
+        UserError: the reason.
+    """
+    path = Path(root) / RESULTS
+    files.check_outputs(path, *(Path(root) / name for name in names))
+    if path.exists() and not os.access(path, os.W_OK):
+        raise files.cannot_be_written(path, OSError(errno.EACCES, os.strerror(errno.EACCES)))
 
 
 def append_result(root, method, split, unit, seed, settings, **figures):
@@ -33,7 +48,7 @@ def append_result(root, method, split, unit, seed, settings, **figures):
                 settings=settings, command=command_line(), commit=commit(),
                 time=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
     if not _is_told(Path(root) / RESULTS, line):
-        append_line(Path(root) / RESULTS, json.dumps(line))
+        files.append_line(Path(root) / RESULTS, json.dumps(line))
     return line
 
 
