@@ -366,7 +366,8 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--saves', action='store_true', help='the kinds of files alone')
     parser.add_argument('--stage', default='', help='one stage alone, such as rnn')
-    parser.add_argument('--sample', type=int, help='a full disk at so many steps of each alone (default: at all)')
+    parser.add_argument('--sample', type=int,
+                        help='a full disk at so many steps of each alone (default: at all)')
     parser.add_argument('--seed', type=int, default=0, help='which ones (default: 0)')
     args = parser.parse_args()
     rng = random.Random(args.seed)
