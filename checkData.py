@@ -130,7 +130,7 @@ def inventory(root, split, workers, quick=False):
                     for clip in found if clip.name not in counts]
         remarks = {}
     else:
-        counts, failures, remarks = frame_counts(root, found, workers)
+        counts, failures, remarks = frame_counts(root, found, workers, whole=True)
     unreadable = dict(failures)
     of_kind = {kind: [clip for clip in clips if clip.name in remarks
                       and remarks[clip.name].kind == kind] for kind in ('short', 'damaged')}

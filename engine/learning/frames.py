@@ -14,12 +14,15 @@ from engine.errors import UserError
 from engine.files import write_text
 from engine.progress import Progress
 from engine.video.container import Remark
-from engine.video.decode import VideoError, read_frames, survey
+from engine.video.decode import VideoError, read_chosen, survey
 from engine.video.ffmpeg import readers
+from engine.video.packets import packets_of
 
 COUNTS = 'frameCounts.json'
 # Seconds of counting that a kill may cost.
 SAVE_EVERY = 20.0
+# No kind of remark, and why there is none: nothing was decoded.
+BY_PACKETS = ['', 'packets']
 
 
 class Counts(NamedTuple):
@@ -30,11 +33,13 @@ class Counts(NamedTuple):
     remarks: dict
 
 
-def frame_counts(root, clips, workers, table=COUNTS):
+def frame_counts(root, clips, workers, table=COUNTS, whole=False):
     """Counts the decodable frames of each clip; what was counted before is looked up.
 
     The table stands in ROOT/frameCounts.json (or another `table` there) with each file's size
-    and time of change, so a replaced file is counted again. Returns Counts.
+    and time of change, so a replaced file is counted again. Where a clip's packets tell how many
+    frames there are it is not decoded, and damage within a picture not seen, unless `whole`.
+    Returns Counts.
     """
     path = os.path.join(root, table)
     try:
@@ -51,12 +56,15 @@ def frame_counts(root, clips, workers, table=COUNTS):
             failures.append((clip.name, f'{clip.path}: {error.strerror}'))
             continue
         stamp = [stat.st_size, stat.st_mtime_ns]
-        if known.get(clip.name, [])[:2] != stamp:
+        found = known.get(clip.name, [])
+        if found[:2] != stamp or whole and found[3:] == BY_PACKETS:
             fresh.append((clip, stamp))
 
     def count(item):
         try:
-            return survey(item[0].path)
+            packets = None if whole else packets_of(item[0].path)
+            return ([len(packets.begins), *BY_PACKETS] if packets
+                    else _surveyed(item[0].path))
         except VideoError as error:
             return error
 
@@ -72,7 +80,7 @@ def frame_counts(root, clips, workers, table=COUNTS):
                 if isinstance(got, VideoError):
                     failures.append((clip.name, str(got)))
                 else:
-                    known[clip.name] = [*stamp, got[0], *(got[1] or ('', ''))]
+                    known[clip.name] = [*stamp, *got]
                 progress.update()
                 if time.monotonic() - saved > SAVE_EVERY:
                     save()
@@ -85,6 +93,11 @@ def frame_counts(root, clips, workers, table=COUNTS):
             if kind:
                 remarks[clip.name] = Remark(kind, reason)
     return Counts(counts, failures, remarks)
+
+
+def _surveyed(path):
+    count, remark = survey(path)
+    return [count, *(remark or ('', ''))]
 
 
 def mirrored(indices, n):
@@ -140,6 +153,10 @@ def with_mirrored_ends(batches, before, after, stream='rgb'):
         yield frames_at(last.__getitem__, len(last) + numpy.arange(after), len(last), stream)
 
 
+# How many clips one ffmpeg reads; to start it costs as much as to decode a hundred frames.
+CLIPS_AT_ONCE = 8
+
+
 class FrameIterator(NumberedBatches):
     """Batches of single frames: random ones for training, the middle ones for validation.
 
@@ -181,7 +198,7 @@ class FrameIterator(NumberedBatches):
         self.offsets, self.share_of = numpy.array(offsets), share_of
         self.known, self.stream, self.balanced = known, stream, balanced
         self.labels = numpy.array([clip.label for clip in clips], numpy.int32)
-        self.pool = ThreadPoolExecutor(workers)
+        self.workers, self.pool = workers, ThreadPoolExecutor(workers)
         self._blocks = -(-len(clips) // batch_size)
         self._pending = {}
         self._block = (None, None)
@@ -198,8 +215,25 @@ class FrameIterator(NumberedBatches):
         return epoch, *self.share_of(order[place * self.batch_size:
                                            (place + 1) * self.batch_size])
 
-    def _read(self, epoch, draw):
-        """A clip's [(frame or window, its key)]; None for each that is known."""
+    def _read(self, epoch, draws):
+        """[(frame or window, its key)] of clips, one after the other; None for each that is
+        known."""
+        drawn = [self._drawn(epoch, draw) for draw in draws]
+        if len(self.offsets) == 1:
+            wanted = [(clip.path, middles[new]) for clip, _, middles, new in drawn if new.any()]
+            frames = iter(read_chosen(wanted, self.size))
+        else:
+            frames = (self._windows(clip, middles[new]) for clip, _, middles, new in drawn
+                      if new.any())
+        pairs = []
+        for clip, random, middles, new in drawn:
+            windows = iter(self._augmented(next(frames), random) if new.any() else ())
+            pairs += [(next(windows) if is_new else None, (clip.name, middle))
+                      for is_new, middle in zip(new, middles.tolist())]
+        return pairs
+
+    def _drawn(self, epoch, draw):
+        """A clip, its random numbers to come, its frames or windows' middles, which are new."""
         clip = self.clips[draw % len(self.clips)]
         count = self.counts[clip.name]
         if self.seed is None:
@@ -208,11 +242,9 @@ class FrameIterator(NumberedBatches):
         else:
             random = self._random(2, epoch, draw)
             middles = random.randint(count, size=self.per_clip)
-        keys = [(clip.name, int(middle)) for middle in middles]
-        new = [self.known is None or key not in self.known for key in keys]
-        windows = iter(self._augmented(self._windows(clip, middles[new]), random)
-                       if any(new) else ())
-        return [(next(windows) if is_new else None, key) for is_new, key in zip(new, keys)]
+        new = [self.known is None or (clip.name, middle) not in self.known
+               for middle in middles.tolist()]
+        return clip, random, middles, numpy.array(new)
 
     def _augmented(self, windows, random):
         if random is None or self.augment is None:
@@ -226,19 +258,19 @@ class FrameIterator(NumberedBatches):
         return frames.transpose(0, 3, 1, 2, 4)
 
     def _windows(self, clip, middles):
-        """(n, S, S, 3), or (n, W, S, S, 3) for windows of W frames."""
-        if len(self.offsets) == 1:
-            return read_frames(clip.path, middles, self.size)
+        """(n, W, S, S, 3), the windows around n middles."""
         moments = middles[:, None] + self.offsets
-        frames = frames_at(lambda wanted: read_frames(clip.path, wanted, self.size),
+        frames = frames_at(lambda wanted: read_chosen([(clip.path, wanted)], self.size)[0],
                            moments.ravel(), self.counts[clip.name], self.stream)
         return frames.reshape(*moments.shape, *frames.shape[1:])
 
     def _start(self, block):
         if block not in self._pending:
             epoch, members, _ = self._members(block)
-            self._pending[block] = [self.pool.submit(self._read, epoch, int(draw))
-                                    for draw in members]
+            n = min(CLIPS_AT_ONCE, max(1, -(-len(members) // self.workers)))
+            self._pending[block] = [
+                self.pool.submit(self._read, epoch, [int(draw) for draw in members[at:at + n]])
+                for at in range(0, len(members), n)]
 
     def make(self, number):
         """Returns (frames (n, S, S, 3) uint8 BGR, or windows (n, W, S, S, 3), labels (n,) int32).

@@ -15,6 +15,7 @@ from engine.video.container import (FIRST, better_map, complaint_about_film, hea
                                     remark_on, why_no_frame)
 from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, ended, opened, run,
                                  start)
+from engine.video.packets import joined, packets_of
 
 try:
     import fcntl
@@ -204,13 +205,78 @@ def _read_into(stream, view):
     return done
 
 
+class _Joined(Frames):
+    """Frames of a file that was joined from packets of the video `path`, and of others."""
+
+    def __init__(self, joined, path, *args, **options):
+        super().__init__(path, *args, **options)
+        self._joined = joined
+
+    def _input(self):
+        return opened(self._joined)
+
+    def _read_log(self, log):
+        super()._read_log(log)
+        # What is missing in a picture is made up from what was decoded before; ffmpeg tells so,
+        # but not as of an error.
+        if b'] concealing ' in log or b'corrupt decoded frame' in log:
+            self.complaint = self.complaint or 'a picture is damaged'
+
+
 def read_frames(path, indices, size=224):
     """Returns the frames at `indices` (ascending) as (n, size, size, 3) uint8 BGR.
 
-    The video is decoded from its start: seeking would give another frame in some
-    files, and a frame number must mean the same in every stage. An index past the
-    last decodable frame gives the last one.
+    A frame's number means the same in every stage: what a decode from the start gives. An
+    index past the last decodable frame gives the last one.
     """
+    return read_chosen([(path, indices)], size)[0]
+
+
+def read_chosen(wanted, size=224):
+    """The frames of several videos, [(path, indices)]: a list of what `read_frames` gives of each.
+
+    Those whose packets are plain are decoded from the key frames before, all by one ffmpeg; others
+    from their start, since seeking would give another frame in some.
+    """
+    alike, got = {}, {}
+    for number, (path, indices) in enumerate(wanted):
+        clip = packets_of(path)
+        if clip:
+            alike.setdefault(clip.kind, []).append((number, path, clip, indices))
+    for clips in alike.values():
+        got.update(_from_key_frames(clips, size))
+    return [got[number] if number in got else _from_the_start(path, indices, size)
+            for number, (path, indices) in enumerate(wanted)]
+
+
+def _from_key_frames(clips, size):
+    """{number: frames} of clips of one kind, [(number, path, Packets, indices)]; without those of
+    which the decoder complains, as it would show them by what it has decoded before."""
+    parts, only, places, before = [], [], {}, 0
+    for number, _, clip, indices in clips:
+        wanted = numpy.minimum(indices, len(clip.begins) - 1)
+        needed = clip.needed(wanted)
+        places[number] = before + numpy.searchsorted(needed, wanted)
+        parts.append((clip, needed))
+        only += sorted(set(places[number].tolist()))
+        before += len(needed)
+    with tempfile.NamedTemporaryFile(suffix='.avi') as f:
+        f.write(joined(parts))
+        f.flush()
+        frames = _Joined(f.name, clips[0][1], size, len(only), only=only)
+        with contextlib.suppress(VideoError):
+            got = numpy.concatenate(list(frames))
+            # The last packet is wanted: had any given no frame, it were not here.
+            if len(got) == len(only) and not frames.complaint:
+                return {number: got[numpy.searchsorted(only, where)]
+                        for number, where in places.items()}
+    if len(clips) == 1:
+        return {}
+    return {number: frames for clip in clips
+            for number, frames in _from_key_frames([clip], size).items()}
+
+
+def _from_the_start(path, indices, size):
     wanted = sorted(set(indices))
     try:
         got = numpy.concatenate(list(Frames(path, size, batch=len(wanted), only=wanted)))
@@ -227,11 +293,15 @@ def read_frames(path, indices, size=224):
 
 
 def count_frames(path):
-    """Returns the number of frames that can be decoded (by decoding them all).
+    """Returns the number of frames that can be decoded: by the packets where these are plain, else
+    by decoding them all, since headers lie by a frame or two.
 
-    Headers lie by a frame or two, and a frame that is asked for must exist.
+    Raises:
+        VideoError: not one frame could be decoded.
+        DecoderKilled: a signal has ended ffmpeg.
     """
-    return survey(path)[0]
+    clip = packets_of(path)
+    return len(clip.begins) if clip else survey(path)[0]
 
 
 def survey(path, where=FIRST):

@@ -10,7 +10,7 @@ from VGGNet import VGGNet
 from VGGNet_1024 import from_vgg
 from engine.learning.frozenanswers import ROWS, Answers
 from engine.learning.frames import FrameIterator, frame_counts
-from engine.video.decode import read_frames
+from engine.video.decode import read_chosen
 from engine.video.preprocessing import preprocess
 
 KEYS = [(f'v_{name}', number) for name in 'abcdefg' for number in range(6)]
@@ -92,14 +92,15 @@ def test_known_frames_are_not_decoded(small_set, monkeypatch, offsets):
     counts = frame_counts(small_set, lists.train, 2).frames
     read = []
 
-    def counted(path, indices, size):
-        read.extend(indices)
-        return read_frames(path, indices, size)
+    def counted(wanted, size):
+        for _, indices in wanted:
+            read.extend(indices)
+        return read_chosen(wanted, size)
 
     def batches(**how):
         return FrameIterator(lists.train, counts, 5, 32, 3, 4, repeat=False, offsets=offsets, **how)
     plain = list(batches())
-    monkeypatch.setattr(engine.learning.frames, 'read_frames', counted)
+    monkeypatch.setattr(engine.learning.frames, 'read_chosen', counted)
     # The first half of each clip, and of one clip all.
     known = {(clip.name, number) for place, clip in enumerate(lists.train)
              for number in range(counts[clip.name] // (2 if place else 1))}

@@ -24,7 +24,7 @@ from engine.files import load_npy
 from engine.learning import examples
 from engine.learning.frames import FrameIterator, frame_counts
 from engine.weights.modelfile import read_card, save_model
-from engine.video.decode import count_frames, read_frames
+from engine.video.decode import count_frames, read_chosen, read_frames
 from engine.video.preprocessing import preprocess
 from smallSet import vgg_set
 
@@ -157,10 +157,10 @@ def reads(monkeypatch):
     """Counts how often a FrameIterator has read of each clip."""
     counter = collections.Counter()
 
-    def counted(path, *args):
-        counter[path] += 1
-        return read_frames(path, *args)
-    monkeypatch.setattr(engine.learning.frames, 'read_frames', counted)
+    def counted(wanted, size):
+        counter.update(path for path, _ in wanted)
+        return read_chosen(wanted, size)
+    monkeypatch.setattr(engine.learning.frames, 'read_chosen', counted)
     return counter
 
 
