@@ -268,7 +268,7 @@ def new_network(args, n_in, n_classes, f):
     if args.fc_from_frames:
         path = args.root / variants.names_of(args).model
         vgg, _ = load_frame_network(
-            path, f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}',
+            path, f'python frameBasedTrain.py{variants.flags_of(args, *variants.OF_FRAMES)}',
             args.stream)
         if weights_digest(path) != hdf5.attribute(f, 'model_sha256'):
             raise UserError(f'{path}: another network than made the features; make them again: '

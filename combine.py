@@ -3,6 +3,7 @@
     python combine.py --root ROOT testPredictions1024.hdf5 RNN_testPredictions.hdf5
     python combine.py --root ROOT FILE FILE FILE --weights 1 2 0.5
     python combine.py --root ROOT FILE FILE --choose        # weights by validation clips
+    python combine.py --root ROOT FILE FILE --choose --folds 5      # by those of five folds
     python confusion.py --root ROOT RNN_testPredictions.hdf5 combined_testPredictions.hdf5
 
 Each file makes one prediction a clip by its own read-out, as the stage that wrote it; a FILE
@@ -10,7 +11,8 @@ is looked for as given, then in ROOT. The file of validation clips beside NAME_t
 .hdf5 is NAME_validationPredictions.hdf5, beside testPredictions1024.hdf5 it is
 validationPredictions1024.hdf5. --choose tries all weights on a grid of tenths (fifths for more
 than six files) and takes those with the most validation clips right, and among equals those
-with the lowest loss. The test clips have no say in it.
+with the lowest loss. With --folds N these are the validation clips of the same runs with --fold
+1/N to N/N, together all clips of the training list. The test clips have no say in it.
 
 Writes  ROOT/combined_testPredictions.hdf5, ROOT/combined_validationPredictions.hdf5 (--name),
         a line in ROOT/results.jsonl, with the seeds and settings of the runs combined, over
@@ -38,6 +40,8 @@ def get_parser():
                        help='how much each file counts; only their ratios matter')
     group.add_argument('--choose', action='store_true',
                        help='the weights that are best on the validation clips')
+    group.add_argument('--folds', type=arguments.whole(2), metavar='N',
+                       help='with --choose: on those of all folds 1/N to N/N')
     parser.add_argument('--name', default='combined',
                         help='names the files that are written (default: combined)')
     return parser
@@ -85,6 +89,28 @@ def read(paths, clips, lists, split, kind):
         raise UserError(f'{bad}: holds a number that is not finite; make it again: '
                         f'{variants.maker_of(bad, split)}')
     return shared, logs, methods
+
+
+def read_folds(paths, clips, lists, split, n):
+    """The same of the validation files of all folds: each clip was held out in one of them."""
+    found = [read([file_of_fold(path, f'{k}/{n}') for path in paths], clips, lists, split,
+                  'validation') for k in range(1, n + 1)]
+    names = [clip.name for clips_of_fold, *_ in found for clip in clips_of_fold]
+    if len(set(names)) < len(names):
+        raise UserError(f'--folds {n}: some clips are in two folds, so the lists have changed '
+                        'since they were made; train the folds again')
+    print(f'weights by {len(names)} of {len(clips)} clips of the training list, of {n} folds')
+    return (sum((clips_of_fold for clips_of_fold, *_ in found), []),
+            numpy.concatenate([logs for _, logs, _ in found], axis=1), found[0][2])
+
+
+def file_of_fold(path, fold):
+    """The file of validation predictions of a fold, of the run that a file tests."""
+    path = validation_file(path)
+    run = path.name.removesuffix(variants.VALIDATION_SUFFIX)
+    if run != path.name:
+        return path.with_name(variants.name_in_fold(run, fold) + variants.VALIDATION_SUFFIX)
+    return path.with_name(variants.name_in_fold(path.stem, fold) + path.suffix)
 
 
 def combine(logs, weights):
@@ -157,6 +183,11 @@ def check(args):
         raise UserError('combine.py: two files or more, please')
     if args.weights and args.choose:
         raise UserError('--weights and --choose: one of the two')
+    if args.folds and not args.choose:
+        raise UserError('--folds: beside --choose, as it says which clips choose the weights')
+    if args.folds and any(map(variants.fold_of, args.files)):
+        raise UserError('--folds: give the files of the runs without --fold; those of the folds '
+                        'are found by their names')
     if args.weights and (len(args.weights) != len(args.files)
                          or not 0 < sum(args.weights) < float('inf')):
         raise UserError(f'--weights: {len(args.files)} numbers, one a file, none below 0 and not '
@@ -170,6 +201,8 @@ def main():
     check(args)
     lists = hf.read_lists(args.root, args.split)
     paths = [files.find_file(name, args.root) for name in args.files]
+    of_folds = {variants.fold_of(path) for path in paths}
+    args.name = variants.name_in_fold(args.name, of_folds.pop() if len(of_folds) == 1 else '')
     out, validation_out = (args.root / f'{args.name}_{kind}Predictions.hdf5'
                            for kind in ('test', 'validation'))
     for path in [*paths, *(validation_file(path) for path in paths
@@ -185,13 +218,18 @@ def main():
 
 def combine_files(args, lists, paths, weights, out, validation_out):
     """Chooses the weights where they are asked for, and writes what comes of them."""
-    validation = None
-    if args.choose or all('testPredictions' in path.name and validation_file(path).exists()
-                          for path in paths):
+    validation, of_folds = None, {variants.fold_of(path) for path in paths}
+    if args.choose and len(of_folds) > 1:
+        raise UserError(f'--choose: the files are of several folds '
+                        f'({", ".join(sorted(fold or "none" for fold in of_folds))}), which held '
+                        'out other clips; give files of one, or --weights')
+    if args.choose and not args.folds or len(of_folds) == 1 and all(
+            'testPredictions' in path.name and validation_file(path).exists() for path in paths):
         validation = read([validation_file(path) for path in paths], lists.train, lists,
                           args.split, 'validation')
     if args.choose:
-        clips, logs, _ = validation
+        clips, logs, _ = (read_folds(paths, lists.train, lists, args.split, args.folds)
+                          if args.folds else validation)
         weights = choose(logs, [clip.label for clip in clips])
     weights = [float(weight / sum(weights)) for weight in weights]
 
@@ -217,8 +255,10 @@ def combine_files(args, lists, paths, weights, out, validation_out):
         figures['members'] = [means.recipe(line) for line in lines]
     resultsfile.append_result(
         args.root, method, args.split, 'video', seed_of(lines, args.seed),
-        {'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose},
-        predictions=out.name, **figures)
+        {'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose,
+         **({'folds': args.folds} if args.folds else {})},
+        predictions=out.name, **({'fold': fold} if (fold := variants.fold_of(out)) else {}),
+        **figures)
     print(f'{method} by video:  {scoring.in_words(figures)}')
     print(f'wrote {out}; next: python confusion.py{variants.place(args.root, args.split)} '
           + shlex.join([str(args.files[0]), out.name]))

@@ -75,7 +75,7 @@ class Clips(NamedTuple):
 
 def get_parser():
     parser = stage.new_parser(__doc__)
-    stage.add_variant(parser, 'stream', 'fusion')
+    stage.add_variant(parser, 'stream', 'fusion', 'fold')
     add_model(parser)
     add_optimisation(parser)
     examples.add_examples(parser)
@@ -120,7 +120,8 @@ def add_optimisation(parser):
     group.add_argument('--frames-per-clip', type=arguments.whole(1), default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
     group.add_argument('--validation-every', type=arguments.whole(2), default=5, metavar='N',
-                       help='hold out one group in N of each class (default: 5)')
+                       help='hold out one group in N of each class, others with each --seed '
+                            '(default: 5)')
 
 
 def add_augmentation(parser):
@@ -169,6 +170,8 @@ def parse(parser):
     get_rate(args)  # refuses what does not go together
     if args.stream == 'flow' and (args.rotate or args.brightness):
         raise UserError('--rotate, --brightness: not of flow, which has directions and no light')
+    if args.fold and args.validation_every != parser.get_default('validation_every'):
+        raise UserError('--validation-every: not beside --fold, which says what is held out')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
     args.train_layers = args.train_layers or (
@@ -181,6 +184,11 @@ def settings_of(args):
     only way once."""
     return {key: value for key, value in examples.without_usual(stage.settings_of(args)).items()
             if (key, value) != ('keep', 'last')}
+
+
+def held_out_by(args):
+    """What snapshots tell of the groups held out; of seed 0 nothing, as all seeds once had its."""
+    return {'fold': args.fold} if args.fold else {'held_out_seed': args.seed} if args.seed else {}
 
 
 # ---- what learns, and from what ----------------------------------------------------
@@ -232,8 +240,12 @@ def readable_clips(args, lists):
     if not counts:
         raise UserError(f'{args.root / variants.clips_folder(args.stream)}: none of the '
                         f'{len(lists.train)} clips on the list can be read')
-    training, held_out = hf.hold_out_groups([clip for clip in lists.train if clip.name in counts],
-                                            args.validation_every)
+    if args.fold:  # of all clips, so that every stream and machine has the same folds
+        sides = hf.hold_out_fold(lists.train, args.fold)
+    else:
+        sides = hf.hold_out_groups([clip for clip in lists.train if clip.name in counts],
+                                   args.validation_every, args.seed)
+    training, held_out = ([clip for clip in side if clip.name in counts] for side in sides)
     training = examples.share_of_groups(training, args.train_share, args.seed)
     return Clips(training, held_out, counts, failures)
 
@@ -378,12 +390,13 @@ def finetune(args, team, device, lists, path):
         args.class_weights, [clip.label for clip in clips.training], len(lists.classes))
     log, kept = train(args, model, clips, team, class_weights, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
-        vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with))
+        vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with, **held_out_by(args)))
     if not team.first:
         return 0
     model.to_device('@numpy')
     save_model(path, model, {
-        'kind': 'frames', 'stream': args.stream, 'fusion': args.fusion, 'shape': model.shape,
+        'kind': 'frames', 'stream': args.stream, 'fusion': args.fusion,
+        **({'fold': args.fold} if args.fold else {}), 'shape': model.shape,
         'classes': lists.classes, 'preprocessing': preprocessing(model.mean, args.stream),
         'split': args.split,
         'held_out': sorted(clip.name for clip in clips.held_out),

@@ -204,7 +204,8 @@ def training(args, flags, root):
     # A named run of rnn.py writes under its name, whatever it sees: never two of them at once.
     named = args.stage == 'rnn' and args.name
     job = '-'.join(filter(None, (
-        args.stage if named else variants.names_of(work).of(args.stage), args.name)))
+        args.stage if named else variants.names_of(work).of(args.stage),
+        args.name and variants.name_in_fold(args.name, work.fold))))
     text = training_text(args, work, command_of(args, root, f'{args.stage}.py', *flags), root,
                          folder / job, job.removeprefix(args.stage))
     with submitting.only_one(folder, submits(args)):
@@ -231,7 +232,7 @@ def submits(args):
 def names_in(flags):
     """The variant that the flags ask for; each has its own jobs."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     return variants.names_of(parser.parse_known_args(flags)[0])
 
 

@@ -4,6 +4,7 @@ validation and test.
 import os
 import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -169,6 +170,43 @@ def group_of(name):
     """'v_PushUps_g07_c02' -> 'g07'; a clip of no group is a group of its own."""
     found = re.search(r'_(g\d+)(?:_c\d+)?$', name)
     return found.group(1) if found else name
+
+
+def hold_out_fold(clips, fold):
+    """Splits clips into (training, validation): a fold 'K/N' of the groups, in all classes alike.
+
+    A group, such as a person, is held out in every class that shows it. The largest groups are
+    dealt first, each to the fold that has least of its classes, so that folds are alike in size
+    and classes; nothing is drawn, so that all stages, streams and seeds have the same folds.
+    scikit-learn's StratifiedGroupKFold refuses to leave single groups out where classes have
+    fewer clips than there are groups.
+
+    Raises:
+        UserError: there are fewer groups than folds, or fewer than two.
+    """
+    k, n = map(int, fold.split('/'))
+    groups = {}
+    for clip in clips:
+        groups.setdefault(clip.group, Counter())[clip.class_name] += 1
+    if n > len(groups):
+        raise UserError(f'--fold {fold}: the training list has {len(groups)} groups'
+                        + (f', so at most {len(groups)} folds: --fold 1/{len(groups)} leaves out '
+                           'one group' if len(groups) > 1 else ', too few to hold one out'))
+    total = sum(groups.values(), Counter())
+    folds = [Counter() for _ in range(n)]
+    held = set()
+    for name, counts in sorted(groups.items(), key=lambda item: (-item[1].total(), item[0])):
+        best = min(folds, key=lambda its: (sum(counts[c] * its[c] / total[c] for c in counts),
+                                           its.total()))
+        best.update(counts)
+        if best is folds[k - 1]:
+            held.add(name)
+    lost = sorted(c for c in folds[k - 1] if folds[k - 1][c] == total[c])
+    if lost:
+        print(f'--fold {fold}: holds out all groups of {len(lost)} classes, {lost[0]} first, so '
+              'that it cannot learn them; fewer folds, or more groups of them, help')
+    return ([clip for clip in clips if clip.group not in held],
+            [clip for clip in clips if clip.group in held])
 
 
 def hold_out_groups(clips, every=5, seed=0):

@@ -21,7 +21,7 @@ from engine.progress import Progress
 
 def get_parser():
     parser = stage.new_parser(__doc__)
-    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     return parser
 
 
@@ -79,6 +79,8 @@ def normalize(args, path, made_by):
     """Works out the statistics of a file of features and stores them there."""
     with hdf5.open_hdf5(path, made_by) as f:
         clips = hdf5.clip_names(f)
+        if args.fold:  # else as ever: of all clips of the training list
+            clips = sorted(set(clips) - set(hdf5.read_names(f, 'held_out')))
         n_features = hdf5.attribute(f, 'n_features')
         if not clips or n_features is None:
             raise UserError(f'{path}: holds no features; made by: {made_by}')

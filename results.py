@@ -4,6 +4,7 @@
     python results.py --root ROOT --root ROOT_2             # several roots, one table
     python results.py --root ROOT --mean                    # mean and deviation over seeds
     python results.py --root split1 --root split2 --root split3 --mean splits
+    python results.py --root ROOT --mean folds              # over runs with --fold K/N
     python results.py --root ROOT --interval                # 95 % interval of video top-1
     python results.py --root ROOT --compare 1 3             # is run 3 better than run 1?
     python results.py --root ROOT --markdown results.md --csv results.csv
@@ -38,14 +39,18 @@ import numpy
 from engine.errors import UserError
 from engine.files import write_text
 from engine.reporting.baselines import lines_about_order
-from engine.reporting.means import mean_over_seeds, mean_over_splits
+from engine.reporting.means import (mean_over_folds, mean_over_seeds, mean_over_splits,
+                                    ranges)
 from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import RESULTS, is_number, read_results
 from engine.reporting.significance import bootstrap_interval, mcnemar
 from engine.reporting.tables import (WIDTH, as_csv, as_markdown, as_text, differing_settings,
-                                     table)
+                                     figure, table)
 from engine.stage import new_parser as stage_parser, run as stage_main
 from helperFunctions import read_lists
+
+
+MEANS = {'seeds': mean_over_seeds, 'splits': mean_over_splits, 'folds': mean_over_folds}
 
 
 def right_clips(result):
@@ -124,6 +129,23 @@ def intervals_of(results, units, seed):
         yield f'{100 * low:.1f} to {100 * high:.1f}'
 
 
+def lines_about_folds(results):
+    """What validation over folds counts, and which folds it still lacks."""
+    if not any('missing' in result for result in results):
+        yield 'no run is of a fold; they are made by --fold K/N, see docs/accuracy.md'
+    for number, result in enumerate(results, 1):
+        if 'missing' not in result:
+            continue
+        k, n = result['fold'].split('/')
+        if result['missing']:
+            yield (f'run {number}: has folds {k} of {n}, lacks {ranges(result["missing"])}; made '
+                   f'by --fold {result["missing"][0]}/{n} ...')
+        elif result['validation_n']:
+            yield (f'run {number}: val {figure(result.get("validation_accuracy"), 100)}, of '
+                   f'{result["validation_n"]} clips of the training list, each held out in one '
+                   'fold')
+
+
 def get_parser():
     parser = stage_parser(__doc__)
     parser.conflict_handler = 'resolve'  # here --root may be given again, and --split selects
@@ -135,9 +157,9 @@ def get_parser():
     data.add_argument('--unit', choices=('frame', 'segment', 'video'),
                       help='runs measured on this unit only (default: all)')
     look = parser.add_argument_group('what to show')
-    look.add_argument('--mean', nargs='?', const='seeds', choices=('seeds', 'splits'),
+    look.add_argument('--mean', nargs='?', const='seeds', choices=tuple(MEANS),
                       help='join runs that differ in their seed alone (default), or in their '
-                           'split, too: mean ± deviation')
+                           'split or fold, too: mean ± deviation')
     look.add_argument('--interval', nargs='?', const='clips', choices=('clips', 'groups'),
                       help='95 %% bootstrap interval of video top-1, drawing clips (default) or '
                            'whole groups')
@@ -171,7 +193,7 @@ def main():
         print('no result to show')
         return 1 if faults else 0
     if args.mean:
-        results = (mean_over_seeds if args.mean == 'seeds' else mean_over_splits)(results)
+        results = MEANS[args.mean](results)
     intervals = args.interval and list(intervals_of(results, args.interval, args.seed))
     header, rows = table(results, intervals)
     settings = differing_settings(results)
@@ -186,6 +208,9 @@ def main():
         if any(result['split'] != '1,2,3' for result in results):
             print('Papers report the mean over splits 1, 2 and 3: a line of fewer does not '
                   'compare.')
+    if args.mean == 'folds':
+        for line in lines_about_folds(results):
+            print(line)
     for line in lines_about_order(results):
         print(line)
     for path, write in ((args.markdown, as_markdown), (args.csv, as_csv)):

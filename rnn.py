@@ -47,7 +47,7 @@ def get_parser():
     parser = stage.new_parser(__doc__)
     parser.add_argument('--name',
                         help='names the model and all its files (default: RNN, or RNN_flow ...)')
-    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     add_network(parser)
     add_sequences(parser)
     examples.add_examples(parser)
@@ -117,7 +117,9 @@ def parse(parser, argv=None, **usual):
         if args.reverse_too:
             raise UserError('--reverse-too: not of --stream flow; what moves back has other flow')
         args.reverse = False
-    args.name = args.name or variants.names_of(args).of('RNN')
+    args.name = (variants.name_in_fold(args.name, args.fold) if args.name else
+                 variants.names_of(args).of('RNN'))
+    args.start_from = args.start_from and variants.name_in_fold(args.start_from, args.fold)
     if not re.fullmatch(r'[\w.,+-]+', args.name):
         raise UserError(f'--name {args.name}: a name of letters, digits and _ . , + - alone, '
                         'not a path')
@@ -297,7 +299,7 @@ def train(args, device, lists, team):
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {
-        **card, **names._asdict(), **started,
+        **card, **names.said(), **started,
         'training': {**told_of(kept, log), **examples.told_of(data.training.clips)},
         **examples.told_of_weights(class_weights, lists.classes),
         **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})
@@ -373,8 +375,8 @@ def test(args, device, lists, **figures):
         figures.update(calibration.figures(**found, model=None if args.test_only else path))
     tested = scoring.score(*found['test'])
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
-                              settings, predictions=out.name, **card['training'], **figures,
-                              **tested)
+                              settings, predictions=out.name, **resultsfile.fold_of(names),
+                              **card['training'], **figures, **tested)
     print(f'{card["method"]} by video:  {scoring.in_words(tested)}{calibration.in_words(figures)}')
     # Where they are not those that confusion.py takes by itself.
     compared = ('' if (names, name) == (variants.Names(), 'RNN') else ' ' + ' '.join(

@@ -63,7 +63,7 @@ def get_parser():
                        help='frames through the network at once (default: 16)')
     group.add_argument('--workers', type=arguments.whole(1), default=2,
                        help='clips decoded ahead of the network (default: 2)')
-    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     stage.add_device(parser)
     return parser
 
@@ -235,7 +235,7 @@ def run_part(args, todo, report, model, device, stop):
 
 def made_by(args):
     """The command that trains the network."""
-    return f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}'
+    return f'python frameBasedTrain.py{variants.flags_of(args, *variants.OF_FRAMES)}'
 
 
 def work_of(args):

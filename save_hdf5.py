@@ -49,7 +49,7 @@ def get_parser():
                             'float32, or float16 of pool5)')
     group.add_argument('--allow-missing', action='store_true',
                        help='go on without the clips that have no features')
-    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     return parser
 
 
@@ -124,7 +124,8 @@ def pack(args, names, clips, kinds, places, digest):
 def made_by(args, clips):
     """The command that makes the clips' features; before it, where it is missing, of the flow."""
     if variants.is_imported(args.root, variants.names_of(args)):
-        return featurefile.made_with(args.root, variants.names_of(args))['command']
+        return featurefile.made_with(
+            args.root, variants.stored_as(args.root, variants.names_of(args)))['command']
     command = variants.features_maker(args)
     missing = (flowfiles.waiting_for_flow(
         args.root, clips, failed_clips(args.root / variants.clips_folder('flow')))
@@ -177,10 +178,10 @@ def check_features(args, names, clips):
             if path.exists():
                 raise UserError(f'{path}: of features that were here before; the imported ones '
                                 f'have no predictions; remove it: rm {shlex.quote(str(path))}')
-        return {}, featurefile.made_with(args.root, names)
+        return {}, featurefile.made_with(args.root, variants.stored_as(args.root, names))
     model_path, folder = args.root / names.model, args.root / names.features
     card = read_card(model_path,
-                     f'python frameBasedTrain.py{variants.flags_of(args, "stream", "fusion")}')
+                     f'python frameBasedTrain.py{variants.flags_of(args, *variants.OF_FRAMES)}')
     cardchecks.check_frame_model(model_path, card, args.split, names)
     made_with = featurefile.made_with(args.root, names)
     if made_with is None:
@@ -196,7 +197,7 @@ def describe(args, names, lists, card, made_with):
     """The attributes of the files of features, and of those of predictions if there are."""
     both = {'classes': json.dumps(lists.classes), 'split': args.split,
             'model_sha256': made_with['model_sha256'], 'step': made_with['step'],
-            **names._asdict()}
+            **names.said()}
     if not card:
         return [{**both, 'n_features': made_with['n_features'], 'imported': made_with['imported'],
                  'rate': made_with['rate'] or 0.0}]
@@ -217,7 +218,9 @@ def held_out_of(args, card, lists):
     seen either, or of imported features of some that are drawn here."""
     if card:
         return set(card.get('held_out', ()))
-    return {clip.name for clip in hf.hold_out_groups(lists.train, seed=args.seed)[1]}
+    held_out = (hf.hold_out_fold(lists.train, args.fold) if args.fold else
+                hf.hold_out_groups(lists.train, seed=args.seed))[1]
+    return {clip.name for clip in held_out}
 
 
 def main():
@@ -235,7 +238,8 @@ def write_set(args, names, paths, lists):
     remove_leftovers(paths)
     clips = lists.train + lists.test
     card, made_with = check_features(args, names, clips)
-    for line in partkernels.several(args.root / names.features):
+    stored = variants.stored_as(args.root, names)
+    for line in partkernels.several(args.root / stored.features):
         print(line)
     attributes = describe(args, names, lists, card, made_with)
     n_features = attributes[FEATURES]['n_features']
@@ -243,10 +247,10 @@ def write_set(args, names, paths, lists):
     # First what is quickly seen, then the numbers as they pass: each file is read once.
     kinds = (FEATURES, PREDICTIONS)[:len(attributes)]
     well, wrong = find_clips(args.root, clips, n_features,
-                             len(lists.classes) if PREDICTIONS in kinds else None, names,
+                             len(lists.classes) if PREDICTIONS in kinds else None, stored,
                              values=False)
     refuse(args, wrong, clips)
-    check_space(args, names, well)
+    check_space(args, stored, well)
     held_out = held_out_of(args, card, lists)
     with hdf5.writing(*paths[:2 * len(kinds)]) as files:
         contents = list(zip(files, (FEATURES, FEATURES, PREDICTIONS, PREDICTIONS), (
@@ -258,7 +262,7 @@ def write_set(args, names, paths, lists):
             for clip in its:
                 places[clip.name].append((f, kind))
         digest = hashlib.sha256(repr(attributes).encode())
-        spoilt = pack(args, names, well, kinds, places, digest)
+        spoilt = pack(args, stored, well, kinds, places, digest)
         refuse(args, spoilt, well)
         wrong.update(spoilt)
         for f, kind, its in contents:

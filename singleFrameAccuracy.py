@@ -24,7 +24,7 @@ from engine.weights.modelfile import weights_digest
 
 def get_parser():
     parser = stage.new_parser(__doc__)
-    stage.add_variant(parser, 'stream', 'fusion', 'layer')
+    stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     return parser
 
 
@@ -83,7 +83,7 @@ def main():
                  'validation_accuracy': validated[unit]['top1']})
         resultsfile.append_result(
             args.root, names.method('frames'), args.split, unit, seed, settings,
-            predictions=names.test_predictions, **more, **figures)
+            predictions=names.test_predictions, **resultsfile.fold_of(names), **more, **figures)
         print(f'by {unit}:  {scoring.in_words(figures)}'
               + (f'  (validation: top-1 {validated[unit]["top1"]:.3f})' if validated else '')
               + calibration.in_words(more))

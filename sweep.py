@@ -75,9 +75,9 @@ def get_parser():
     return parser
 
 
-def key_of(settings, seed, split):
-    """Equal for two runs with the same settings, seed and split."""
-    return json.dumps([settings, seed, split], sort_keys=True)
+def key_of(settings, seed, split, fold):
+    """Equal for two runs with the same settings, seed, split and fold."""
+    return json.dumps([settings, seed, split, fold], sort_keys=True)
 
 
 def read_runs(path, args):
@@ -125,22 +125,23 @@ def _run(words, seed, args, earlier, where):
         refuse('--root, --split, --restart and --test-only are not for a line')
     if given.seed is not None and args.seeds:
         refuse('--seed stands here and --seeds in the command')
-    name = given.name
+    name, fold = variants.split_fold(given.name)
     if name == UNNAMED:
         # --cells 64 32 --dropout 0.5 -> cells64,32-dropout0.5
         text = re.sub(r'(?<=\d) (?=[\d.])', ',', ' '.join(words).replace(' --', '-'))
         name = re.sub(r'[^\w.,-]', '', text).lstrip('-')[:100]
-    base, start, start_flags = name, given.start_from, ()
+    base, start, start_flags = variants.name_in_fold(name, fold), given.start_from, ()
     if args.seeds:
         name += f'-seed{seed}'
         if start in earlier:
-            start_flags = ('--start-from', f'{start}-seed{seed}')
+            start_flags = ('--start-from', f'{variants.split_fold(start)[0]}-seed{seed}')
     elif given.seed is not None:
         seed = given.seed
     flags = (*words, *start_flags, *['--tiny'] * args.tiny, '--split', str(args.split),
              '--seed', str(seed), '--name', name, '--device', args.device)
     parsed = rnn.parse(rnn.get_parser(), flags)
-    return base, Run(name, flags, key_of(rnn.settings_of(parsed), parsed.seed, parsed.split),
+    return base, Run(parsed.name, flags,
+                     key_of(rnn.settings_of(parsed), parsed.seed, parsed.split, parsed.fold),
                      parsed.start_from if start in earlier else '')
 
 
@@ -155,7 +156,8 @@ def finished(root):
         try:
             result = json.loads(line)
             if not result.get('test_only'):
-                keys.add(key_of(result['settings'], result['seed'], result['split']))
+                keys.add(key_of(result['settings'], result['seed'], result['split'],
+                                result.get('fold')))
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a line cut off by a full disk is no result
     return keys

@@ -36,6 +36,16 @@ def real(least=-math.inf, above=-math.inf, most=math.inf, below=math.inf):
     return number
 
 
+def fold(text):
+    """An argparse type: 'K/N', the K-th of N folds, from 1."""
+    k, slash, n = text.partition('/')
+    if not (slash and k.isdecimal() and n.isdecimal() and text.isascii() and len(n) < 6):
+        raise argparse.ArgumentTypeError(f'{text!r}, but K/N, please, such as 2/5')
+    if not 1 <= int(k) <= int(n) or int(n) < 2:
+        raise argparse.ArgumentTypeError(f'{text}, but folds 1/N to N/N, N at least 2, please')
+    return f'{int(k)}/{int(n)}'
+
+
 positive = real(above=0)
 not_negative = real(least=0)
 # Of numbers or of the side of a frame: all of them is too many.

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy
 
 from engine import locks
-from engine.arguments import whole
+from engine.arguments import fold, whole
 from engine.errors import DecoderKilled, Stopped, UserError
 from engine.files import remove_temporaries
 from engine.variants import FUSIONS, LAYERS, STREAMS
@@ -26,7 +26,7 @@ HERE = Path(__file__).resolve().parent.parent  # of the scripts
 TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
 NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
-                'communicator', 'memory', 'function')
+                'communicator', 'memory', 'function', 'fold')
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds that a stage has to leave by itself: a scheduler's SIGKILL may come after 2.
 PATIENCE = 1.2
@@ -50,7 +50,7 @@ def new_parser(doc):
 
 
 def add_variant(parser, *fields):
-    """Adds those of --stream, --fusion and --layer that a stage tells apart."""
+    """Adds those of --stream, --fusion, --layer and --fold that a stage tells apart."""
     group = parser.add_argument_group('variant')
     for field, values, text in (
             ('stream', STREAMS, 'what the network sees: the frames, or the optical flow that '
@@ -62,6 +62,11 @@ def add_variant(parser, *fields):
         if field in fields:
             group.add_argument(f'--{field}', choices=values, default=values[0],
                                help=f'{text} (default: {values[0]})')
+    if 'fold' in fields:
+        group.add_argument('--fold', type=fold, metavar='K/N',
+                           help='hold out the K-th of N parts of the groups; its files have names '
+                                'in ..._foldKofN. N as large as the number of groups leaves one '
+                                'out at a time (default: no folds)')
 
 
 def add_device(parser, convolutions=True):

@@ -1,7 +1,8 @@
 """Names of the files that stages read and write, and the commands that make them.
 
-A variant is what the frame network sees (stream), how it joins frames in time (fusion) and which
-of its layers is saved; the files of the original's have plain names, those of others a suffix.
+A variant is what the frame network sees (stream), how it joins frames in time (fusion), which of
+its layers is saved, and which fold of the groups it has not seen (fold); the files of the
+original's have plain names, those of others a suffix.
 """
 import itertools
 import re
@@ -34,10 +35,17 @@ TEST_SUFFIX, VALIDATION_SUFFIX = '_testPredictions.hdf5', '_validationPrediction
 STREAMS = ('rgb', 'flow')
 FUSIONS = ('single', 'early', 'late', 'slow')
 LAYERS = ('fc7', 'pool5')
+# What a frame network depends on; a layer is only saved of it.
+OF_FRAMES = ('stream', 'fusion', 'fold')
 # Flow is kept as a video a clip, whose channels are no colours.
 FLOW_EXTENSION, FLOW_SETTINGS = '.mkv', 'flow.json'
 # What makes flow another flow, and opticalFlow.py's defaults; the rest of flow.json only tells.
 FLOW_DECIDES = {'method': 'dis-fast', 'bound': 20.0, 'step': 1, 'size': [320, 240]}
+
+
+def fold_suffix(fold):
+    """'2/5' -> '_fold2of5', the last part of a name; '' -> ''."""
+    return f'_fold{fold.replace("/", "of")}' if fold else ''
 
 
 class Names(NamedTuple):
@@ -45,6 +53,7 @@ class Names(NamedTuple):
     stream: str = 'rgb'
     fusion: str = 'single'
     layer: str = 'fc7'
+    fold: str = ''  # 'K/N', or all groups but those that frameBasedTrain.py holds out by itself
 
     def of(self, name):
         """A plain name, made this variant's: VGG_1024.model -> VGG_1024_flow.model."""
@@ -52,7 +61,8 @@ class Names(NamedTuple):
         return stem + self.suffix() + dot + extension
 
     def suffix(self):
-        return ''.join(f'_{value}' for value, usual in zip(self, Names()) if value != usual)
+        return ''.join(f'_{value}' for value, usual in zip(self[:3], Names())
+                       if value != usual) + fold_suffix(self.fold)
 
     @property
     def model(self):
@@ -100,26 +110,58 @@ class Names(NamedTuple):
         return ' '.join([word for word, value, usual in zip(words, self, Names())
                          if value != usual] + [what])
 
+    def said(self):
+        """What files say of their variant, as a dict; nothing of a fold where there is none."""
+        return {field: value for field, value in self._asdict().items() if value}
+
     def flags(self, *fields):
         """' --stream flow', for the commands that messages name; of all fields by default."""
         return ''.join(f' --{field} {getattr(self, field)}' for field in fields or self._fields
                        if getattr(self, field) != getattr(Names(), field))
 
 
-# All variants, by what results and reports call their frame network's run.
+# All variants without folds, by what results and reports call their frame network's run.
 VARIANTS = {f'frames{names.suffix()}': names
             for names in itertools.starmap(Names, itertools.product(STREAMS, FUSIONS, LAYERS))}
 
 
 def packed_together(name):
     """The files of save_hdf5.py that a file called so is one of; () if it is none."""
-    return next((names.packed for names in VARIANTS.values() if name in names.packed), ())
+    stem, dot, extension = name.partition('.')
+    plain, fold = split_fold(stem)
+    return next((names._replace(fold=fold).packed for names in VARIANTS.values()
+                 if plain + dot + extension in names.packed), ())
+
+
+def split_fold(name):
+    """'deep_fold2of5' -> ('deep', '2/5'); ('deep', '') of a name that tells no fold."""
+    found = re.fullmatch(r'(.*)_fold(\d+)of(\d+)', name)
+    return (found[1], f'{found[2]}/{found[3]}') if found else (name, '')
+
+
+def fold_of(path):
+    """The fold that the name of a prediction file tells, or ''."""
+    name = Path(path).name.removesuffix(TEST_SUFFIX).removesuffix(VALIDATION_SUFFIX)
+    return split_fold(name.removesuffix('.hdf5'))[1]
+
+
+def name_in_fold(name, fold):
+    """The name of a run of rnn.py with --fold: 'deep', '2/5' -> 'deep_fold2of5'.
+
+    Raises:
+        UserError: the name is that of another fold, or of one where none is asked for.
+    """
+    plain, told = split_fold(name)
+    if told not in ('', fold):
+        raise UserError(f'{name}: the name of a run of fold {told}; add --fold {told}, or give '
+                        'another name')
+    return plain + fold_suffix(fold)
 
 
 def names_of(args):
-    """The Names that --stream, --fusion and --layer ask for."""
+    """The Names that --stream, --fusion, --layer and --fold ask for."""
     names = Names(**{field: getattr(args, field) for field in Names._fields
-                     if hasattr(args, field)})
+                     if getattr(args, field, None)})
     if names.layer == 'pool5' and names.fusion == 'late':
         raise UserError('--layer pool5 --fusion late: two towers give two sets of maps; take fc7')
     return names
@@ -143,7 +185,12 @@ def features_maker(args):
 
 def is_imported(root, names=Names()):
     """Whether another program computed the features of a variant (importFeatures.py)."""
-    return (Path(root) / names.features / IMPORTED).exists()
+    return (Path(root) / names._replace(fold='').features / IMPORTED).exists()
+
+
+def stored_as(root, names):
+    """The Names under which a variant's features stand: imported ones serve all folds."""
+    return names._replace(fold='') if is_imported(root, names) else names
 
 
 def frames_file(root, names=Names()):
@@ -156,10 +203,12 @@ def maker_of(path, split=1):
     """The command that makes a prediction file, as its name tells."""
     path = Path(path)
     run = path.name.removesuffix(TEST_SUFFIX).removesuffix(VALIDATION_SUFFIX)
-    command = f'python rnn.py --name {shlex.quote(run)}' if run != path.name else None
-    for names in VARIANTS.values():
+    fold = fold_of(path)
+    command = (f'python rnn.py{Names(fold=fold).flags()} --name '
+               f'{shlex.quote(split_fold(run)[0])}' if run != path.name else None)
+    for names in (names._replace(fold=fold) for names in VARIANTS.values()):
         stand_in = (f'python rnn.py{names.flags()} --cell {STAND_IN} '
-                    f'--name {names.of(STAND_IN)}')
+                    f'--name {names._replace(fold="").of(STAND_IN)}')
         if path.name in (names.test_predictions, names.validation_predictions):
             command = (f'nothing, as imported features come without; in its place: {stand_in}'
                        if is_imported(path.parent, names) else

@@ -87,6 +87,7 @@ def figures(validation, test, model=None):
         keep_in_card(model, temperature=temperature)
     logs, labels = test
     return {'validation_loss': seen['loss'], 'validation_accuracy': seen['top1'],
+            'validation_n': seen['n'],
             'temperature': temperature, 'ece': expected_error(logs, labels),
             'ece_calibrated': expected_error(temper(logs, temperature), labels)}
 

@@ -1,5 +1,6 @@
-"""Runs that differ in their seed or their split alone, joined: mean and deviation."""
+"""Runs that differ in their seed, their split or their fold alone, joined: mean and deviation."""
 import json
+import re
 import statistics
 
 from engine.reporting.resultsfile import is_number
@@ -30,7 +31,7 @@ def settings_key(result):
     A model only tested again (rnn.py --test-only) is no run of its own to average over.
     """
     return json.dumps([recipe(result), *(result[key] for key in ('unit', 'split', 'n')),
-                       bool(result.get('test_only'))], sort_keys=True)
+                       result.get('fold'), bool(result.get('test_only'))], sort_keys=True)
 
 
 def mean_over_seeds(results):
@@ -63,20 +64,64 @@ def mean_over_splits(results):
     Seeds are averaged within their split first, so that each split counts the same; the
     deviation is that of the splits' means.
     """
+    return [_join(parts, split=','.join(map(str, sorted(parts))),
+                  n=sum(part['n'] for part in parts.values()))
+            for parts in _parts(results, lambda one: one['split'], {'split': 0, 'n': 0})]
+
+
+def mean_over_folds(results):
+    """Joins runs that differ in their fold (and seed): each fold counts the same, as above.
+
+    Runs without folds stay means over seeds.
+    """
+    joined = []
+    for parts in _parts(results, fold_of, {'fold': ''}, also=lambda one: fold_of(one)[1:]):
+        numbers, n = sorted(number for number, _ in parts), max(parts)[1]
+        joined.append(parts[0, 0] if not n else _join(
+            parts, fold=f'{ranges(numbers)}/{n}', missing=sorted(set(range(1, n + 1)) - {*numbers}),
+            validation_n=sum(part.get('validation_n') or 0 for part in parts.values())))
+    return joined
+
+
+def fold_of(result):
+    """(K, N) of a run of fold K/N; (0, 0) of one that is of no fold."""
+    found = re.fullmatch(r'(\d{1,5})/(\d{1,5})', result.get('fold') or '')
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def ranges(numbers):
+    """[1, 2, 3, 5] -> '1-3,5'."""
+    runs = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ','.join(f'{low}-{high}' if high > low else str(low) for low, high in runs)
+
+
+def _parts(results, part_of, common, also=lambda one: None):
+    """Runs that become one: dicts {part: mean over its seeds}.
+
+    Args:
+        part_of: function of such a mean that tells its part, the split or fold.
+        common: what is to be taken as equal in all parts, and their values.
+        also: function that tells what parts must have in common besides their recipe.
+    """
     groups = {}
     for one in mean_over_seeds(results):
-        key = settings_key({**one, 'split': 0, 'n': 0})
-        groups.setdefault(key, {})[one['split']] = one
-    joined = []
-    for group in groups.values():
-        runs = [group[split] for split in sorted(group)]
-        one = {**runs[-1], 'split': ','.join(map(str, sorted(group))),
-               'n': sum(run['n'] for run in runs), 'runs': sum(run['runs'] for run in runs),
-               'seed': ','.join(dict.fromkeys(seed for run in runs
-                                              for seed in run['seed'].split(',')))}
-        for key in AVERAGED:
-            values = [run[key][0] for run in runs if run.get(key)]
-            deviation = statistics.stdev(values) if len(values) > 1 else None
-            one[key] = (statistics.fmean(values), deviation) if values else None
-        joined.append(one)
-    return joined
+        key = settings_key({**one, **common}), also(one)
+        groups.setdefault(key, {})[part_of(one)] = one
+    return groups.values()
+
+
+def _join(parts, **told):
+    """One run of {part: run}, each a mean over seeds; `told` is what it says in their place."""
+    runs = [parts[part] for part in sorted(parts)]
+    one = {**runs[-1], 'runs': sum(run['runs'] for run in runs), **told,
+           'seed': ','.join(dict.fromkeys(seed for run in runs for seed in run['seed'].split(',')))}
+    for key in AVERAGED:
+        values = [run[key][0] for run in runs if run.get(key)]
+        deviation = statistics.stdev(values) if len(values) > 1 else None
+        one[key] = (statistics.fmean(values), deviation) if values else None
+    return one

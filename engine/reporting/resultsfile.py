@@ -15,7 +15,7 @@ RESULTS = 'results.jsonl'
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
 # Says when and by which state of the code a result was found, not what it is.
 PASSING = ('command', 'commit', 'time', 'seconds')
-OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,)}
+OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,)}
 
 
 def check_outputs(root, *names):
@@ -112,6 +112,11 @@ def _checked(line):
         if is_number(result.get('n_classes')) and result['n_classes'] <= k:
             result[f'top{k}'] = None  # always right, whatever the method says
     return result
+
+
+def fold_of(names):
+    """What a line tells of the fold that a variant holds out: {} or {'fold': 'K/N'}."""
+    return {'fold': names.fold} if names.fold else {}
 
 
 def line_of(results, path, split):

@@ -58,7 +58,8 @@ def table(results, intervals=None):
     rows = []
     for number, result in enumerate(results, 1):
         row = {'#': str(number), 'method': result['method'], 'unit': result['unit'],
-               'split': str(result['split']), 'n': str(result['n'])}
+               'split': str(result['split']), 'fold': result.get('fold') or '-',
+               'n': str(result['n'])}
         row.update((f'top{k}', figure(result.get(f'top{k}'), 100)) for k in TOP_K)
         row['macro F1'] = figure(result.get('macro_f1'), 100)
         row['balanced'] = figure(result.get('balanced_accuracy'), 100)
@@ -76,7 +77,7 @@ def table(results, intervals=None):
         row['seconds'] = figure(result.get('seconds'), digits=0)
         row['inference'] = inference(result['settings'])
         rows.append(row)
-    optional = [key for key in (*FILES_ONLY, *EXPENDABLE, 'top-1 95 %')
+    optional = [key for key in (*FILES_ONLY, *EXPENDABLE, 'fold', 'top-1 95 %')
                 if all(row.get(key, '-') == '-' for row in rows)]
     header = [key for key in rows[0] if key not in optional]
     return header, [[row[key] for key in header] for row in rows]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from engine.errors import UserError
-from engine.variants import Names, place
+from engine.variants import OF_FRAMES, Names, place
 
 
 def check_classes(path, attrs, classes):
@@ -29,13 +29,14 @@ def check_split(path, attrs, split, names):
     for field, ours in names._asdict().items():
         theirs = attrs.get(field, ours)
         if theirs != ours:
-            raise UserError(f'{path}: made with --{field} {theirs}, not {ours}; make it again: '
+            raise UserError(f'{path}: made with --{field} {theirs}, not {ours or "without"}; make '
+                            'it again: '
                             f'python save_hdf5.py{names.flags()}{place(Path(path).parent, split)}')
     theirs = attrs.get('split', split)
     if theirs != split:
         raise UserError(f'{path}: made for split {theirs}; add --split {theirs}, or begin under '
                         f'another --root: python frameBasedTrain.py --split {split}'
-                        + names.flags('stream', 'fusion') + ' --root ANOTHER')
+                        + names.flags(*OF_FRAMES) + ' --root ANOTHER')
 
 
 def settings_in(path, attrs):
@@ -51,18 +52,18 @@ def settings_in(path, attrs):
 
 def check_frame_model(path, card, split, names=Names()):
     """Refuses a frame network trained on clips which `split` tests with, or of another variant."""
-    for field in ('stream', 'fusion'):
+    for field in OF_FRAMES:
         theirs, ours = card.get(field, getattr(Names(), field)), getattr(names, field)
         if theirs != ours:
-            raise UserError(f'{path}: a network of {field} {theirs}, not {ours}; make it again: '
-                            f'python frameBasedTrain.py{names.flags("stream", "fusion")}'
-                            + place(Path(path).parent, split))
+            raise UserError(f'{path}: a network of {field} {theirs or "none"}, not '
+                            f'{ours or "none"}; make it again: python frameBasedTrain.py'
+                            + names.flags(*OF_FRAMES) + place(Path(path).parent, split))
     theirs = card.get('split', split)
     if theirs != split:
         raise UserError(f'{path}: trained on split {theirs}, so it has seen test clips of split '
                         f'{split}; train it again under another --root: '
                         f'python frameBasedTrain.py --split {split}'
-                        + names.flags('stream', 'fusion') + ' --root ANOTHER')
+                        + names.flags(*OF_FRAMES) + ' --root ANOTHER')
 
 
 def check_rnn(path, card, classes, split, made_by):
@@ -82,7 +83,7 @@ def check_rnn(path, card, classes, split, made_by):
 
 def check_trained_on(path, card, names):
     """Refuses a model trained on another variant's features than the flags (`names`) ask for."""
-    differ = [(f' --{field} {theirs}', f' --{field} {ours}')
+    differ = [(f' --{field} {theirs or "none"}', f' --{field} {ours or "none"}')
               for field, ours in names._asdict().items()
               if (theirs := card.get(field, getattr(Names(), field))) != ours]
     if differ:

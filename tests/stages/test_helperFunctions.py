@@ -167,3 +167,45 @@ def test_ctrl_c_says_how_to_go_on(flags, says, monkeypatch, capsys):
         signal.signal(signal.SIGTERM, old)
     told = capsys.readouterr().err
     assert stopped.value.code == 130 and says in told and told.count('\n') == 1
+
+
+def group_clips(*shown):
+    """Clips (class, group, how many)."""
+    return [hf.Clip(f'v_{c}_{g}_c{i:02d}', c, 'ABCD'.index(c), g, None)
+            for c, g, n in shown for i in range(n)]
+
+
+def test_folds_hold_out_each_group_once_and_alike(capsys):
+    clips = group_clips(*((c, f'g{g:02d}', 2 + g % 3) for c in 'ABCD' for g in range(18)))
+    held = [hf.hold_out_fold(clips, f'{k}/5') for k in range(1, 6)]
+    groups = [{clip.group for clip in validation} for _, validation in held]
+    assert sorted(g for one in groups for g in one) == sorted({clip.group for clip in clips})
+    assert sorted(map(len, groups)) == [3, 3, 4, 4, 4]
+    for training, validation in held:
+        assert not {c.group for c in training} & {c.group for c in validation}
+        assert sorted(training + validation) == sorted(clips)
+        assert {c.class_name for c in training} == {c.class_name for c in validation} == {*'ABCD'}
+    assert max(len(v) for _, v in held) - min(len(v) for _, v in held) <= 8  # of 216
+    assert hf.hold_out_fold(list(reversed(clips)), '2/5')[1][::-1] == held[1][1]
+    assert not capsys.readouterr().out
+
+
+def test_folds_of_single_clips_hold_some_of_each_class():
+    clips = group_clips(*((c, f'{c}{g}', 1) for c in 'ABCD' for g in range(10)))
+    for k in range(1, 6):
+        validation = hf.hold_out_fold(clips, f'{k}/5')[1]
+        assert sorted(clip.class_name for clip in validation) == sorted('ABCD' * 2)
+
+
+def test_as_many_folds_as_groups_leave_one_out_and_more_are_refused(capsys):
+    # Fewer clips of each class than there are persons; only x shows D.
+    clips = group_clips(('A', 'x', 1), ('B', 'y', 1), ('C', 'z', 1), ('A', 'y', 1), ('D', 'x', 2))
+    held = [{clip.group for clip in hf.hold_out_fold(clips, f'{k}/3')[1]} for k in (1, 2, 3)]
+    assert held == [{'x'}, {'y'}, {'z'}]
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith('--fold 1/3: holds out all groups of 1 classes, D first')
+    assert len(out) == 3  # B has y alone, C z
+    with pytest.raises(UserError, match='has 3 groups, so at most 3 folds: --fold 1/3 leaves out'):
+        hf.hold_out_fold(clips, '1/4')
+    with pytest.raises(UserError, match='has 1 groups, too few'):
+        hf.hold_out_fold(group_clips(('A', 'x', 5)), '1/2')

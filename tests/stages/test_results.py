@@ -339,3 +339,28 @@ def test_prediction_of_no_number_is_refused(compared):
     one, _ = read_results(compared / 'results.jsonl')
     with pytest.raises(UserError, match='no probability'):
         results.right_clips(one[0])
+
+
+def test_mean_over_folds_counts_each_fold_once_and_names_those_that_lack(tmp_path, run):
+    write(tmp_path, [
+        line('LSTM', 0.5, fold='1/4', seed=0, validation_accuracy=0.2, validation_n=10),
+        line('LSTM', 0.7, fold='1/4', seed=1, validation_accuracy=0.4, validation_n=10),
+        line('LSTM', 0.8, fold='2/4', seed=0, validation_accuracy=0.5, validation_n=12),
+        line('LSTM', 0.9, fold='4/4', seed=0, validation_accuracy=0.6, validation_n=12),
+        line('LSTM', 0.1, fold='1/5', validation_accuracy=0.1),  # of other folds
+        line('LSTM', 0.95), line('LSTM', 0.85, seed=1)])
+    joined, other, plain = means.mean_over_folds(read_results(tmp_path / 'results.jsonl')[0])
+    assert joined['top1'] == (pytest.approx((0.6 + 0.8 + 0.9) / 3), pytest.approx(
+        np.std([0.6, 0.8, 0.9], ddof=1)))
+    assert joined['validation_accuracy'][0] == pytest.approx((0.3 + 0.5 + 0.6) / 3)
+    assert (joined['fold'], joined['missing'], joined['seed'], joined['runs']) == (
+        '1-2,4/4', [3], '0,1', 4)
+    assert other['fold'] == '1/5' and other['top1'] == (0.1, None)
+    assert plain['top1'][0] == pytest.approx(0.9) and 'fold' not in plain
+    code, out, _ = run('--root', tmp_path, '--mean', 'folds')
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    assert 'run 1: has folds 1-2,4 of 4, lacks 3; made by --fold 3/4' in out
+    # By seeds alone, folds are kept apart.
+    assert len(means.mean_over_seeds(read_results(tmp_path / 'results.jsonl')[0])) == 5
+    write(tmp_path, [line('LSTM', 0.5), line('LSTM', 0.5, fold='7/3/2')])
+    assert 'no run is of a fold' in run('--root', tmp_path, '--mean', 'folds')[1]
