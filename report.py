@@ -29,6 +29,7 @@ from engine.hdf5 import attribute, open_hdf5, read
 from engine.learning.occlusion import leave_out
 from engine.reporting.gainsections import change_sections, flips_section, shared_clips, summary
 from engine.reporting.featuremap import map_section
+from engine.reporting.learningcurve import learning_section
 from engine.reporting.readout import first_few
 from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results
@@ -149,6 +150,7 @@ def build(args):
                 'curves', 'Loss curves', paragraph(
                     'A train loss that falls on while the validation loss rises is '
                     'overtraining.'), curves) if curves else ''),
+            ('Learning', learning_section(results)),
             ('Position', position_section(runs)),
             ('Sureness', sureness_section(runs, {
                 run.name: line_of(results, run.method.path, args.split) for run in runs})),

@@ -7,6 +7,7 @@
     python results.py --root ROOT --mean folds              # over runs with --fold K/N
     python results.py --root ROOT --interval                # 95 % interval of video top-1
     python results.py --root ROOT --compare 1 3             # is run 3 better than run 1?
+    python results.py --root ROOT --learning-curve curve    # over runs with --train-share
     python results.py --root ROOT --markdown results.md --csv results.csv
 
 Accuracies are in percent; '-' stands where a figure says nothing (top 10 of 6
@@ -37,7 +38,9 @@ import engine  # noqa: F401  (before NumPy)
 import numpy
 
 from engine.errors import UserError
-from engine.files import write_text
+from engine.drawing import plotstyle
+from engine.files import csv_text, write_text
+from engine.reporting import learningcurve
 from engine.reporting.baselines import lines_about_order
 from engine.reporting.means import (mean_over_folds, mean_over_seeds, mean_over_splits,
                                     ranges)
@@ -146,6 +149,18 @@ def lines_about_folds(results):
                    'fold')
 
 
+def write_learning_curve(path, results):
+    """Writes PATH.csv and PATH.png; a UserError where no runs make a curve."""
+    found = learningcurve.curves(results)
+    if not found:
+        raise UserError(f'{path}: no two runs of one kind that learned from different shares; they '
+                        'are made by python rnn.py --train-share 0.1 --name share0.1 and so on')
+    stem = path.with_suffix('') if path.suffix in ('.csv', '.png') else path
+    write_text(f'{stem}.csv', csv_text([learningcurve.HEADER, *learningcurve.rows(found)]))
+    plotstyle.save(f'{stem}.png', learningcurve.curve_figure, found)
+    print(f'wrote {stem}.csv and {stem}.png')
+
+
 def get_parser():
     parser = stage_parser(__doc__)
     parser.conflict_handler = 'resolve'  # here --root may be given again, and --split selects
@@ -168,6 +183,9 @@ def get_parser():
     out = parser.add_argument_group('files')
     out.add_argument('--markdown', type=Path, metavar='FILE', help='write the table there, too')
     out.add_argument('--csv', type=Path, metavar='FILE', help='write the table there, too')
+    out.add_argument('--learning-curve', type=Path, metavar='FILE',
+                     help='write video top-1 by --train-share, mean and 95 %% interval over seeds, '
+                          'into FILE.csv and FILE.png')
     return parser
 
 
@@ -192,6 +210,7 @@ def main():
     if not results:
         print('no result to show')
         return 1 if faults else 0
+    runs = results
     if args.mean:
         results = MEANS[args.mean](results)
     intervals = args.interval and list(intervals_of(results, args.interval, args.seed))
@@ -217,6 +236,8 @@ def main():
         if path:
             write_text(path, write(header, rows, settings))
             print(f'wrote {path}')
+    if args.learning_curve:
+        write_learning_curve(args.learning_curve, runs)
     if args.compare:
         print()
         compare(*(pick(results, wanted) for wanted in args.compare))

@@ -24,7 +24,8 @@ def baseline_of(result, results):
     def features(line):
         # A run that was joined over seeds may come from several roots.
         return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
-                line.get('fold'), [line['settings'].get(key) for key in FEATURES])
+                line.get('fold'), line['settings'].get('train_share'),
+                [line['settings'].get(key) for key in FEATURES])
     found = [line for line in results if line['settings'].get('cell') in BASELINES
              and not line.get('test_only') and features(line) == features(result)]
     return min(reversed(found), default=None, key=lambda line: (

@@ -12,7 +12,8 @@ from engine.reporting.baselines import baseline_of, sees_order, what_makes_one
 from engine.reporting.readout import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of
 from engine.reporting.scoring import video_log_probability
-from engine.variants import FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VARIANTS, Names
+from engine.variants import (FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VARIANTS, Names, place,
+                             split_fold)
 
 FRAMES = 'frames'                  # the run that frameBasedTrain.py makes
 POSITIONS = (10, 30, 60, 120)      # frames; in the table
@@ -111,6 +112,10 @@ def find_runs(root, results, split, notes):
     names |= {name for name, variant in VARIANTS.items()
               if name != FRAMES and (root / variant.test_predictions).exists()}
     names |= {path.parent.name.removesuffix('.training') for path in root.glob('*.training/log')}
+    if of_folds := sorted(name for name in names if split_fold(name)[1]):
+        names -= set(of_folds)  # they look at parts; their mean is for results.py
+        notes.append(f'{len(of_folds)} runs of folds are here; shown if they are named (--runs '
+                     f'{of_folds[0]}); their mean: python results.py{place(root)} --mean folds')
 
     def loss(name):
         told = line_of(results, predictions_path(root, name), split).get('validation_loss')

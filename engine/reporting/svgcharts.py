@@ -33,7 +33,7 @@ def symbol(kind, x, y):
 
 
 def line_chart(name, alt, series, x_label, largest=None, unit='', x_ticks=None, log=False,
-               mark=None):
+               mark=None, bars=()):
     """A line chart as inline SVG: it takes the page's colours, light or dark.
 
     Args:
@@ -44,6 +44,7 @@ def line_chart(name, alt, series, x_label, largest=None, unit='', x_ticks=None, 
         x_ticks: numbers on the lower axis; by default round ones.
         log (bool): logarithmic lower axis, from 1.
         mark: an x to be marked by an upright line.
+        bars: (number of its series, x, low, high) of intervals, as upright lines.
     """
     points = [(x, y) for _, _, xs, ys in series for x, y in zip(xs, ys) if y is not None]
     y_ticks = ticks(largest or max((y for _, y in points), default=1))
@@ -78,6 +79,8 @@ def line_chart(name, alt, series, x_label, largest=None, unit='', x_ticks=None, 
     if mark is not None:
         out.append(f'<line class="mark" x1="{across(mark):.1f}" x2="{across(mark):.1f}" '
                    f'y1="{TOP}" y2="{bottom}"/>')
+    out += [f'<g class="s{number % 6}"><path class="line" d="M{across(x):.1f} {down(low):.1f}'
+            f'V{down(high):.1f}"/></g>' for number, x, low, high in bars]
     for label, number, xs, ys in series:
         known = [(x, y) for x, y in zip(xs, ys) if y is not None]
         path = 'L'.join(f'{across(x):.1f} {down(y):.1f}' for x, y in known)

@@ -364,3 +364,18 @@ def test_mean_over_folds_counts_each_fold_once_and_names_those_that_lack(tmp_pat
     assert len(means.mean_over_seeds(read_results(tmp_path / 'results.jsonl')[0])) == 5
     write(tmp_path, [line('LSTM', 0.5), line('LSTM', 0.5, fold='7/3/2')])
     assert 'no run is of a fold' in run('--root', tmp_path, '--mean', 'folds')[1]
+
+
+def test_learning_curve_is_written_as_table_and_picture(tmp_path, run):
+    write(tmp_path, [line('LSTM', 0.9), line('LSTM', 0.5, settings={'train_share': 0.1}),
+                     line('LSTM', 0.7, settings={'train_share': 0.1}, seed=1)])
+    code, out, _ = run('--root', tmp_path, '--learning-curve', tmp_path / 'curve.csv')
+    assert code == 0 and f'wrote {tmp_path}/curve.csv and ' in out
+    with open(tmp_path / 'curve.csv', newline='') as f:
+        rows = list(csv.DictReader(f))
+    assert [(row['share %'], row['top-1 %'], row['seeds']) for row in rows] == [
+        ('10', '60.0', '2'), ('100', '90.0', '1')]
+    assert (tmp_path / 'curve.png').read_bytes().startswith(b'\x89PNG')
+    write(tmp_path, [line('LSTM', 0.9)])
+    code, _, refused = run('--root', tmp_path, '--learning-curve', tmp_path / 'other')
+    assert code == 1 and 'no two runs of one kind' in refused and 'rnn.py --train-share' in refused
