@@ -127,6 +127,12 @@ def drops_by(args, run, names, settings, notes):
     return drops_of
 
 
+def missing_section(lines):
+    """What is not there or could not be read; '' where there is nothing of that."""
+    return '' if not lines else element('aside', element('h2', 'Missing'), element(
+        'ul', *(element('li', line) for line in lines)), class_='missing')
+
+
 def build(args):
     """The page of ROOT: (HTML, notes on what is missing, faults of what was found).
 
@@ -163,26 +169,23 @@ def build(args):
                  ('Flipped clips', flips_section(a, b, lists, args, notes, drops_by(
                      args, b, names_of_run(root, b.name, results, args.split), line_of(
                          results, b.method.path, args.split).get('settings', {}), notes)))]
+    elif len(runs) > 1:
+        faults.append(f'{runs[0].method.path} and {runs[1].method.path} have no clip in common')
     if runs:
         seen = names_of_run(root, runs[:2][-1].name, results, args.split)
         body.append(('Features', map_section(
             runs[:2][-1], root, seen, lists, f'python save_hdf5.py{seen.flags()}'
             f'{place(root, args.split)}', args.top, notes)))
-    elif len(runs) > 1:
-        faults.append(f'{runs[0].method.path} and {runs[1].method.path} have no clip in common')
     anchors = {'Classes and pairs': 'classes', 'Flipped clips': 'flips'}
     links = [element('li', element('a', title, href='#' + anchors.get(title, title.lower())))
              for title, content in body if content]
-    missing = element('aside', element('h2', 'Missing'), element('ul', *(
-        element('li', note) for note in faults + notes)), class_='missing') \
-        if faults + notes else ''
     name = root.resolve().name
     header = element(
         'header', element('h1', f'What the runs of {name} have reached'),
         paragraph(f'Split {args.split}' + (
             f', {len(lists.classes)} classes, {len(lists.train)} train and {len(lists.test)} '
             'test videos' if lists else ''), class_='muted'),
-        lead, missing, element('nav', element('ul', *links), aria_label='Sections'))
+        lead, missing_section(faults + notes), element('nav', element('ul', *links), aria_label='Sections'))
     footer = element('footer', f'Made by python report.py (commit {commit()}) on '
                      f'{time.strftime("%Y-%m-%d at %H:%M")}.')
     return (page(f'Report of {name}', join([
