@@ -185,7 +185,8 @@ def build(args):
         paragraph(f'Split {args.split}' + (
             f', {len(lists.classes)} classes, {len(lists.train)} train and {len(lists.test)} '
             'test videos' if lists else ''), class_='muted'),
-        lead, missing_section(faults + notes), element('nav', element('ul', *links), aria_label='Sections'))
+        lead, missing_section(faults + notes),
+        element('nav', element('ul', *links), aria_label='Sections'))
     footer = element('footer', f'Made by python report.py (commit {commit()}) on '
                      f'{time.strftime("%Y-%m-%d at %H:%M")}.')
     return (page(f'Report of {name}', join([
