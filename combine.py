@@ -4,6 +4,7 @@
     python combine.py --root ROOT FILE FILE FILE --weights 1 2 0.5
     python combine.py --root ROOT FILE FILE --choose        # weights by validation clips
     python combine.py --root ROOT FILE FILE --choose --folds 5      # by those of five folds
+    python combine.py --root ROOT FILE FILE --calibrate     # each as sure as it is right, first
     python confusion.py --root ROOT RNN_testPredictions.hdf5 combined_testPredictions.hdf5
 
 Each file makes one prediction a clip by its own read-out, as the stage that wrote it; a FILE
@@ -13,6 +14,11 @@ validationPredictions1024.hdf5. --choose tries all weights on a grid of tenths (
 than six files) and takes those with the most validation clips right, and among equals those
 with the lowest loss. With --folds N these are the validation clips of the same runs with --fold
 1/N to N/N, together all clips of the training list. The test clips have no say in it.
+
+A file that is surer than it is right outvotes the others. --calibrate divides the log
+probabilities of each by its own temperature, found on its validation clips, before they are
+weighed. What comes out gets a temperature, too, found and kept as those of the networks
+(docs/accuracy.md).
 
 Writes  ROOT/combined_testPredictions.hdf5, ROOT/combined_validationPredictions.hdf5 (--name),
         a line in ROOT/results.jsonl, with the seeds and settings of the runs combined, over
@@ -27,7 +33,7 @@ import numpy
 
 import helperFunctions as hf
 from engine import arguments, files, locks, stage, variants
-from engine.reporting import means, predictionfile, resultsfile, scoring
+from engine.reporting import calibration, means, predictionfile, resultsfile, scoring
 from engine.errors import UserError
 
 
@@ -35,13 +41,15 @@ def get_parser():
     parser = stage.new_parser(__doc__)
     parser.add_argument('files', nargs='+', metavar='FILE',
                         help='prediction files of test clips, two or more')
-    group = parser.add_argument_group('weights (default: all files count alike)')
+    group = parser.add_argument_group('weights (default: all files count alike, as sure as they are)')
     group.add_argument('--weights', type=arguments.not_negative, nargs='+', metavar='W',
                        help='how much each file counts; only their ratios matter')
     group.add_argument('--choose', action='store_true',
                        help='the weights that are best on the validation clips')
     group.add_argument('--folds', type=arguments.whole(2), metavar='N',
                        help='with --choose: on those of all folds 1/N to N/N')
+    group.add_argument('--calibrate', action='store_true',
+                       help='first make each file as sure as it is right on the validation clips')
     parser.add_argument('--name', default='combined',
                         help='names the files that are written (default: combined)')
     return parser
@@ -126,6 +134,11 @@ def combine(logs, weights):
     average = numpy.tensordot(weights / weights.sum(), logs, axes=1)
     average -= average.max(axis=1, keepdims=True)
     return average - numpy.log(numpy.exp(average).sum(axis=1, keepdims=True))
+
+
+def tempered(logs, temperatures):
+    """(files, n, C) log probabilities, each file's at its temperature."""
+    return numpy.array([calibration.temper(*pair) for pair in zip(logs, temperatures)])
 
 
 def grid(n, parts):
@@ -217,49 +230,59 @@ def main():
 
 
 def combine_files(args, lists, paths, weights, out, validation_out):
-    """Chooses the weights where they are asked for, and writes what comes of them."""
+    """Finds temperatures and weights where they are asked for, and writes what comes of them."""
     validation, of_folds = None, {variants.fold_of(path) for path in paths}
-    if args.choose and len(of_folds) > 1:
-        raise UserError(f'--choose: the files are of several folds '
-                        f'({", ".join(sorted(fold or "none" for fold in of_folds))}), which held '
-                        'out other clips; give files of one, or --weights')
-    if args.choose and not args.folds or len(of_folds) == 1 and all(
+    temperatures, asked, found = [1.0] * len(paths), args.choose or args.calibrate, {}
+    if asked and len(of_folds) > 1:
+        raise UserError(f'{"--choose" if args.choose else "--calibrate"}: the files are of several '
+                        f'folds ({", ".join(sorted(fold or "none" for fold in of_folds))}), which '
+                        'held out other clips; give files of one, or --weights alone')
+    if asked and not args.folds or len(of_folds) == 1 and all(
             'testPredictions' in path.name and validation_file(path).exists() for path in paths):
         validation = read([validation_file(path) for path in paths], lists.train, lists,
                           args.split, 'validation')
-    if args.choose:
+    if asked:
         clips, logs, _ = (read_folds(paths, lists.train, lists, args.split, args.folds)
                           if args.folds else validation)
-        weights = choose(logs, [clip.label for clip in clips])
+        labels = [clip.label for clip in clips]
+        if args.calibrate:
+            temperatures = [calibration.fit_temperature(of_file, labels) for of_file in logs]
+            found = {'calibrated': True, 'temperatures': temperatures}
+        if args.choose:
+            weights = choose(tempered(logs, temperatures), labels)
     weights = [float(weight / sum(weights)) for weight in weights]
 
-    # The only place that reads the test clips, after the weights are settled.
+    # The only place that reads the test clips, after all this is settled.
     clips, logs, methods = read(paths, lists.test, lists, args.split, 'test')
+    logs = tempered(logs, temperatures)
     method = ' + '.join(methods)
-    for path, weight, of_file in zip(paths, weights, logs):
+    for path, weight, temperature, of_file in zip(paths, weights, temperatures, logs):
         alone = scoring.score(of_file, [clip.label for clip in clips])
-        print(f'{weight:.3f}  {path.name}:  {scoring.in_words(alone)}')
-    figures = {}
+        print(f'{weight:.3f}  {path.name}'
+              + f' at temperature {temperature:.2f}' * args.calibrate
+              + f':  {scoring.in_words(alone)}')
+    figures = save(out, clips, combine(logs, weights), lists.classes, method, args.split)
     if validation:
         held_out, of_held_out, _ = validation
-        found = save(validation_out, held_out,
-                     combine(of_held_out, weights), lists.classes, method, args.split)
-        figures = {'validation_loss': found['loss'], 'validation_accuracy': found['top1']}
+        save(validation_out, held_out, combine(tempered(of_held_out, temperatures), weights),
+             lists.classes, method, args.split)
+        figures.update(calibration.figures(calibration.read_logs(validation_out, held_out),
+                                           calibration.read_logs(out, clips)))
         labels = [clip.label for clip in held_out]
         alone = ', '.join(f'{scoring.score(of_file, labels)["top1"]:.3f}'
                           for of_file in of_held_out)
-        print(f'validation:  top-1 {alone} alone, {found["top1"]:.3f} combined  (n {len(labels)})')
-    figures.update(save(out, clips, combine(logs, weights), lists.classes, method, args.split))
+        print(f'validation:  top-1 {alone} alone, {figures["validation_accuracy"]:.3f} combined  '
+              f'(n {len(labels)})')
     lines = told_of(paths, args.split)
     if all(lines):
         figures['members'] = [means.recipe(line) for line in lines]
     resultsfile.append_result(
         args.root, method, args.split, 'video', seed_of(lines, args.seed),
         {'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose,
-         **({'folds': args.folds} if args.folds else {})},
+         **found, **({'folds': args.folds} if args.folds else {})},
         predictions=out.name, **({'fold': fold} if (fold := variants.fold_of(out)) else {}),
         **figures)
-    print(f'{method} by video:  {scoring.in_words(figures)}')
+    print(f'{method} by video:  {scoring.in_words(figures)}{calibration.in_words(figures)}')
     print(f'wrote {out}; next: python confusion.py{variants.place(args.root, args.split)} '
           + shlex.join([str(args.files[0]), out.name]))
 

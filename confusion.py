@@ -3,6 +3,7 @@
     python confusion.py --root ROOT                     # frames, and the RNN if it has run
     python confusion.py --root ROOT FILE                # one method
     python confusion.py --root ROOT FILE_A FILE_B       # any two: what B gains over A
+    python confusion.py --root ROOT --without other     # of the clips that are not of this class
 
 Reads the lists in ROOT/ucfTrainTestlist and prediction files: one data set
 (frames, classes) of softmax a clip, as save_hdf5.py and rnn.py write them.
@@ -33,6 +34,7 @@ from engine.arguments import whole
 from engine.drawing import plotstyle
 from engine.errors import UserError
 from engine.files import find_file, replacing
+from engine.reporting.counted import add_without
 from engine.reporting.matrices import class_accuracy, count, gains, most_confused
 from engine.reporting.readout import first_few, read_method
 from engine.reporting.matrixplots import confusion_figure, gain_figure
@@ -176,6 +178,7 @@ def main():
     look.add_argument('--order', choices=('list', 'similar'), default='list',
                       help='classes of the matrix as in classInd.txt, or with those side by '
                            'side that are taken for each other (default: list)')
+    add_without(look)
     args = parser.parse_args()
     if len(args.files) > 2:
         parser.error('one or two prediction files, please')
@@ -185,7 +188,7 @@ def main():
         if (args.root / RNN_PREDICTIONS).exists():
             paths.append(args.root / RNN_PREDICTIONS)
     lists = read_lists(args.root, args.split)
-    methods = [read_method(path, lists, args.split) for path in paths]
+    methods = [read_method(path, lists, args.split, args.without) for path in paths]
     if len({method.name for method in methods}) < len(methods):
         # Two runs of one method: the names of their files tell them apart.
         methods = [method._replace(name=method.path.stem) for method in methods]

@@ -8,6 +8,7 @@
     python results.py --root ROOT --interval                # 95 % interval of video top-1
     python results.py --root ROOT --compare 1 3             # is run 3 better than run 1?
     python results.py --root ROOT --learning-curve curve    # over runs with --train-share
+    python results.py --root ROOT --without other           # by video, of all other classes
     python results.py --root ROOT --markdown results.md --csv results.csv
 
 Accuracies are in percent; '-' stands where a figure says nothing (top 10 of 6
@@ -21,7 +22,7 @@ Frame, segment and video accuracy measure different things: compare lines of
 one unit and one split only. The losses, epochs and the way each run looked at
 the test clips (inference) have columns in the Markdown and CSV files.
 
---interval and --compare need the run's prediction file: the field `predictions`
+--interval, --compare and --without need the run's prediction file: the field `predictions`
 of its line, a path from its root. The interval is a percentile bootstrap
 (Efron 1979) over clips, or over groups, whose clips show the same person in the
 same place and so stand or fall together; --compare is McNemar's exact test
@@ -42,10 +43,13 @@ from engine.drawing import plotstyle
 from engine.files import csv_text, write_text
 from engine.reporting import learningcurve
 from engine.reporting.baselines import lines_about_order
+from engine.reporting.calibration import errors, read_logs
+from engine.reporting.counted import add_without, counted, label_of
 from engine.reporting.means import (mean_over_folds, mean_over_seeds, mean_over_splits,
                                     ranges)
 from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import RESULTS, is_number, read_results
+from engine.reporting.scoring import score
 from engine.reporting.significance import bootstrap_interval, mcnemar
 from engine.reporting.tables import (WIDTH, as_csv, as_markdown, as_text, differing_settings,
                                      figure, table)
@@ -67,7 +71,8 @@ def right_clips(result):
         raise UserError(f'{result["method"]} in {result["root"] / RESULTS}: the line names no '
                         'prediction file; run its stage again')
     path = result['root'] / result['predictions']
-    method = read_method(path, read_lists(result['root'], result['split']), result['split'])
+    method = read_method(path, read_lists(result['root'], result['split']), result['split'],
+                         result['settings'].get('without'))
     right = {clip.name: (method.said[clip.name] == clip.label, (clip.class_name, clip.group))
              for clip in method.clips}
     top1 = numpy.mean([hit for hit, _ in right.values()])
@@ -77,6 +82,30 @@ def right_clips(result):
                         f'{result["method"]} (seed {result.get("seed")}) says '
                         f'{result["top1"]:.4f}: another run has written over the file')
     return right
+
+
+def without_class(results, without):
+    """The runs by video, measured anew without the clips of a class, and lines on those that
+    cannot be; what training and validation gave counts all classes and is not told."""
+    found, faults = {}, []
+    for result in results:
+        if result['unit'] != 'video' or not result.get('predictions'):
+            continue
+        try:
+            right_clips(result)  # refuses the file of another run
+            lists = read_lists(result['root'], result['split'])
+            pair = counted(*read_logs(result['root'] / result['predictions'], lists.test),
+                           label_of(without, lists.classes))
+        except UserError as error:
+            faults.append(str(error))
+            continue
+        told = {key: value for key, value in result.items()
+                if not key.startswith(('train_', 'validation_'))}
+        found[str(result['root']), result['predictions'], result['split'], result.get('seed')] = {
+            **told, **score(*pair), 'settings': {**result['settings'], 'without': without},
+            **(errors(*pair, result['temperature']) if is_number(result.get('temperature'))
+               else {})}
+    return list(found.values()), faults
 
 
 def pick(results, wanted):
@@ -172,6 +201,7 @@ def get_parser():
     data.add_argument('--unit', choices=('frame', 'segment', 'video'),
                       help='runs measured on this unit only (default: all)')
     look = parser.add_argument_group('what to show')
+    add_without(look)
     look.add_argument('--mean', nargs='?', const='seeds', choices=tuple(MEANS),
                       help='join runs that differ in their seed alone (default), or in their '
                            'split or fold, too: mean ± deviation')
@@ -195,6 +225,8 @@ def main():
     if args.mean and (args.interval or args.compare):
         parser.error('--interval and --compare look at single runs; leave out --mean')
 
+    if args.without and args.mean == 'folds':
+        parser.error('--mean folds is of validation clips, --without of test clips: one of the two')
     results, faults = [], []
     for root in args.root or [Path('.')]:
         try:
@@ -203,10 +235,13 @@ def main():
             of_root, bad = [], [str(error)]
         results += of_root
         faults += bad
-    for fault in faults:
-        print(fault, file=sys.stderr)
     results = [r for r in results if args.split in (None, r['split'])
                and args.unit in (None, r['unit'])]
+    if args.without:
+        results, bad = without_class(results, args.without)
+        faults += bad
+    for fault in dict.fromkeys(faults):
+        print(fault, file=sys.stderr)
     if not results:
         print('no result to show')
         return 1 if faults else 0
@@ -220,6 +255,8 @@ def main():
         settings = [{'root': str(result['root']), **differing}
                     for result, differing in zip(results, settings)]
     print(as_text(header, rows, settings))
+    if args.without:
+        print(f'by video, without the clips of {args.without}, from the prediction files')
     if args.mean:
         print(f'mean ± deviation over the {args.mean} named (n-1 beneath the deviation)')
     if args.mean == 'splits':

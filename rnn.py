@@ -26,7 +26,7 @@ import numpy
 import helperFunctions as hf
 from engine import arguments, hdf5, locks, stage, variants
 from engine.weights import cardchecks
-from engine.reporting import calibration, predictionfile, resultsfile, scoring
+from engine.reporting import calibration, counted, predictionfile, resultsfile, scoring
 from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
 from engine.learning import examples, statistics, workers
 from engine.errors import UserError
@@ -90,6 +90,7 @@ def add_test(parser):
                        help='how the steps make one prediction: mean of log probability, the '
                             'same weighted (j+1)/T, last step, or maximum; the mean names the '
                             'class that the sum does (default: linear)')
+    counted.add_without(group)
 
 
 def add_bookkeeping(parser):
@@ -370,10 +371,13 @@ def test(args, device, lists, **figures):
             found[kind] = calibration.read_logs(out, clips, trained_by(args, args.name))
     if 'test' not in found:
         raise UserError(f'{args.root / names.test}: holds no test clip; made by: {made_by(args)}')
-    settings = {**card['settings'], **{key: vars(args)[key] for key in stage.TEST_FLAGS}}
+    settings = {**card['settings'], **{key: vars(args)[key] for key in stage.TEST_FLAGS},
+                **counted.settings(args.without)}
+    without = counted.label_of(args.without, lists.classes)
     if 'validation' in found:
-        figures.update(calibration.figures(**found, model=None if args.test_only else path))
-    tested = scoring.score(*found['test'])
+        figures.update(calibration.figures(**found, model=None if args.test_only else path,
+                                           without=without))
+    tested = scoring.score(*counted.counted(*found['test'], without))
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
                               settings, predictions=out.name, **resultsfile.fold_of(names),
                               **card['training'], **figures, **tested)
@@ -419,6 +423,7 @@ def main():
     stage.print_settings(args)
     device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
+    counted.label_of(args.without, lists.classes)  # refuses what is none, before hours of work
     check_test_features(args)
     written = [f'{args.name}.model'] * (not args.test_only) + [
         predictions_name(args) + of_clips

@@ -18,6 +18,7 @@ import helperFunctions as hf
 from engine import hdf5, stage, variants
 from engine.weights import cardchecks
 from engine.reporting import calibration, predictionfile, resultsfile, scoring
+from engine.reporting.counted import add_without, counted, label_of, settings as settings_without
 from engine.errors import UserError
 from engine.weights.modelfile import weights_digest
 
@@ -25,6 +26,7 @@ from engine.weights.modelfile import weights_digest
 def get_parser():
     parser = stage.new_parser(__doc__)
     stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
+    add_without(parser)
     return parser
 
 
@@ -33,9 +35,10 @@ def accuracy(path, args, clips, classes, made_by):
 
     Returns:
         ({'frame': figures, 'video': figures} as of scoring.score, or {} where the file holds
-        none of the clips; log probabilities by video and labels; its attributes).
+        none of the clips; log probabilities by video and labels, of all; its attributes).
     """
     videos, labels, frames = [], [], []
+    without = label_of(args.without, classes)
     with hdf5.open_hdf5(path, made_by) as f:
         attrs = predictionfile.said(f)
         cardchecks.check_split(path, attrs, args.split, variants.names_of(args))
@@ -43,12 +46,14 @@ def accuracy(path, args, clips, classes, made_by):
         for clip, softmax in predictionfile.each_prediction(f, clips, classes, made_by):
             videos.append(scoring.video_log_probability(softmax, attrs['readout']))
             labels.append(clip.label)
-            frames.append(scoring.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
-                                        numpy.full(len(softmax), clip.label)))
+            if clip.label != without:
+                frames.append(scoring.ranks(numpy.log(numpy.maximum(softmax, 1e-30)),
+                                            numpy.full(len(softmax), clip.label)))
     if not videos:
         return {}, None, attrs
+    video = scoring.score(*counted(videos, labels, without))
     return {'frame': scoring.figures(*map(numpy.concatenate, zip(*frames)), len(classes)),
-            'video': scoring.score(videos, labels)}, (numpy.array(videos), labels), attrs
+            'video': video}, (numpy.array(videos), labels), attrs
 
 
 def main():
@@ -61,8 +66,8 @@ def main():
     if not tested:
         raise UserError(f'{path}: holds none of the {len(lists.test)} test clips; '
                         f'made by: {made_by}')
-    if tested['video']['n'] < len(lists.test):
-        print(f'{len(lists.test) - tested["video"]["n"]} test clips have no predictions and are '
+    if len(test[1]) < len(lists.test):
+        print(f'{len(lists.test) - len(test[1])} test clips have no predictions and are '
               'not counted')
     held_out = args.root / names.validation_predictions
     validated, validation, _ = (accuracy(held_out, args, lists.train, lists.classes, made_by)
@@ -72,13 +77,14 @@ def main():
         model = None  # the network that made the predictions is not there any more
     # The seed and settings that made these figures are those of the network's training.
     seed = attrs.get('seed', args.seed)
-    settings = cardchecks.settings_in(path, attrs)
+    settings = {**cardchecks.settings_in(path, attrs), **settings_without(args.without)}
     for key in ('step', 'views'):
         if attrs.get(key, 1) != 1:
             settings[key] = attrs[key]
     for unit, figures in tested.items():
         more = ({} if not validated else
-                calibration.figures(validation, test, model) if unit == 'video' else
+                calibration.figures(validation, test, model, label_of(args.without, lists.classes))
+                if unit == 'video' else
                 {'validation_loss': validated[unit]['loss'],
                  'validation_accuracy': validated[unit]['top1']})
         resultsfile.append_result(

@@ -25,7 +25,7 @@ def baseline_of(result, results):
         # A run that was joined over seeds may come from several roots.
         return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
                 line.get('fold'), line['settings'].get('train_share'),
-                [line['settings'].get(key) for key in FEATURES])
+                [line['settings'].get(key) for key in (*FEATURES, 'without')])
     found = [line for line in results if line['settings'].get('cell') in BASELINES
              and not line.get('test_only') and features(line) == features(result)]
     return min(reversed(found), default=None, key=lambda line: (

@@ -8,6 +8,7 @@ from scipy import optimize
 
 from engine.errors import UserError
 from engine.hdf5 import open_hdf5
+from engine.reporting.counted import counted
 from engine.reporting.predictionfile import each_prediction, said
 from engine.weights.modelfile import keep_in_card
 from engine.reporting.scoring import ranks, score, video_log_probability
@@ -74,21 +75,26 @@ def read_logs(path, clips, made_by='the stage that writes it'):
     return tuple(map(numpy.array, zip(*pairs)))
 
 
-def figures(validation, test, model=None):
+def figures(validation, test, model=None, without=None):
     """What a result's line says of validation: loss, accuracy and temperature; and the expected
     calibration error of the test clips without and with that temperature.
 
     Args:
         validation, test: (log probabilities, labels), as of read_logs.
         model: file of the network, whose card is to keep the temperature.
+        without: label of what counts in no figure; the temperature is that of all.
     """
-    seen, temperature = score(*validation), fit_temperature(*validation)
+    seen, temperature = score(*counted(*validation, without)), fit_temperature(*validation)
     if model:
         keep_in_card(model, temperature=temperature)
-    logs, labels = test
     return {'validation_loss': seen['loss'], 'validation_accuracy': seen['top1'],
             'validation_n': seen['n'],
-            'temperature': temperature, 'ece': expected_error(logs, labels),
+            'temperature': temperature, **errors(*counted(*test, without), temperature)}
+
+
+def errors(logs, labels, temperature):
+    """Expected calibration errors as they are and at a temperature, as a result's line says."""
+    return {'ece': expected_error(logs, labels),
             'ece_calibrated': expected_error(temper(logs, temperature), labels)}
 
 

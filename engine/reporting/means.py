@@ -15,9 +15,10 @@ def recipe(result):
     """What runs of one kind have in common: method, settings, and the recipes of its members.
 
     Of a combined run (combine.py) the members' recipes say more than the names of their files,
-    and weights that were chosen were found, not set.
+    and weights that were chosen, like temperatures, were found, not set.
     """
     settings = dict(result['settings'])
+    settings.pop('temperatures', None)
     if settings.get('chosen'):
         settings.pop('weights', None)
     if result.get('members'):

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy
 
 from engine.errors import UserError
+from engine.reporting.counted import label_of
 from engine.reporting.predictionfile import read_predictions
 from engine.reporting.scoring import ranks, video_log_probability
 from engine.variants import maker_of
@@ -49,19 +50,27 @@ def read_clips(path, lists, split=1):
     return clips, missing, found, attrs
 
 
-def read_method(path, lists, split=1):
+def read_method(path, lists, split=1, without=None):
     """Reads a prediction file and decides one label a clip: a Method.
 
-    Frames are joined as the file's own `readout` says.
+    Frames are joined as the file's own `readout` says. Clips of the class `without` are left out,
+    and the method's name says so.
 
     Raises:
-        UserError: as read_clips.
+        UserError: as read_clips; there is no such class, or no clip of another one.
     """
     clips, missing, found, attrs = read_clips(path, lists, split)
-    readout = attrs['readout']
+    readout, name = attrs['readout'], attrs.get('method', path.stem)
+    if (label := label_of(without, lists.classes)) is not None:
+        left_out = {clip.name for clip in lists.test + lists.train if clip.label == label}
+        clips = [clip for clip in clips if clip.name not in left_out]
+        missing = [clip for clip in missing if clip not in left_out]
+        name += f' without {without}'
+        if not clips:
+            raise UserError(f'{path}: holds clips of {without} alone')
     said = {clip.name: decide(video_log_probability(found[clip.name], readout), clip.label)
             for clip in clips}
-    return Method(attrs.get('method', path.stem), path, clips, missing, said)
+    return Method(name, path, clips, missing, said)
 
 
 def decide(log_probabilities, label):
