@@ -41,7 +41,7 @@ def get_parser():
     parser = stage.new_parser(__doc__)
     parser.add_argument('files', nargs='+', metavar='FILE',
                         help='prediction files of test clips, two or more')
-    group = parser.add_argument_group('weights (default: all files count alike, as sure as they are)')
+    group = parser.add_argument_group('weights (default: all files count alike)')
     group.add_argument('--weights', type=arguments.not_negative, nargs='+', metavar='W',
                        help='how much each file counts; only their ratios matter')
     group.add_argument('--choose', action='store_true',
@@ -59,7 +59,7 @@ def validation_file(path):
     """The file of validation predictions that belongs to one of test predictions."""
     if 'testPredictions' not in path.name:
         raise UserError(f'{path}: not named ...testPredictions..., so its validation file cannot '
-                        'be found; rename it, or give --weights')
+                        'be found; rename it, or leave out --choose and --calibrate')
     return path.with_name(path.name.replace('testPredictions', 'validationPredictions'))
 
 

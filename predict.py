@@ -46,7 +46,6 @@ from engine.learning import inference
 from engine.video.camera import look_through
 from engine.errors import UserError
 from engine.events import eventfiles, merging
-from engine.events.intervals import class_name
 from engine.files import write_text
 from engine.video.videosgiven import videos_given
 from engine.weights.modelfile import read_card, weights_digest
@@ -59,11 +58,6 @@ from engine.video.decode import Frames, VideoError
 
 OURS = eventfiles.PREDICTED_SUFFIX  # in the names of the outputs, which are not looked at again
 PROJECT = 'events.boris'
-EVENTS = """\
-Each moment is of the class with the highest mean probability over all windows
-that saw it, the RNN's if there; what follows in one class is an event. So events
-are smooth over about a window, and one much shorter than that may go unseen. A
-moment that no window saw is none."""
 
 
 def get_parser():
@@ -96,7 +90,7 @@ def get_parser():
                        help="how the RNN's steps make one prediction (default: as it was tested)")
     group.add_argument('--batch', type=arguments.whole(1), default=16, metavar='N',
                        help='frames through the network at once (default: 16)')
-    add_event_flags(parser.add_argument_group('events', EVENTS))
+    merging.add_events(parser)
     group = parser.add_argument_group('output')
     group.add_argument('--out', type=Path, metavar='DIR',
                        help='write labelled video, strip and numbers there')
@@ -106,26 +100,6 @@ def get_parser():
                        help='classes that are told (default: 5)')
     stage.add_device(parser)
     return parser
-
-
-def add_event_flags(group):
-    group.add_argument('--events', action='store_true',
-                       help='write what happens from when to when; wants --out')
-    group.add_argument('--threshold', type=arguments.real(0, most=1), default=0.5, metavar='P',
-                       help='moments less sure than that show nothing; sureness is calibrated by '
-                            'the temperature in its network\'s card, if there is one '
-                            '(default: 0.5)')
-    group.add_argument('--gap', type=arguments.not_negative, default=0.5, metavar='S',
-                       help='events of one class that are as near, with no other class between, '
-                            'become one (default: 0.5 seconds)')
-    group.add_argument('--shortest', type=arguments.not_negative, default=0.5, metavar='S',
-                       help='after that, drop events shorter than this (default: 0.5 seconds)')
-    group.add_argument('--other', type=class_name, metavar='NAME',
-                       help='the class that is no event, as cutClips.py --other calls it '
-                            f'(default: {merging.OTHER})')
-    group.add_argument('--subtitles', action='store_true', help='write them as DIR/NAME.srt, too')
-    group.add_argument('--boris', action='store_true',
-                       help='write all films as DIR/events.boris, too')
 
 
 # --------------------------------------------------------------------------- networks
@@ -385,6 +359,9 @@ def run(args, tell):
     networks = Networks(args)
     args.other = merging.class_of_nothing(args.other, networks.classes)
     print(f'{networks.in_words()}; a window of {networks.window} every {networks.stride}')
+    if args.events:
+        key, name = list(networks.names.items())[-1]
+        print(f'events as {name} says, at temperature {networks.temperatures[key]:.2f}')
     for network in filter(None, (networks.frames, networks.rnn)):
         stage.tell_kernel(network)
     failed, films = 0, []

@@ -4,10 +4,16 @@ from typing import NamedTuple
 
 import numpy
 
+from engine import arguments
 from engine.errors import UserError
 from engine.events.intervals import class_name
 
 OTHER = 'other'  # what cutClips.py calls the class in which nothing is marked
+EVENTS = """\
+Each moment is of the class with the highest mean probability over all windows
+that saw it, the RNN's if there; what follows in one class is an event. So events
+are smooth over about a window, and one much shorter than that may go unseen. A
+moment that no window saw is none."""
 ROUNDING = 1e-6  # seconds: moments are sums of floating point
 
 
@@ -17,6 +23,28 @@ class Event(NamedTuple):
     start: float
     stop: float
     probability: float
+
+
+def add_events(parser):
+    """Adds the flags that say what of a film is an event, and how it is written."""
+    group = parser.add_argument_group('events', EVENTS)
+    group.add_argument('--events', action='store_true',
+                       help='write what happens from when to when; wants --out')
+    group.add_argument('--threshold', type=arguments.real(0, most=1), default=0.5, metavar='P',
+                       help='moments less sure than that show nothing; sureness is calibrated by '
+                            'the temperature in its network\'s card, if there is one '
+                            '(default: 0.5)')
+    group.add_argument('--gap', type=arguments.not_negative, default=0.5, metavar='S',
+                       help='events of one class that are as near, with no other class between, '
+                            'become one (default: 0.5 seconds)')
+    group.add_argument('--shortest', type=arguments.not_negative, default=0.5, metavar='S',
+                       help='after that, drop events shorter than this (default: 0.5 seconds)')
+    group.add_argument('--other', type=class_name, metavar='NAME',
+                       help='the class that is no event, as cutClips.py --other calls it '
+                            f'(default: {OTHER})')
+    group.add_argument('--subtitles', action='store_true', help='write them as DIR/NAME.srt, too')
+    group.add_argument('--boris', action='store_true',
+                       help='write all films as DIR/events.boris, too')
 
 
 def class_of_nothing(asked, classes):

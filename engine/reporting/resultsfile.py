@@ -120,7 +120,7 @@ def fold_of(names):
 
 
 def line_of(results, path, split):
-    """The last line of results.jsonl that tells of all of a prediction file by video; {} if none."""
+    """The last line of results.jsonl on all of a prediction file by video; {} if none."""
     return next((result for result in reversed(results) if result['unit'] == 'video'
                  and 'without' not in result['settings']
                  and (result.get('predictions'), result['split']) == (path.name, split)), {})

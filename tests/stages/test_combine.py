@@ -190,3 +190,33 @@ def test_no_file_that_is_read_is_written_over(root, run, name):
 def test_refused_in_one_line(root, run, flags, why):
     with pytest.raises(UserError, match=why):
         run(root, *flags)
+
+
+def test_calibrated_each_file_is_weighed_as_sure_as_it_is_right(root, run):
+    """Against the formula: p_1^(w_1/T_1) p_2^(w_2/T_2), normalised."""
+    lists = hf.read_lists(root)
+    held_out = hf.hold_out_groups(lists.train)[1]
+    # b is nearly sure of the right class, but of one clip in four that it gets wrong.
+    rows = []
+    for number, clip in enumerate(held_out):
+        row = numpy.full(3, 0.005)
+        row[(clip.label + (number % 4 == 0)) % 3] = 0.99
+        rows.append((clip.name, [row] * 2))
+    predictionfile.write_predictions(root / 'b_validationPredictions.hdf5', rows, lists.classes,
+                                     'b', 1)
+    said = run(root, *FILES, '--weights', 1, 3, '--calibrate')
+    line = json.loads((root / 'results.jsonl').read_text())
+    first, second = line['settings']['temperatures']
+    assert first == 1  # never right: nothing tells how sure to be
+    # with hot = exp(log(198) / T), hot / (hot + 2) are to be as many as are right
+    right = numpy.mean([number % 4 > 0 for number in range(len(held_out))])
+    assert second == pytest.approx(numpy.log(198) / numpy.log(2 * right / (1 - right)), rel=1e-3)
+    assert f'b_testPredictions.hdf5 at temperature {second:.2f}:' in said
+    clip = lists.test[0]
+    alone = [predictionfile.read_predictions(root / name, [clip])[0][clip.name][0].astype(float)
+             for name in FILES]
+    expected = alone[0] ** 0.25 * alone[1] ** (0.75 / second)
+    found, _ = predictionfile.read_predictions(root / line['predictions'], [clip])
+    assert numpy.allclose(found[clip.name], [expected / expected.sum()], atol=1e-6)
+    # What comes out has a temperature of its own, and an error of sureness.
+    assert 'calibration error' in said and line['temperature'] > 0 and 'ece_calibrated' in line
