@@ -159,12 +159,15 @@ def test_ctrl_c_says_how_to_go_on(flags, says, monkeypatch, capsys):
     def stop():
         raise KeyboardInterrupt
     monkeypatch.setattr('sys.argv', ['rnn.py', *flags])
-    old = signal.getsignal(signal.SIGTERM)
+    # It would stay for the tests that come after, and end the process at their signals.
+    monkeypatch.setattr(stage, '_leave_in_time', lambda: None)
+    old = {number: signal.getsignal(number) for number in stage.STOPPING}
     try:
         with pytest.raises(SystemExit) as stopped:
             stage.run(stop)
     finally:
-        signal.signal(signal.SIGTERM, old)
+        for number, handler in old.items():
+            signal.signal(number, handler)
     told = capsys.readouterr().err
     assert stopped.value.code == 130 and says in told and told.count('\n') == 1
 
