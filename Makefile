@@ -211,7 +211,7 @@ splits: $(READY)
 # ---- tests and speed ---------------------------------------------------------
 
 test: $(READY)
-	$(RUN) -m pytest -n 2 --dist loadfile $(TESTS)
+	$(RUN) -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(TESTS)
 
 # Not bench.flow and bench.scale, which want clips and disk, and tell by themselves.
 BENCHES ?= vgg finetune lstm clips growth gpu
