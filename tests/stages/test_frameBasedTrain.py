@@ -136,7 +136,8 @@ def test_which_epoch_is_kept(root, run, keep, capsys):
     assert card['validation'] == {'loss': losses[kept],
                                   'accuracy': line['validation/main/accuracy']}
     assert card['training'] == {'train_loss': line['main/loss'], 'epochs': 6, 'epoch': kept + 1,
-                                'train_accuracy': line['main/accuracy']}
+                                'train_accuracy': line['main/accuracy'],
+                                'train_clips': 8, 'train_groups': 8}
     assert (f'kept: epoch {kept + 1} of 6' in capsys.readouterr().out) == (keep == 'lowest')
     assert held_out_loss(root, model, card) == pytest.approx(losses[kept], rel=1e-4)
 
