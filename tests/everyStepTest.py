@@ -43,6 +43,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import engine.chainer_today  # noqa: E402,F401  (before chainer)
 import numpy  # noqa: E402
+from chainer.training import trainer  # noqa: E402
 
 import featureSet  # noqa: E402
 import helperFunctions  # noqa: E402
@@ -76,12 +77,13 @@ def preload():
         shutil.rmtree(folder)
 
 
-def forked(work, root, full=0, halted=lambda what: None):
+def forked(work, root, full=0, halted=lambda what, steps: None):
     """Calls work(root) in a process of its own.
 
     Args:
         full: the step from which on the disk is full; 0 for none.
-        halted: called with what the process is about to do, or in the middle of ('torn').
+        halted: called with what the process is about to do, or in the middle of ('torn'), and the
+            steps up to that one.
 
     Returns:
         (its exit code, what it printed, [(step, path ...)] it did).
@@ -96,6 +98,7 @@ def forked(work, root, full=0, halted=lambda what: None):
                 ours.close()
                 os.dup2(said.fileno(), 1)
                 os.dup2(said.fileno(), 2)
+                stop_clocks()
                 ctypes.CDLL(None).steps_begin(os.fsencode(root), ctypes.c_long(full),
                                               errno.ENOSPC, theirs.fileno())
                 code = work(root) or 0
@@ -112,11 +115,18 @@ def forked(work, root, full=0, halted=lambda what: None):
                 assert what in ('unlink', 'torn') or paths[0] not in left, f'{what} {paths[0]}'
                 if what not in NO_STEPS:
                     steps.append((what, *paths))
-                halted(what)
+                halted(what, steps)
                 ours.send(b'.')
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         said.seek(0)
         return code, os.fsdecode(said.read()), steps
+
+
+def stop_clocks(now=time.time(), strftime=time.strftime):
+    """Lets the same work write the same bytes, and as often."""
+    time.time = time.monotonic = time.perf_counter = trainer._get_time = lambda: now
+    time.time_ns = lambda: int(now * 1e9)
+    time.strftime = lambda form, *_: strftime(form, time.localtime(now))
 
 
 def state(root):
@@ -188,40 +198,34 @@ class Ends:
 
     def end_at_each(self, before, name):
         """Ends it at the steps it does from `before` on; returns roots that kills left."""
-        self.begin(before)
-        steps = self.undisturbed()
-        where = [f'step {at} of {len(steps)}, {" ".join(step)}'
-                 for at, step in enumerate(steps, 1)]
-        copies = self.kill(before, name, where)
+        steps, copies = self.kill(before, name)
         for copy, killed in copies:
             self.begin(copy)
             self.go_on(killed)
         for at in self.chosen(len(steps)):
             if steps[at - 1][0] not in NEEDS_NO_ROOM:
-                self.fill(before, at, f'{name}, disk full at {where[at - 1]}')
+                self.fill(before, at, f'{name}, disk full at step {at}, {" ".join(steps[at - 1])}')
         return [copy for copy, _ in copies]
 
-    def kill(self, before, name, where):
-        """Returns [(root, where)] of those kills that left what was not seen before."""
+    def kill(self, before, name):
+        """Returns (steps, [(root, where)]), the latter of kills that left what was not seen yet."""
         shutil.rmtree(self.copies, ignore_errors=True)
-        copies, at, last = [], 0, ''
+        copies, last = [], ''
 
-        def halted(what):
-            nonlocal at, last
-            at += what not in NO_STEPS
+        def halted(what, steps):
+            nonlocal last
             if last == 'rename':
                 self.know(self.victim)
             last = what
-            if what != 'read':
+            if what != 'read' and self.is_new(self.victim):
                 copy = self.copies / str(len(copies))
-                killed = f'{name}, killed {"in" if what == "torn" else "before"} {where[at - 1]}'
-                if self.is_new(self.victim):
-                    shutil.copytree(self.victim, copy, symlinks=True)
-                    copies.append((copy, killed))
-                    self.check(copy, killed)
+                killed = (f'{name}, killed {"in" if what == "torn" else "before"} step {len(steps)}, '
+                          + ' '.join(steps[-1]))
+                shutil.copytree(self.victim, copy, symlinks=True)
+                copies.append((copy, killed))
+                self.check(copy, killed)
         self.begin(before)
-        self.undisturbed(halted=halted)
-        return copies
+        return self.undisturbed(halted=halted), copies
 
     def fill(self, before, at, where):
         self.begin(before)
