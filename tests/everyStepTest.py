@@ -268,11 +268,10 @@ def raw(root):
 
 
 def whole_lines(root):
-    """What raw gives, of results.jsonl the lines that are whole, without when they were made."""
+    """What raw gives, of results.jsonl the lines that are whole."""
     found = raw(root)
     if RESULTS in found:
-        found[RESULTS] = [{**line, 'root': '', 'time': '', 'commit': ''}
-                          for line in resultsfile.read_results(root / RESULTS)[0]]
+        found[RESULTS] = killTest.whole_results(root / RESULTS)
     return found
 
 

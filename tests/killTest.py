@@ -29,6 +29,7 @@ import numpy  # noqa: E402
 import smallSet  # noqa: E402
 from VGGNet import VGGNet  # noqa: E402
 from engine import variants  # noqa: E402
+from engine.reporting.resultsfile import RESULTS, read_results  # noqa: E402
 from engine.weights.modelfile import save_model  # noqa: E402
 
 STAGES = (
@@ -38,7 +39,7 @@ STAGES = (
     ('normalizeData.py',),
     ('rnn.py', '--tiny', '--epochs', '3', '--cells', '8', '--hidden', '8'))
 # Says when and by which state of the code a thing was made, not what it is.
-PASSING = ('commit', 'time', 'command', 'seconds')
+PASSING = ('commit', 'time', 'command', 'seconds', 'root')
 
 
 def start(command, root):
@@ -103,11 +104,16 @@ def contents(root):
         elif path.suffix == '.model':
             with numpy.load(path) as f:
                 for key in f:
-                    found[f'{name}/{key}'] = (_lasting(str(f[key])) if key == 'card'
+                    found[f'{name}/{key}'] = (_lasting(json.loads(str(f[key]))) if key == 'card'
                                               else f[key].tobytes())
-        elif path.name == 'results.jsonl':
-            found[name] = b'\n'.join(map(_lasting, path.read_text().splitlines()))
+        elif path.name == RESULTS and (results := whole_results(path)):
+            found[name] = results
     return found
+
+
+def whole_results(path):
+    """The lines of a results.jsonl that are whole, less what says when they were made."""
+    return b'\n'.join(map(_lasting, read_results(path)[0]))
 
 
 def _hdf5_bytes(item):
@@ -117,9 +123,9 @@ def _hdf5_bytes(item):
     return repr(value.tolist()).encode() if value.dtype == object else value.tobytes()
 
 
-def _lasting(text):
-    return json.dumps({key: value for key, value in json.loads(text).items()
-                       if key not in PASSING}, sort_keys=True).encode()
+def _lasting(told):
+    return json.dumps({key: value for key, value in told.items() if key not in PASSING},
+                      sort_keys=True).encode()
 
 
 def compare(command, root, expected):
