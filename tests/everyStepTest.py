@@ -17,7 +17,8 @@ A kill leaves the files as they are: so one run is halted at every step, and its
 What follows is decided by the names and bytes of the files there, so a root like one from which
 the command went on already is not tried again. Of locks and .part files the names count alone
 (without what is random in them): a lock's process is dead, and no .part file of another process is
-ever read or renamed, which is looked at, too. Each stage is also ended as it goes on after an end.
+ever read or renamed, which is looked at, too. Each stage is also ended as it goes on after an end
+in the middle; there the disk gets full at the steps of the second half.
 
 Exit code 0: all held. Wants Linux and a C compiler (cc).
 """
@@ -172,19 +173,24 @@ class Ends:
         self.number = 0
 
     def run(self, before):
-        """Ends it at its steps, each time from the root `before` on, and then at those by which
-        it goes on from the middle; returns how often."""
+        """Ends it at its steps from the root `before` on, and then at those by which it goes on
+        from the middle; returns how often."""
         self.begin(before)
         self.know(self.victim)
         check_order(self.undisturbed(), self.victim)
         self.new = self.know(self.victim)
         self.undisturbed()
         assert self.contents(self.victim) == self.new, f'{self.name}: not the same twice'
-        copies = self.end_at_each(before, self.name)
-        if copies:
-            middle = shutil.move(copies[len(copies) // 2], self.copies.with_name('middle'))
-            self.end_at_each(middle, f'{self.name} after an end')
-            shutil.rmtree(middle)
+        steps, copies = self.kill(before, self.name)
+        if not copies:
+            self.fill_at_each(before, steps, self.name)
+            return self.number
+        copy, _, at = copies[len(copies) // 2]
+        self.fill_at_each(before, steps[:at], self.name)
+        middle = shutil.move(copy, self.copies.with_name('middle'))
+        name = f'{self.name} after an end'
+        self.fill_at_each(middle, self.kill(middle, name)[0], name)
+        shutil.rmtree(middle)
         return self.number
 
     def begin(self, root):
@@ -196,19 +202,9 @@ class Ends:
         assert code == 0, f'{where}: {said}'
         return steps
 
-    def end_at_each(self, before, name):
-        """Ends it at the steps it does from `before` on; returns roots that kills left."""
-        steps, copies = self.kill(before, name)
-        for copy, killed in copies:
-            self.begin(copy)
-            self.go_on(killed)
-        for at in self.chosen(len(steps)):
-            if steps[at - 1][0] not in NEEDS_NO_ROOM:
-                self.fill(before, at, f'{name}, disk full at step {at}, {" ".join(steps[at - 1])}')
-        return [copy for copy, _ in copies]
-
     def kill(self, before, name):
-        """Returns (steps, [(root, where)]), the latter of kills that left what was not seen yet."""
+        """Ends it by kills; returns (steps, [(root, where, number of the step)]), the latter of
+        those that left what was not seen yet."""
         shutil.rmtree(self.copies, ignore_errors=True)
         copies, last = [], ''
 
@@ -219,13 +215,23 @@ class Ends:
             last = what
             if what != 'read' and self.is_new(self.victim):
                 copy = self.copies / str(len(copies))
-                killed = (f'{name}, killed {"in" if what == "torn" else "before"} step {len(steps)}, '
-                          + ' '.join(steps[-1]))
+                killed = (f'{name}, killed {"in" if what == "torn" else "before"} step '
+                          f'{len(steps)}, {" ".join(steps[-1])}')
                 shutil.copytree(self.victim, copy, symlinks=True)
-                copies.append((copy, killed))
+                copies.append((copy, killed, len(steps)))
                 self.check(copy, killed)
         self.begin(before)
-        return self.undisturbed(halted=halted), copies
+        steps = self.undisturbed(halted=halted)
+        for copy, killed, _ in copies:
+            self.begin(copy)
+            self.go_on(killed)
+        return steps, copies
+
+    def fill_at_each(self, before, steps, name):
+        """Ends it by a full disk."""
+        for at in self.chosen(len(steps)):
+            if steps[at - 1][0] not in NEEDS_NO_ROOM:
+                self.fill(before, at, f'{name}, disk full at step {at}, {" ".join(steps[at - 1])}')
 
     def fill(self, before, at, where):
         self.begin(before)
