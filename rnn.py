@@ -320,10 +320,11 @@ def predictions_name(args):
     """What prediction files begin with: NAME, or with --test-only how the clips were shown too."""
     if not args.test_only:
         return args.name
+    name, fold = variants.split_fold(args.name)
     length = f'x{args.test_steps}' if ':' in args.inference else str(args.test_steps or '')
-    return (args.name + '-' + args.inference.replace(':', '')
-            + length * (args.inference != 'full') + '-reversed' * args.reverse_too
-            + f'-{args.readout}')
+    return variants.name_in_fold(
+        name + '-' + args.inference.replace(':', '') + length * (args.inference != 'full')
+        + '-reversed' * args.reverse_too + f'-{args.readout}', fold)
 
 
 def write_predictions(args, model, card, device, f, kind, lists, out):

@@ -73,16 +73,20 @@ def test_shares_of_a_batch():
 @needs_mpi
 @pytest.mark.parametrize('n, batch, flags', [
     (2, 4, ('--no-batch-norm',)),
-    (3, 3, ('--no-batch-norm', '--optimizer', 'adam', '--clip', '0.5')),
+    (3, 3, ('--no-batch-norm', '--optimizer', 'adam', '--clip', '0.5', '--class-weights',
+            'balanced', '--balanced-sampling')),
     # of the last batch, 4 clips, the fifth worker has none
     pytest.param(5, 2, ('--no-batch-norm', '--variable-length', '--loss', 'last'),
                  marks=pytest.mark.skipif(not os.environ.get('LONG'), reason='LONG=1: five')),
     # 24 clips, evenly shared: batch normalisation over all workers is exact
-    (2, 12, ())], ids=['momentum', 'adam, clipping', 'uneven', 'batch normalisation'])
+    (2, 12, ())], ids=['momentum', 'adam, clipping, a rare class', 'uneven', 'batch normalisation'])
 def test_workers_equal_one_with_the_whole_batch(tmp_path, n, batch, flags):
     one, several = tmp_path / 'one', tmp_path / 'several'
     for root in (one, several):
         make_features(root)
+        if '--class-weights' in flags:
+            path = root / variants.LISTS / 'trainlist01.txt'
+            path.write_text(''.join(line for line in path.open() if '_c02.avi 3' not in line))
     finish(train(1, one, *RNN, *flags, '--epochs', 2, '--batch', n * batch))
     out = finish(train(n, several, *RNN, *flags, '--epochs', 2, '--batch', batch))
     same(one, several, 'RNN.model', 'RNN.training/log')
