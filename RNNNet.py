@@ -180,7 +180,7 @@ def add_network(parser):
     group.add_argument('--start-from', metavar='NAME',
                        help='begin with the weights of NAME.model: one that was trained on short '
                             'sequences goes on with long ones')
-    group.add_argument('--layers', type=arguments.whole(1), metavar='N',
+    group.add_argument('--layers', type=arguments.whole(1, 1000), metavar='N',
                        help='recurrent layers; more learn the training clips by heart sooner and '
                             'want more data or dropout (default: one for each of --cells)')
     group.add_argument('--cells', type=arguments.whole(1), nargs='+', default=[1024], metavar='N',

@@ -35,7 +35,7 @@ COLUMNS = ('listed', 'missing', 'unread.', 'short', 'frames', 'seconds')
 def get_parser():
     parser = stage.new_parser(__doc__)
     group = parser.add_argument_group('check')
-    group.add_argument('--workers', type=arguments.whole(1), default=2, metavar='N',
+    group.add_argument('--workers', type=arguments.at_once, default=2, metavar='N',
                        help='files read at once (default: 2)')
     group.add_argument('--quick', action='store_true',
                        help='believe the headers and decode nothing; --tiny says the same')

@@ -37,7 +37,7 @@ import numpy
 
 from VGGNet import VGGNet
 from engine import locks, usable_cores
-from engine.arguments import whole
+from engine.arguments import at_once, whole
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
 from engine.drawing.filmmarks import write_marks
 from engine.drawing.films import film_recipe, make_film, plan
@@ -270,7 +270,7 @@ def build_parser(tiny=False):
         one.add_argument('--tiny', action='store_true',
                          help='just enough to see every stage work; '
                               'flags given beside it still count')
-        one.add_argument('--workers', type=whole(1), default=usable_cores(), metavar='N',
+        one.add_argument('--workers', type=at_once, default=usable_cores(), metavar='N',
                          help='processes that draw (default: one a core)')
         for flag, (usual, small, what) in numbers.items():
             one.add_argument(flag, type=whole(1), default=small if tiny else usual, metavar='N',

@@ -117,7 +117,7 @@ def add_optimisation(parser):
                             'else undo what VGG.model knows (default: 0, never)')
     group.add_argument('--dropout', type=arguments.share, default=0.5, metavar='RATIO',
                        help='behind fc6 and fc7, in training; more overfits less (default: 0.5)')
-    group.add_argument('--frames-per-clip', type=arguments.whole(1), default=1, metavar='N',
+    group.add_argument('--frames-per-clip', type=arguments.whole(1, 100000), default=1, metavar='N',
                        help='random frames of each clip an epoch (default: 1)')
     group.add_argument('--validation-every', type=arguments.whole(2), default=5, metavar='N',
                        help='hold out one group in N of each class, others with each --seed '
@@ -148,7 +148,7 @@ def add_augmentation(parser):
 
 def add_bookkeeping(parser):
     group = parser.add_argument_group('bookkeeping')
-    group.add_argument('--workers', type=arguments.whole(1), default=usable_cores(),
+    group.add_argument('--workers', type=arguments.at_once, default=usable_cores(),
                        help='clips decoded at once (default: one a core)')
     group.add_argument('--memory', type=arguments.not_negative, default=2.0, metavar='GIB',
                        help="frozen fc6's answers up to this size are held in memory, 16 KB a "

@@ -60,7 +60,7 @@ def frame_size(text):
 def get_parser():
     parser = stage.new_parser(__doc__)
     group = parts.add_parts(parser, needed=False)
-    group.add_argument('--workers', type=arguments.whole(1), default=2,
+    group.add_argument('--workers', type=arguments.at_once, default=2,
                        help='clips at once, each on about a core (default: 2)')
     group = parser.add_argument_group('flow')
     group.add_argument('--method', choices=METHODS, default=variants.FLOW_DECIDES['method'],

@@ -61,7 +61,7 @@ def get_parser():
                             '(default: 1)')
     group.add_argument('--batch', type=arguments.whole(1), default=16,
                        help='frames through the network at once (default: 16)')
-    group.add_argument('--workers', type=arguments.whole(1), default=2,
+    group.add_argument('--workers', type=arguments.at_once, default=2,
                        help='clips decoded ahead of the network (default: 2)')
     stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     stage.add_device(parser)

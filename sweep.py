@@ -66,7 +66,7 @@ def get_parser():
                        help='each line once with each of these seeds (default: --seed)')
     group.add_argument('--list', action='store_true', help='only say which are done and left')
     group = parser.add_argument_group('how')
-    group.add_argument('--parallel', type=arguments.whole(1), default=1, metavar='N',
+    group.add_argument('--parallel', type=arguments.at_once, default=1, metavar='N',
                        help='runs at once; they share the cores (default: 1)')
     group.add_argument('--device', default='-1', metavar='N',
                        help='GPU number, or -1 for the CPU (default: -1)')

@@ -3,8 +3,9 @@ import argparse
 import math
 
 
-def whole(least):
-    """Returns an argparse type: whole numbers from `least` up (to 2**32-1, for NumPy's seeds)."""
+def whole(least, most=2 ** 32 - 1):
+    """Returns an argparse type: whole numbers from `least` to `most` (by default that of NumPy's
+    seeds)."""
     def number(text):
         try:
             value = int(text)
@@ -12,8 +13,8 @@ def whole(least):
             raise argparse.ArgumentTypeError(f'{text!r} is not a whole number') from None
         if value < least:
             raise argparse.ArgumentTypeError(f'{text}, but at least {least}, please')
-        if value >= 2 ** 32:
-            raise argparse.ArgumentTypeError(f'{text} is too large')
+        if value > most:
+            raise argparse.ArgumentTypeError(f'{text}, but at most {most}, please')
         return value
     return number
 
@@ -50,3 +51,4 @@ positive = real(above=0)
 not_negative = real(least=0)
 # Of numbers or of the side of a frame: all of them is too many.
 share = real(least=0, below=1)
+at_once = whole(1, 1024)  # threads or processes

@@ -13,12 +13,15 @@ from engine.errors import UserError
 from engine.files import remove_leftovers, write_text
 
 
+MOST_PARTS = 99999
+
+
 def add_parts(parser, needed=True):
     """Adds the number of the part and --parts, --walltime, --margin; returns their group."""
-    parser.add_argument('part', type=whole(1), nargs=None if needed else '?',
+    parser.add_argument('part', type=whole(1, MOST_PARTS), nargs=None if needed else '?',
                         help='which part, from 1')
     group = parser.add_argument_group('work')
-    group.add_argument('--parts', type=whole(1), default=12,
+    group.add_argument('--parts', type=whole(1, MOST_PARTS), default=12,
                        help='into how many parts the clips are dealt (default: 12)')
     group.add_argument('--walltime', default=None, metavar='HH:MM:SS',
                        help='leave in good order before this much time has passed')

@@ -11,7 +11,8 @@ from engine import arguments
 @pytest.mark.parametrize('kind, text, why', [
     (arguments.whole(1), '0', 'at least 1'), (arguments.whole(0), '-1', 'at least 0'),
     (arguments.whole(0), '1.5', 'not a whole number'),
-    (arguments.whole(0), str(2 ** 32), 'too large'),
+    (arguments.whole(0), str(2 ** 32), 'at most 4294967295'),
+    (arguments.whole(1, 9), '10', 'at most 9'),
     (arguments.positive, '0', 'above 0'), (arguments.not_negative, '-1e-9', 'at least 0'),
     (arguments.share, '1', 'below 1'), (arguments.real(most=3), '3.1', 'at most 3'),
     *((arguments.real(), text, 'not finite') for text in ('nan', 'inf', '-inf', '1e999')),

@@ -1,4 +1,5 @@
 """Stage 6: what it writes, keeps and resumes, testing in other ways, bad input."""
+import functools
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import pytest
 import featureSet
 import smallSet
 import helperFunctions as hf
-from engine import hdf5, variants
+from engine import hdf5, progress, variants
 import rnn
 from RNNNet import load_rnn
 from VGGNet_1024 import VGGNet_1024
@@ -27,7 +28,8 @@ def log_of(root, name='RNN'):
     return json.loads((root / f'{name}.training' / 'log').read_text())
 
 
-def test_writes_what_it_says(packed, run_rnn, capsys):
+def test_writes_what_it_says(packed, run_rnn, capsys, monkeypatch):
+    monkeypatch.setattr(progress, 'Progress', functools.partial(progress.Progress, every=0.0))
     run_rnn(packed, '--cells', 12, 8, '--dropout', 0.1, 0.2, 0.3, '--variable-length')
     line, = lines_of(packed)
     assert (line['method'], line['unit'], line['n']) == ('LSTM 12-8', 'video', 12)
@@ -36,8 +38,12 @@ def test_writes_what_it_says(packed, run_rnn, capsys):
     assert card['classes'] == featureSet.CLASSES and model.shape['cells'] == [12, 8]
     lists = hf.read_lists(packed)
     training, held_out = hf.hold_out_groups(lists.train)
-    assert (f'{len(training)} clips to train, {len(held_out)} to validate'
-            in capsys.readouterr().out)
+    told = capsys.readouterr().out
+    assert f'{len(training)} clips to train, {len(held_out)} to validate' in told
+    # How far it is, after each clip: two epochs' validation, and that at the end.
+    for kind, clips, times in (('validation', held_out, 3), ('test', lists.test, 1)):
+        for n in range(1, len(clips) + 1):
+            assert told.count(f'\n{kind}: {n}/{len(clips)} clips, ') == times
     for kind, clips in (('test', lists.test), ('validation', held_out)):
         with h5py.File(packed / f'RNN_{kind}Predictions.hdf5') as f:
             assert sorted(f) == sorted(clip.name for clip in clips)
@@ -48,6 +54,17 @@ def test_writes_what_it_says(packed, run_rnn, capsys):
     assert line['validation_accuracy'] == kept['validation/main/accuracy']
     assert (line['train_loss'], line['epoch']) == (kept['main/loss'], kept['epoch'])
     assert card['temperature'] == line['temperature'] and 0 <= line['ece_calibrated'] <= 1
+
+
+@pytest.mark.parametrize('name', [
+    'x.model', 'x_testPredictions.hdf5', 'x_validationPredictions.hdf5', 'results.jsonl',
+    'x.training/best.npz', 'x.training/log', 'x.training/snapshot.before.npz'])
+def test_outputs_that_cannot_be_written_are_refused_before_the_training(name, packed, run_rnn,
+                                                                        monkeypatch):
+    (packed / name).mkdir(parents=True)
+    monkeypatch.setattr(rnn.WindowUpdater, 'learn', None)
+    with pytest.raises(UserError, match=f'{name}: is a folder, where a file is to be written'):
+        run_rnn(packed, '--name', 'x')
 
 
 def test_learns_what_there_is_to_learn(packed, run_rnn):
