@@ -150,13 +150,13 @@ films: $(READY)
 	$(RUN) demo.py films $(EVENTS)
 	$(RUN) demo.py pretrain $(EVENTS)
 	$(RUN) cutClips.py $(FILMS)/films --annotations $(FILMS)/marks/* $(EVENTS) --other \
-		--other-times 3 --margin 0.2 --groups subject --test-share 0.15
-	$(RUN) frameBasedTrain.py $(EVENTS) --features 128 --no-flip --epochs 3 --frames-per-clip 16 --lr 0.005
+		--other-times all --margin 0.1 --groups subject --test-share 0.1
+	$(RUN) frameBasedTrain.py $(EVENTS) --features 128 --no-flip --epochs 3 --frames-per-clip 8 --lr 0.005
 	PYTHON=$(RUN) ./saveFeatures.sh --local --root $(FILMS) --parts $(PARTS)
 	$(RUN) save_hdf5.py --root $(FILMS)
 	$(RUN) normalizeData.py --root $(FILMS)
 	$(RUN) rnn.py $(EVENTS) --no-reverse --steps 32 --window 32 --test-steps 0 --cells 128 --hidden 0 \
-		--no-batch-norm --dropout 0.5 --optimizer adam --lr 0.003 --batch 16 --epochs 80 --patience 15
+		--no-batch-norm --dropout 0.5 --optimizer adam --lr 0.003 --schedule cosine --batch 16 --epochs 40
 	$(RUN) predict.py $(FILMS)/new --root $(FILMS) --out $(FILMS)/seen --events --shortest 1 \
 		--subtitles --boris
 	$(RUN) eventAccuracy.py --events $(FILMS)/seen --annotations $(FILMS)/newMarks/* --out $(FILMS)/seen

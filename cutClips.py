@@ -33,6 +33,7 @@ class of their own: without it every moment of a new film is taken for one of th
 
 The same command goes on where it was stopped, and cuts only what is new or has changed.
 """
+import math
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -49,7 +50,7 @@ from engine.events.elan import Tiers
 from engine.events.films import Known, films_of, survey
 from engine.events.intervals import LeftOut, class_name, composed
 from engine.events.made import Made
-from engine.events.planning import Stretch, draw, gaps, without_overlaps
+from engine.events.planning import Stretch, draw, gaps, pieces, without_overlaps
 from engine.files import csv_text, write_text
 from engine.progress import Progress
 from engine.video.ffmpeg import VideoError, readers
@@ -59,6 +60,10 @@ from engine.video.videosgiven import videos_given
 TABLE = 'clips.csv'
 # Sound often ends a little behind the last frame, and marks end where the player stops.
 LATE = 0.1
+
+
+def times(text):
+    return math.inf if text == 'all' else arguments.positive(text)
 
 
 def get_parser():
@@ -82,9 +87,11 @@ def get_parser():
     group.add_argument('--other', nargs='?', const='other', type=class_name, metavar='NAME',
                        help='adds a class of stretches in which nothing is marked, as many as '
                             'there are clips to a class on average (its name: other)')
-    group.add_argument('--other-times', type=arguments.positive, default=1.0, metavar='TIMES',
-                       help='takes so many times as many of these: where most of a film shows '
-                            'nothing, more of them teach more (default: 1)')
+    group.add_argument('--other-times', type=times, default=1.0, metavar='TIMES',
+                       help='takes so many times as many of these; all: everything that is not '
+                            'marked, in pieces as long as the longest clip at most and half as '
+                            'long as the shortest at least, which teaches most where films are '
+                            'to be quiet (default: 1)')
     group.add_argument('--margin', type=arguments.not_negative, default=0.5, metavar='SECONDS',
                        help='how far these stay away from what is marked (default: 0.5)')
     group = parser.add_argument_group('the split')
@@ -260,7 +267,6 @@ def stretches_of(args, marks, films, made, unsure, problems):
 
 def add_other(args, kept, every, ends, unsure):
     """The Stretches of the class of nothing."""
-    random = numpy.random.RandomState(args.seed)
     inside = defaultdict(list)
     for stretch in every:
         inside[stretch.film].append(stretch)
@@ -269,7 +275,6 @@ def add_other(args, kept, every, ends, unsure):
              for film in sorted(inside) if film not in unsure}
     free = [(film, *piece) for film in named if named[film]
             for piece in gaps(0.0, ends[film], inside[film], args.margin)]
-    number = round(args.other_times * len(kept) / len({one.label for one in kept}))
     doubtful = sorted(film.path for film in inside if film in unsure)
     if doubtful:
         print(f'{args.other}: nothing is drawn from {len(doubtful)} films of which not every mark '
@@ -278,9 +283,14 @@ def add_other(args, kept, every, ends, unsure):
     def nearest(film, start, stop):
         return min((max(mark.start - stop, start - mark.stop), mark.subject)
                    for mark in named[film])[1]
+    lengths = [one.stop - one.start for one in kept]
+    if math.isinf(args.other_times):
+        drawn, number = pieces(free, min(lengths) / 2, max(lengths)), 0
+    else:
+        number = round(args.other_times * len(kept) / len({one.label for one in kept}))
+        drawn = draw(free, lengths, number, numpy.random.RandomState(args.seed))
     drawn = [Stretch(film, start, stop, args.other, nearest(film, start, stop), '')
-             for film, start, stop in draw(free, [one.stop - one.start for one in kept], number,
-                                           random)]
+             for film, start, stop in drawn]
     drawn = [one for one in drawn if args.subjects is None or one.subject in args.subjects]
     if len(drawn) < number:
         print(f'{args.other}: room for {len(drawn)} of {number} clips in what is not marked')

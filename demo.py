@@ -15,8 +15,8 @@ learnt from time.
 same pens in other colours and places, to name what is in them and where, how big, how
 turned. It is no ImageNet network and knows nothing outside of this demo.
 
-`films` draws 24 films of 30 to 60 s, each of another person, in which the eight actions follow one
-another with stretches of nothing between them: ROOT/films, and of four people more ROOT/new. When
+`films` draws 40 films of 30 to 60 s, each of another person, in which the eight actions follow one
+another with stretches of nothing between them: ROOT/films, and of eight people more ROOT/new. When
 what is done is known and stands in ROOT/marks and ROOT/newMarks, a third of the films in each of
 three forms: a plain table, a table of BORIS, files of ELAN.
 
@@ -66,8 +66,8 @@ CLIPS_NUMBERS = {'--groups': (8, 4, 'places and people of each class'),
                  '--clips-per-group': (4, 2, 'clips of each'),
                  '--shortest': (48, 12, 'frames of the shortest clip'),
                  '--longest': (72, 16, 'frames of the longest clip')}
-FILMS_NUMBERS = {'--people': (24, 6, 'people, one film of each, to learn from'),
-                 '--new': (4, 3, 'films of other people'),
+FILMS_NUMBERS = {'--people': (40, 6, 'people, one film of each, to learn from'),
+                 '--new': (8, 3, 'films of other people'),
                  '--shortest': (30, 8, 'seconds of the shortest film'),
                  '--longest': (60, 12, 'seconds of the longest film')}
 PRETRAIN_NUMBERS = {'--stills': (2500, 100, 'still pictures to draw'),

@@ -1,5 +1,8 @@
 """Which stretches of films become clips: marks without what two of them share, and nothing."""
+import math
 from typing import NamedTuple
+
+import numpy
 
 from engine.events.films import Film
 
@@ -60,6 +63,28 @@ def gaps(start, stop, stretches, margin=0.0):
     if start < stop:
         free.append((start, stop))
     return free
+
+
+def pieces(free, shortest, longest):
+    """All of what is free, in equal pieces of each stretch.
+
+    Args:
+        free: [(film, start, stop)]; what lasts shorter than `shortest` seconds is left out.
+        longest (float): seconds of a piece at most.
+
+    Returns:
+        [(film, start, stop)], seconds to three decimals.
+    """
+    found = []
+    for film, start, stop in free:
+        if stop - start >= shortest:
+            edges = numpy.linspace(start, stop, max(1, math.ceil((stop - start) / longest)) + 1)
+            # rounded up and down, as a margin is to stay one
+            edges = [math.ceil(1000 * start) / 1000, *(round(edge, 3) for edge in edges[1:-1]),
+                     math.floor(1000 * stop) / 1000]
+            found += [(film, float(one), float(two)) for one, two in zip(edges, edges[1:])
+                      if one < two]
+    return found
 
 
 def draw(free, lengths, number, random):
