@@ -49,17 +49,15 @@ from engine.events.cutting import Cut, cut, frames_of
 from engine.events.elan import Tiers
 from engine.events.films import Known, films_of, survey
 from engine.events.intervals import LeftOut, class_name, composed
-from engine.events.made import Made
-from engine.events.planning import Stretch, draw, gaps, pieces, without_overlaps
+from engine.events.made import Made, measure
+from engine.events.planning import (Stretch, as_stretch, draw, gaps, pieces, place,
+                                    without_overlaps)
 from engine.files import csv_text, write_text
 from engine.progress import Progress
-from engine.video.ffmpeg import VideoError, readers
 from engine.video.ownvideos import Video, clean, short
 from engine.video.videosgiven import videos_given
 
 TABLE = 'clips.csv'
-# Sound often ends a little behind the last frame, and marks end where the player stops.
-LATE = 0.1
 
 
 def times(text):
@@ -171,56 +169,7 @@ def match(marks, known, unsure, problems):
     return {name: film for name, film in meant.items() if film}
 
 
-def measure(films, made, problems):
-    """({Film: end in seconds}, {Film: seconds of its frames}) of those that can be read; the
-    latter of those alone that were not known yet, and so were decoded."""
-    def look(film):
-        try:
-            return survey(film)
-        except VideoError as error:
-            return error
-    ends, times = {}, {}
-    unknown = [film for film in films
-               if made.films.get(film.name, {}).get('identity') != film.identity()]
-    with readers(2) as pool, Progress(len(unknown), 'looking through', 'films') as progress:
-        for film, found in zip(unknown, pool.map(look, unknown)):
-            progress.update()
-            if isinstance(found, VideoError):
-                problems.say(f'{found}; left out')
-                continue
-            times[film] = found.times
-            made.films[film.name] = {'identity': film.identity(), 'end': found.end,
-                                     'period': found.end / len(found.times),
-                                     'remark': found.remark}
-            made.write()
-    for film in films:
-        about = made.films.get(film.name, {})
-        if about.get('identity') == film.identity():
-            ends[film] = about['end']
-            if about['remark']:
-                problems.say(f'{film.path}: {about["remark"]}; clips are cut from what is there')
-    return ends, times
-
-
 # ----------------------------------------------------------------- planning clips
-
-def place(mark, film, made):
-    """(Stretch of a mark, '') or (None, why it is none)."""
-    about = made.films[film.name]
-    end, late = about['end'], max(LATE, 2 * about['period'])
-    if mark.lasts and abs(mark.lasts - end) > max(1.0, 0.01 * end):
-        return None, (f'annotated in a film of {mark.lasts:.1f} s, but {film.path} has '
-                      f'{end:.1f} s: another film, or several of one observation')
-    if mark.start < 0 or mark.start >= end or mark.stop > end + late:
-        return None, (f'{mark.label} from {mark.start:.3f} to {mark.stop:.3f} s, but {film.path} '
-                      f'goes from 0 to {end:.3f} s')
-    return as_stretch(mark, film)._replace(stop=min(mark.stop, end)), ''
-
-
-def as_stretch(mark, film):
-    return Stretch(film, mark.start, mark.stop, composed(mark.label), composed(mark.subject),
-                   mark.where)
-
 
 def check_spelling(args, wanted, every):
     """Refuses classes, or subjects that are groups, whose names differ in what gets lost."""

@@ -80,7 +80,7 @@ def changed(stem, subtitles=False):
         path = stem + ending
         if os.path.lexists(path) and _digest_in(path) not in known.get(ending, ()):
             return (f'{path}: not as predict.py wrote it, perhaps corrected by hand, or of another '
-                    'program; move it away, or give another --out')
+                    'program, or of an earlier predict.py; move it away, or give another --out')
     return ''
 
 

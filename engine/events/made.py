@@ -8,7 +8,10 @@ import json
 import os
 
 from engine.errors import UserError
+from engine.events.films import survey
 from engine.files import files_under, read_json, write_text
+from engine.progress import Progress
+from engine.video.ffmpeg import VideoError, readers
 
 MADE = '.cut.json'
 
@@ -64,3 +67,34 @@ class Made:
 
     def write(self):
         write_text(self.folder / MADE, json.dumps({'films': self.films, 'clips': self.clips}))
+
+
+def measure(films, made, problems):
+    """({Film: end in seconds}, {Film: seconds of its frames}) of those that can be read; the
+    latter of those alone that were not known yet, and so were decoded."""
+    def look(film):
+        try:
+            return survey(film)
+        except VideoError as error:
+            return error
+    ends, times = {}, {}
+    unknown = [film for film in films
+               if made.films.get(film.name, {}).get('identity') != film.identity()]
+    with readers(2) as pool, Progress(len(unknown), 'looking through', 'films') as progress:
+        for film, found in zip(unknown, pool.map(look, unknown)):
+            progress.update()
+            if isinstance(found, VideoError):
+                problems.say(f'{found}; left out')
+                continue
+            times[film] = found.times
+            made.films[film.name] = {'identity': film.identity(), 'end': found.end,
+                                     'period': found.end / len(found.times),
+                                     'remark': found.remark}
+            made.write()
+    for film in films:
+        about = made.films.get(film.name, {})
+        if about.get('identity') == film.identity():
+            ends[film] = about['end']
+            if about['remark']:
+                problems.say(f'{film.path}: {about["remark"]}; clips are cut from what is there')
+    return ends, times

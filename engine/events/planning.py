@@ -1,12 +1,16 @@
 """Which stretches of films become clips: marks without what two of them share, and nothing."""
+import itertools
 import math
 from typing import NamedTuple
 
 import numpy
 
 from engine.events.films import Film
+from engine.events.intervals import composed
 
 TRIES = 20
+# Sound often ends a little behind the last frame, and marks end where the player stops.
+LATE = 0.1
 
 
 class Stretch(NamedTuple):
@@ -18,6 +22,24 @@ class Stretch(NamedTuple):
     label: str
     subject: str
     where: str
+
+
+def place(mark, film, made):
+    """(Stretch of a mark, '') or (None, why it is none)."""
+    about = made.films[film.name]
+    end, late = about['end'], max(LATE, 2 * about['period'])
+    if mark.lasts and abs(mark.lasts - end) > max(1.0, 0.01 * end):
+        return None, (f'annotated in a film of {mark.lasts:.1f} s, but {film.path} has '
+                      f'{end:.1f} s: another film, or several of one observation')
+    if mark.start < 0 or mark.start >= end or mark.stop > end + late:
+        return None, (f'{mark.label} from {mark.start:.3f} to {mark.stop:.3f} s, but {film.path} '
+                      f'goes from 0 to {end:.3f} s')
+    return as_stretch(mark, film)._replace(stop=min(mark.stop, end)), ''
+
+
+def as_stretch(mark, film):
+    return Stretch(film, mark.start, mark.stop, composed(mark.label), composed(mark.subject),
+                   mark.where)
 
 
 def without_overlaps(stretches):
@@ -34,10 +56,14 @@ def without_overlaps(stretches):
         by_film.setdefault(stretch.film.path, []).append(stretch)
     for inside in by_film.values():
         inside.sort(key=lambda stretch: (stretch.start, stretch.stop))
+        before = []  # those that began earlier and last until here
         for i, stretch in enumerate(inside):
-            others = [other for j, other in enumerate(inside) if j != i
-                      and other.start < stretch.stop and other.stop > stretch.start
-                      and (other.label != stretch.label or j < i)]
+            before = [other for other in before if other.stop > stretch.start]
+            behind = itertools.takewhile(lambda other: other.start < stretch.stop,
+                                         map(inside.__getitem__, range(i + 1, len(inside))))
+            others = before + [other for other in behind if other.label != stretch.label
+                               and other.stop > stretch.start]
+            before.append(stretch)
             if not others:
                 kept.append(stretch)
                 continue
@@ -80,8 +106,9 @@ def pieces(free, shortest, longest):
         if stop - start >= shortest:
             edges = numpy.linspace(start, stop, max(1, math.ceil((stop - start) / longest)) + 1)
             # rounded up and down, as a margin is to stay one
-            edges = [math.ceil(1000 * start) / 1000, *(round(edge, 3) for edge in edges[1:-1]),
-                     math.floor(1000 * stop) / 1000]
+            edges = [math.ceil(1000 * start - 1e-6) / 1000,
+                     *(round(edge, 3) for edge in edges[1:-1]),
+                     math.floor(1000 * stop + 1e-6) / 1000]
             found += [(film, float(one), float(two)) for one, two in zip(edges, edges[1:])
                       if one < two]
     return found

@@ -14,7 +14,8 @@ from engine import variants
 from engine.errors import UserError
 from engine.events import cutting
 from engine.events.annotations import read_annotations
-from engine.events.planning import draw
+from engine.events.films import Film
+from engine.events.planning import Stretch, draw, pieces, without_overlaps
 from engine.files import files_under
 from engine.video.decode import Frames
 from numberedFilm import make_film, number_of
@@ -312,6 +313,44 @@ def test_other_keeps_away_from_marks(before, cut, tmp_path):
 def test_how_many_others(before, cut, tmp_path):
     cut(MARKS, '--other', '--margin', 0.2, '--other-times', 0.67)
     assert [row['class'] for row in table(tmp_path / 'own')].count('other') == 2
+
+
+def test_all_that_is_not_marked(before, cut, tmp_path):
+    """Of a.mp4, marked from 0.04 to 0.8 s of 2.4, what is left is the last 1.5 s: as the longest
+    clip has 0.55 s, three pieces; what is left before it is too short."""
+    cut(MARKS, '--other', '--margin', 0.1, '--other-times', 'all')
+    rows = [row for row in table(tmp_path / 'own') if row['class'] == 'other']
+    assert [(row['start'], row['stop']) for row in rows if row['group'] == 'a'] == [
+        ('0.900', '1.400'), ('1.400', '1.900'), ('1.900', '2.400')]
+    # c.avi: between its marks from 0.75 to 0.9 s, half of its shortest clip, and behind them
+    assert [row['start'] for row in rows if row['group'] == 'c'] == ['0.750', '1.400', '1.900']
+
+
+def test_pieces_keep_the_margin_and_share_no_moment():
+    assert pieces([('a', 0.0004, 1.9), ('a', 5, 15.2), ('b', 20, 20.9)], 1, 5) == [
+        ('a', 0.001, 1.9), ('a', 5.0, 8.4), ('a', 8.4, 11.8), ('a', 11.8, 15.2)]
+
+
+@pytest.mark.parametrize('seed', range(20))
+def test_what_marks_share_against_a_count_of_seconds(seed):
+    random = numpy.random.RandomState(seed)
+    marks = [Stretch(Film('a', 'a'), start, start + length, 'ab'[label], '', str(i))
+             for i, (start, length, label) in enumerate(zip(
+                 random.randint(0, 60, 12), random.randint(1, 12, 12), random.randint(0, 2, 12)))]
+    ordered = sorted(marks, key=lambda mark: (mark.start, mark.stop))
+    expected = []
+    for i, mark in enumerate(ordered):
+        free = [moment for moment in range(mark.start, mark.stop) if not any(
+            other.start <= moment < other.stop for j, other in enumerate(ordered)
+            if j != i and (other.label != mark.label or j < i))]
+        runs = [[moment] for moment in free]
+        for one, two in zip(runs[::-1][1:], runs[::-1]):
+            if one[-1] + 1 == two[0]:
+                one += two
+        longest = max(runs, key=len, default=[])
+        if 2 * len(longest) >= mark.stop - mark.start:
+            expected.append(mark._replace(start=longest[0], stop=longest[-1] + 1))
+    assert without_overlaps(marks)[0] == expected
 
 
 def test_other_by_subject_takes_whose_mark_is_nearest(before, cut, tmp_path):
