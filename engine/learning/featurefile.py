@@ -38,6 +38,8 @@ def why_no_predictions(rows):
     """The same of (frames, classes) probabilities."""
     if not numpy.isfinite(rows).all():
         return 'holds a number that is not finite'
+    if rows.min() < 0 or rows.max() > 1.001:
+        return 'holds what is no probability (not from 0 to 1)'
     return '' if (rows.max(axis=1) > 0).all() else 'holds a frame without any probability'
 
 

@@ -72,6 +72,8 @@ def _problem(data, classes):
         return f'has shape {data.shape}, expected (frames, {len(classes or ()) or "classes"})'
     if not len(data):
         return 'has no frame'
-    if numpy.isfinite(data).all() and not (data.max(axis=1) > 0).all():
-        return 'holds a frame without any probability'
-    return None if numpy.isfinite(data).all() else 'holds what is no probability (not finite)'
+    if not numpy.isfinite(data).all():
+        return 'holds what is no probability (not finite)'
+    if data.min() < 0 or data.max() > 1.001:
+        return 'holds what is no probability (not from 0 to 1)'
+    return '' if (data.max(axis=1) > 0).all() else 'holds a frame without any probability'

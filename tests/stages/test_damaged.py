@@ -90,16 +90,21 @@ def test_what_still_pictures_dead_features_and_relus_give_is_taken():
     assert why_no_features(rows * 0, 'pool5')
 
 
-def test_predictions_of_zeros_are_refused(root, stage):
+@pytest.mark.parametrize('spoil, reason', [
+    (lambda row: 0 * row, 'without any probability'),
+    (lambda row: row - row.max() / 2, 'not from 0 to 1'),  # as logits are
+    (lambda row: 9 * row, 'not from 0 to 1')])
+def test_predictions_that_are_no_probabilities_are_refused(root, stage, spoil, reason):
     lists = hf.read_lists(root)
     path = variants.output_path(root, variants.FRAME_PREDICTIONS, lists.test[0])
     array = numpy.load(path)
-    array[1] = 0
+    array[1] = spoil(array[1])
     numpy.save(path, array)
-    assert f'{path}: holds a frame without any probability' in stage(save_hdf5)[1]
+    out = stage(save_hdf5)[1]
+    assert f'{path}: holds ' in out and reason in out
     predictionfile.write_predictions(root / 'x.hdf5', [(lists.test[0].name, array)],
                                      lists.classes, 'x', 1)
-    with pytest.raises(UserError, match='without any probability'):
+    with pytest.raises(UserError, match=reason):
         predictionfile.read_predictions(root / 'x.hdf5', lists.test)
 
 
