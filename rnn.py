@@ -15,9 +15,12 @@ The groups that the frame network did not see validate; the weights of the epoch
 lowest validation loss are kept. The test list is read once, after that. Run again to resume.
 --test-only looks at the clips in another way with a model that is there; its predictions get
 a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
+Beside a network that sees order one that sees none is trained with the same flags, once, and
+the difference is told (--no-baseline).
 """
+import argparse
 import re
-from typing import NamedTuple
+import sys
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -26,17 +29,18 @@ import numpy
 import helperFunctions as hf
 from engine import arguments, hdf5, locks, stage, variants
 from engine.weights import cardchecks
-from engine.reporting import calibration, counted, predictionfile, resultsfile, scoring
+from engine.reporting import baselines, calibration, counted, predictionfile, resultsfile, scoring
 from RNNNet import add_network, check_network, load_rnn, method_of, new_network, unused_flags
-from engine.learning import examples, statistics, workers
-from engine.errors import UserError
+from engine.learning import examples, workers
+from engine.errors import Stopped, UserError
 from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
-from engine.weights.modelfile import go_on_from, read_card, save_model, weights_digest
+from engine.weights.modelfile import go_on_from, read_card, same_in_cards, save_model
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.optimisation import add_optimizer, make_optimizer
 from engine.learning.rates import get_rate
 from engine.learning.snapshots import Best, best_line, told_of
+from engine.learning.trainingset import check_test_features, clips_of, read_training
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.learning.steploss import LOSSES, sequence_loss, step_weights
 
@@ -99,6 +103,10 @@ def add_bookkeeping(parser):
                        help='features up to this size are held in memory (default: 4)')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot')
+    group.add_argument('--baseline', action=argparse.BooleanOptionalAction, default=True,
+                       help='after the test of a network that sees order train one that sees '
+                            'none, --cell mean --name baseline, if these features have none yet, '
+                            'to tell what order adds')
 
 
 def parse(parser, argv=None, **usual):
@@ -109,7 +117,8 @@ def parse(parser, argv=None, **usual):
     """
     parser.set_defaults(**usual)
     args = stage.parse(parser, argv, **{**dict(
-        epochs=2, batch=8, steps=16, window=8, cells=[16], hidden=16, fc=[16], test_steps=16),
+        epochs=2, batch=8, steps=16, window=8, cells=[16], hidden=16, fc=[16], test_steps=16,
+        baseline=False),
         **usual})
     check_network(parser, args)
     get_rate(args)  # refuses what does not go together
@@ -145,40 +154,6 @@ def settings_of(args):
     return {key: value for key, value in examples.without_usual(stage.settings_of(args)).items()
             if key not in ('test_only', *unused_flags(args.cell))
             and (key, value) != ('start_from', None)}
-
-
-# ---- what learns, and from what --------------------------------------------------
-
-class Data(NamedTuple):
-    """Features that are trained and validated on (FeatureStore), their deviation (D,), and the
-    digest of the network that made them."""
-    training: FeatureStore
-    validation: FeatureStore
-    std: numpy.ndarray
-    made_by: str
-
-
-def clips_of(kind, f, lists):
-    """The 'training', 'validation' or 'test' clips of an open file of features."""
-    if kind == 'test':
-        return lists.test
-    held_out = set(hdf5.read_names(f, 'held_out'))
-    return [clip for clip in lists.train if (clip.name in held_out) == (kind == 'validation')]
-
-
-def read_training(args, f, lists):
-    """Returns the Data of an open train1024.hdf5, and says how much there is."""
-    said = hdf5.attributes(f)
-    cardchecks.check_classes(f.filename, said, lists.classes)
-    cardchecks.check_split(f.filename, said, args.split, variants.names_of(args))
-    std = statistics.read(f, f'python normalizeData.py{variants.flags_of(args)}')[1]
-    clips = examples.share_of_groups(clips_of('training', f, lists), args.train_share, args.seed)
-    training, validation = (FeatureStore(f, some, args.memory, made_by(args))
-                            for some in (clips, clips_of('validation', f, lists)))
-    print(f'{len(training)} clips to train, {len(validation)} to validate, '
-          f'{len(lists.classes)} classes, features '
-          f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
-    return Data(training, validation, std, said.get('model_sha256', 'None'))
 
 
 # ---- the training ----------------------------------------------------------------
@@ -260,7 +235,7 @@ def train(args, device, lists, team):
     """
     names = variants.names_of(args)
     with hdf5.open_hdf5(args.root / names.train, made_by(args)) as f:
-        data = read_training(args, f, lists)
+        data = read_training(args, f, lists, made_by(args))
         reseed(device, args.seed)
         model = new_network(args, data.training.n_features, len(lists.classes), f)
         card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
@@ -390,6 +365,47 @@ def test(args, device, lists, **figures):
           f'python confusion.py{variants.place(args.root, args.split)}{compared}')
 
 
+# ---- beside it, a network that sees no order --------------------------------------
+
+def tell_baseline(args, device, lists, alone):
+    """Holds the result against that of a network that sees no order on the same features, which
+    is trained first where there is none (with --baseline, `alone`, not by several workers);
+    returns the exit code.
+    """
+    def find():
+        results, _ = resultsfile.read_results(args.root / resultsfile.RESULTS)
+        mine = resultsfile.line_of(results, args.root / (args.name + variants.TEST_SUFFIX),
+                                   args.split)
+        return mine, baselines.baseline_of(mine, results) if mine else None
+    mine, other = find()
+    if not (mine and baselines.sees_order(mine)):
+        return 0
+    name = variants.names_of(args).of('baseline')
+    try:
+        if other and not same_in_cards('features', *(args.root / f'{run}.model' for run in (
+                args.name, str(other.get('predictions')).removesuffix(variants.TEST_SUFFIX)))):
+            other = None  # of features that were here before
+        if not other and args.baseline and alone and name != args.name:
+            print(f'now {name}, which sees no order (--no-baseline leaves it out):', flush=True)
+            usual = get_parser().get_default
+            given = argparse.Namespace(**{
+                **vars(args), 'cell': 'mean', 'name': name,
+                **{key: usual(key) for key in ('start_from', 'fc', 'fc_from_frames')}})
+            with locks.only_one(args.root / f'{name}.model'):
+                test(given, device, lists, seconds=train(given, device, lists, workers.Workers()))
+            other = find()[1]
+    except Stopped:
+        raise
+    except UserError as error:
+        print(f'no baseline beside {args.name}: {error}', file=sys.stderr)
+        return 3
+    if other:
+        print(baselines.what_order_adds(mine, other))
+    elif args.baseline:
+        print(f'no run without order to hold against: {baselines.what_makes_one(mine)}')
+    return 0
+
+
 # ---- all of it -------------------------------------------------------------------
 
 def parse_as_trained(parser):
@@ -407,17 +423,6 @@ def parse_as_trained(parser):
     return args
 
 
-def check_test_features(args):
-    """Before hours of training: test1024.hdf5 is of this split, and of the model there now."""
-    names = variants.names_of(args)
-    with hdf5.open_hdf5(args.root / names.test, made_by(args)) as f:
-        cardchecks.check_split(f.filename, said := hdf5.attributes(f), args.split, names)
-        model = None if 'imported' in said else args.root / names.model
-        if model and model.exists() and said.get('model_sha256') != weights_digest(model):
-            print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
-                  f'save them anew: {variants.features_maker(args)}', flush=True)
-
-
 def main():
     args = parse_as_trained(get_parser())
     team = workers.get_workers(args.communicator)
@@ -425,7 +430,7 @@ def main():
     device = stage.get_device(team.device(args.device))
     lists = hf.read_lists(args.root, args.split)
     counted.label_of(args.without, lists.classes)  # refuses what is none, before hours of work
-    check_test_features(args)
+    check_test_features(args, made_by(args))
     written = [f'{args.name}.model'] * (not args.test_only) + [
         predictions_name(args) + of_clips
         for of_clips in (variants.TEST_SUFFIX, variants.VALIDATION_SUFFIX)]
@@ -436,6 +441,8 @@ def main():
         if team.first:
             # The only place that reads the test clips, after all choices are made.
             test(args, device, lists, **figures)
+    if team.first and not args.test_only:
+        return tell_baseline(args, device, lists, team.size == 1)
 
 
 if __name__ == '__main__':

@@ -138,7 +138,7 @@ def _run(words, seed, args, earlier, where):
     elif given.seed is not None:
         seed = given.seed
     flags = (*words, *start_flags, *['--tiny'] * args.tiny, '--split', str(args.split),
-             '--seed', str(seed), '--name', name, '--device', args.device)
+             '--seed', str(seed), '--name', name, '--device', args.device, '--no-baseline')
     parsed = rnn.parse(rnn.get_parser(), flags)
     return base, Run(parsed.name, flags,
                      key_of(rnn.settings_of(parsed), parsed.seed, parsed.split, parsed.fold),

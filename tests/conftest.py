@@ -73,7 +73,7 @@ def run_rnn(monkeypatch):
     def run(root, *flags):
         monkeypatch.setattr(sys, 'argv', ['rnn.py', '--root', str(root), '--tiny',
                                           *map(str, flags)])
-        rnn.main()
+        return rnn.main()
     return run
 
 

@@ -94,7 +94,7 @@ MUTATIONS = [
      'return 0.1 ** (progress / drop)', TRAINING),
     ('engine/learning/rates.py', 'return 1 - share', 'return 1 - share ** 2', TRAINING),
     ('rnn.py', "best.add(figures['loss'])", "best.add(-figures['top1'])", RNN),
-    ('rnn.py', "(clip.name in held_out) == (kind == 'validation')]",
+    ('engine/learning/trainingset.py', "(clip.name in held_out) == (kind == 'validation')]",
      "kind == 'training' or clip.name in held_out]", RNN),
     ('frameBasedTrain.py',
      'float(v.array) * len(batch[1]) for v in figures',

@@ -2,6 +2,7 @@
 import math
 
 from engine.reporting.resultsfile import is_number
+from engine.reporting.scoring import in_words
 from engine.variants import Names, place
 
 BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
@@ -25,6 +26,7 @@ def baseline_of(result, results):
         # A run that was joined over seeds may come from several roots.
         return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
                 line.get('fold'), line['settings'].get('train_share'),
+                line['settings'].get('without'),
                 [line['settings'].get(key) for key in (*FEATURES, 'without')])
     found = [line for line in results if line['settings'].get('cell') in BASELINES
              and not line.get('test_only') and features(line) == features(result)]
@@ -51,6 +53,13 @@ def what_makes_one(result):
     if not command.startswith('python rnn.py '):
         command = f'python rnn.py{names.flags()}{place(result["root"], split)}'
     return f'{command} --cell mean --name {names.of("mean")}'
+
+
+def what_order_adds(result, other):
+    """A line that holds a run that sees order against one on the same features that does not."""
+    gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
+    return (f'{other["method"]}, without order:  {in_words(other)}; what order adds: '
+            f'{gain:+.1f} points of top-1')
 
 
 def lines_about_order(results):

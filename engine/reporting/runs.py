@@ -83,7 +83,7 @@ def names_of_run(root, name, results, split):
     settings = line_of(results, predictions_path(root, name), split).get('settings', {})
     return VARIANTS.get(name) or Names(*(
         settings[key] if settings.get(key) in values else values[0] for key, values in (
-            ('stream', STREAMS), ('fusion', FUSIONS), ('layer', LAYERS))))
+            ('stream', STREAMS), ('fusion', FUSIONS), ('layer', LAYERS))), split_fold(name)[1])
 
 
 def read_log(root, name):

@@ -78,6 +78,12 @@ def _opened(path, made_by):
                         f'{made_by}') from error
 
 
+def same_in_cards(key, *paths):
+    """Whether model files are all there, and their cards tell one and the same of `key`."""
+    said = [read_card(path).get(key) if path.exists() else None for path in paths]
+    return None not in said and all(value == said[0] for value in said)
+
+
 def read_card(path, made_by='the stage that writes it'):
     """Returns the card (dict) of a model file; {} where there is none.
 

@@ -28,7 +28,7 @@ ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT='1', OMPI_ALLOW_RUN_AS_ROO
                    OMP_NUM_THREADS='1', OPENBLAS_NUM_THREADS='1')
 RNN = ('rnn.py', '--cells', '5', '--hidden', '4', '--steps', '12', '--window', '6',
        '--test-steps', '0', '--dropout', '0', '--lr', '0.05', '--weight-decay', '0.01',
-       '--noise', '0.1')
+       '--noise', '0.1', '--no-baseline')
 
 
 def train(n, root, *flags, **options):

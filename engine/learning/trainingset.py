@@ -1,0 +1,59 @@
+"""What rnn.py trains and validates on, out of a file of features; and which clips it tests."""
+from typing import NamedTuple
+
+import numpy
+
+from engine import hdf5, variants
+from engine.learning import examples, statistics
+from engine.learning.sequences import FeatureStore
+from engine.weights import cardchecks
+from engine.weights.modelfile import weights_digest
+
+
+class Data(NamedTuple):
+    """Features that are trained and validated on (FeatureStore), their deviation (D,), and the
+    digest of the network that made them."""
+    training: FeatureStore
+    validation: FeatureStore
+    std: numpy.ndarray
+    made_by: str
+
+
+def clips_of(kind, f, lists):
+    """The 'training', 'validation' or 'test' clips of an open file of features."""
+    if kind == 'test':
+        return lists.test
+    held_out = set(hdf5.read_names(f, 'held_out'))
+    return [clip for clip in lists.train if (clip.name in held_out) == (kind == 'validation')]
+
+
+def read_training(args, f, lists, made_by):
+    """Returns the Data of an open train1024.hdf5, and says how much there is.
+
+    Args:
+        args: of rnn.py.
+        lists (helperFunctions.Lists): the clips.
+        made_by: the command that makes the file, for the errors' texts.
+    """
+    said = hdf5.attributes(f)
+    cardchecks.check_classes(f.filename, said, lists.classes)
+    cardchecks.check_split(f.filename, said, args.split, variants.names_of(args))
+    std = statistics.read(f, f'python normalizeData.py{variants.flags_of(args)}')[1]
+    clips = examples.share_of_groups(clips_of('training', f, lists), args.train_share, args.seed)
+    training, validation = (FeatureStore(f, some, args.memory, made_by)
+                            for some in (clips, clips_of('validation', f, lists)))
+    print(f'{len(training)} clips to train, {len(validation)} to validate, '
+          f'{len(lists.classes)} classes, features '
+          f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
+    return Data(training, validation, std, said.get('model_sha256', 'None'))
+
+
+def check_test_features(args, made_by):
+    """Before hours of training: test1024.hdf5 is of this split, and of the model there now."""
+    names = variants.names_of(args)
+    with hdf5.open_hdf5(args.root / names.test, made_by) as f:
+        cardchecks.check_split(f.filename, said := hdf5.attributes(f), args.split, names)
+        model = None if 'imported' in said else args.root / names.model
+        if model and model.exists() and said.get('model_sha256') != weights_digest(model):
+            print(f'{f.filename}: features of an earlier {model.name} than the one there now; '
+                  f'save them anew: {variants.features_maker(args)}', flush=True)
