@@ -13,6 +13,7 @@ import numpy
 
 from engine.fast import conv_gpu, conv_learn, kernelnames, winograd
 from engine.fast.conv import ConvStack
+from engine.weights.initial import HeNormal
 from engine.weights.modelfile import load_network
 from engine.video.preprocessing import MEAN, mean_of, preprocess
 
@@ -45,7 +46,7 @@ class VGGNet(chainer.Chain):
         self.shape = {'channels': list(channels), 'hidden': hidden, 'n_classes': n_classes,
                       'input_size': input_size}
         # He et al. 2015: without it thirteen ReLU layers do not train from scratch.
-        he = chainer.initializers.HeNormal()
+        he = HeNormal()
         self.conv_names = []
         self.mean, self.dropout = MEAN, 0.5
         self.fast, self._stacks = True, {}
@@ -64,7 +65,7 @@ class VGGNet(chainer.Chain):
 
     def add_top(self, hidden, n_classes):
         """Adds fc7 and fc8; called inside init_scope."""
-        self.fc7 = L.Linear(hidden, hidden, initialW=chainer.initializers.HeNormal())
+        self.fc7 = L.Linear(hidden, hidden, initialW=HeNormal())
         self.fc8 = L.Linear(hidden, n_classes)
 
     def joins(self, name):

@@ -13,6 +13,7 @@ import numpy
 
 from VGGNet import CHANNELS, LAYERS_IN_BLOCK, VGGNet
 from engine.video.preprocessing import FLOW_MEAN
+from engine.weights.initial import all_but_he, chosen, the_same
 
 TRAINED = ('fc7', 'fc8')
 # Which layers learn, from the top (Karpathy et al. 2014, section 4.2): 2 is the original's.
@@ -122,6 +123,8 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
              **more):
     """Returns a network for actions that starts from a VGGNet's weights.
 
+    Where each layer sees one moment the two share the arrays of what is frozen: fc6's have 400 MB.
+
     Args:
         vgg (VGGNet): gives the convolutions and fc6; for a layer that joins moments
             (FusionNet.py) they are `spread`. fc8 is new, and fc7 too.
@@ -130,7 +133,8 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
             hidden units must be as many as n_features; with 'scratch' nothing does.
         more: further arguments of the network.
     """
-    model = network(**dict(vgg.shape, n_classes=n_classes), n_features=n_features, **more)
+    with chosen(the_same if train_layers == 'scratch' else all_but_he):
+        model = network(**dict(vgg.shape, n_classes=n_classes), n_features=n_features, **more)
     model.mean, model.trained = vgg.mean, TRAIN_LAYERS[train_layers]
     names = vgg.conv_names + ['fc6']
     if train_layers == 'scratch':
@@ -138,8 +142,11 @@ def from_vgg(vgg, n_classes, n_features=1024, network=VGGNet_1024, train_layers=
         model.expect_input(64)  # He's rule is for inputs near 1
     for name in names + ['fc7'] * (train_layers == '1'):
         n = model.joins(name)
-        W = vgg[name].W.array
-        model[name].W.array[...] = spread(W, n, even=name not in model.trained)
+        frozen, W = name not in model.trained, vgg[name].W.array
+        if n == 1 and frozen:
+            model[name].W.array = W
+        else:
+            model[name].W.array[...] = spread(W, n, even=frozen) if n > 1 else W
         model[name].b.array[...] = vgg[name].b.array
     return model
 

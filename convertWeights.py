@@ -35,6 +35,7 @@ import numpy
 from engine import arguments, stage, variants
 from VGGNet import CHANNELS, VGGNet
 from VGGNet_1024 import CONVOLUTIONS
+from engine.weights import initial
 from engine.weights.download import download
 from engine.errors import UserError
 from engine.files import sha256
@@ -124,6 +125,7 @@ def main():
         args.source = fetch(args)
     weights = read_weights(args.source, args.top)
     layers, left_out = collect(args.source, weights, CONVOLUTIONS, args.prefix, args.top)
+    weights.arrays.clear()  # `layers` has what is wanted of them, and lets go what is filled in
     takes, what_it_takes = input_of(args, weights.notes, layers, weights.form)
     model = new_model(args, layers, weights.form)
     missing = fill(model, args.source, weights.form, layers,
@@ -184,8 +186,10 @@ def new_model(args, layers, form):
         # a network for other classes than ImageNet's 1000 is as good
         shape['n_classes'] = layers['fc8']['weight'].shape[-1 if form == 'keras' else 0]
     numpy.random.seed(args.seed)
+    whole = all(name in layers for name in [*CONVOLUTIONS, *LINEARS])
     try:
-        return VGGNet(**shape)
+        with initial.chosen(initial.nothing if whole else initial.the_same):
+            return VGGNet(**shape)
     except ValueError as error:
         raise UserError(f'--channels, --hidden, --input-size: {error}') from None
 

@@ -9,7 +9,8 @@ EPSILON = 1e-5
 
 
 def fill(model, path, form, layers, may_miss=()):
-    """Puts the weights of every layer into the model; returns the layers left random.
+    """Puts the weights of every layer into the model, out of `layers`; returns the layers left
+    random.
 
     Args:
         form: of Weights.
@@ -43,10 +44,21 @@ def fill(model, path, form, layers, may_miss=()):
             weight = weight.reshape(link.W.shape)
         if any(kind.startswith('norm_') for kind in parts):
             weight, bias = without_normalisation(path, name, weight, bias, parts)
-        link.W.array[...], link.b.array[...] = weight, bias
-        if not (numpy.isfinite(link.W.array).all() and numpy.isfinite(link.b.array).all()):
+        if not (finite(weight) and finite(bias)):
             raise UserError(f'{path}: {name} holds numbers that are not finite')
+        # A large array is taken as it is: there is no room for two of fc6's.
+        if weight.dtype == link.W.dtype and weight.flags.carray:
+            link.W.array = weight
+        else:
+            link.W.array[...] = weight
+        link.b.array[...] = bias
+        parts.clear()
     return missing
+
+
+def finite(array):
+    """Whether all of an array's numbers are finite; looked at row by row."""
+    return all(numpy.isfinite(row).all() for row in array)
 
 
 def check(path, layer, kind, array, expected):
@@ -86,5 +98,5 @@ def adapt_input(model, order, mean, deviation):
     """
     weight = model.conv1_1.W.array / (255 * numpy.array(deviation)[:, None, None])
     step = -1 if order == 'RGB' else 1
-    model.conv1_1.W.array[...] = weight[:, ::step]
+    model.conv1_1.W.array = weight[:, ::step].astype(model.conv1_1.W.dtype)
     model.mean = tuple(255 * value for value in mean[::step])

@@ -3,6 +3,7 @@ import contextlib
 import math
 
 import h5py
+import numpy
 
 from engine import hdf5
 from engine.weights.limits import MOST_OF_TEXT
@@ -10,6 +11,7 @@ from engine.weights.limits import MOST_OF_TEXT
 # Keras nests groups five or six deep. HDF5's own way of visiting all follows a forged circle of
 # groups until the stack is full.
 MOST_DEPTH = 16
+PIECE = 1 << 18  # numbers
 # What opening one object of a file costs, in those that a Budget counts.
 COST = 100
 
@@ -60,6 +62,17 @@ class Hdf5Arrays:
     def __getitem__(self, name):
         self.size(name)
         return self._data[name][()]
+
+    def pieces(self, name):
+        """Yields the numbers of an array, one after another, in arrays of a few megabytes where it
+        is not packed."""
+        data, whole = self._data[name], self.size(name)
+        if not data.ndim or data.chunks or not whole:
+            yield numpy.ravel(data[()])
+            return
+        rows = max(1, PIECE * len(data) // data.size)
+        for at in range(0, len(data), rows):
+            yield data[at:at + rows].ravel()
 
     def text(self, name, default):
         """A text among the file's attributes."""

@@ -18,6 +18,7 @@ import numpy
 from engine.errors import UserError
 from engine.files import replacing
 from engine.hdf5 import open_file, writing
+from engine.weights import initial
 from engine.weights.hdf5file import open_arrays
 from engine.weights.limits import DAMAGE, Budget, reason_of
 from engine.weights.npzfile import open_npz
@@ -30,7 +31,7 @@ KINDS = {'kind': str, 'stream': str, 'fusion': str, 'layer': str, 'split': int, 
 # The same of the settings in it: how a model is tested if nothing else is said.
 SETTINGS = {'inference': str, 'test_steps': int, 'steps': int, 'reverse_too': bool,
             'variable_length': bool, 'readout': str}
-PIECE = 1 << 20  # numbers
+PIECE = 1 << 20  # bytes
 
 
 def save_model(path, chain, card, form=None):
@@ -148,9 +149,10 @@ def weights_digest(path, made_by='the stage that writes it'):
                                        sort_keys=True).encode())
     with _opened(path, made_by) as (_, source):
         for name in sorted(set(source) - {CARD}):
-            array = numpy.asarray(source[name])
-            digest.update(f'{name} {array.shape} {array.dtype.str} '.encode())
-            digest.update(numpy.ascontiguousarray(array).ravel().view(numpy.uint8))
+            shape, dtype = source.headers[name]
+            digest.update(f'{name} {shape} {dtype.str} '.encode())
+            for piece in source.pieces(name):
+                digest.update(piece.view(numpy.uint8))
     return digest.hexdigest()
 
 
@@ -174,35 +176,53 @@ def load_weights(path, chain, skip=(), made_by='the stage that writes it', whole
             problems += [f'{name} has no place in it' for name in
                          sorted(set(source) - set(serializer.target) - {CARD})]
         if not problems:
-            checked = _Checked(source)
-            reader = chainer.serializers.NpzDeserializer(checked, strict=False)
+            reader = _Filling(source)
             # the chain's own arrays (a mean, say), which are no child's
             chainer.Link.serialize(chain, reader)
             for child in chain.children():
                 if child.name not in skip:
                     child.serialize(reader[child.name])
-            problems = checked.problems
+            problems = reader.problems
     if problems:
         raise UserError(f'{path}: does not fit the network: ' + '; '.join(problems[:5])
                         + (f' and {len(problems) - 5} more' if len(problems) > 5 else '')
                         + f'; made by: {made_by}')
 
 
-class _Checked:
-    """Arrays looked at as they are read: `problems` names those with NaN or infinity in them."""
+class _Filling(chainer.Deserializer):
+    """Fills a network's arrays from a file's, piece by piece, as the largest has 400 MB.
 
-    def __init__(self, source):
-        self._source, self.problems = source, []
+    `problems` names those with NaN or infinity in them.
+    """
 
-    def __contains__(self, name):
-        return name in self._source
+    def __init__(self, source, path='', problems=None):
+        self._source, self._path = source, path
+        self.problems = [] if problems is None else problems
 
-    def __getitem__(self, name):
-        array = self._source[name]
-        flat = array.reshape(-1)  # in pieces, as the largest array has 400 MB
-        if not all(numpy.isfinite(flat[i:i + PIECE]).all() for i in range(0, flat.size, PIECE)):
+    def __getitem__(self, key):
+        return _Filling(self._source, f'{self._path}{key.strip("/")}/', self.problems)
+
+    def __call__(self, key, value):
+        name = self._path + key.lstrip('/')
+        if name not in self._source:
+            return value
+        if not isinstance(value, numpy.ndarray) or not value.flags.c_contiguous:
+            array = self._source[name]
+            self._look_at(name, numpy.isfinite(array).all())
+            return chainer.serializers.NpzDeserializer({name: array})(name, value)
+        flat, at, finite = value.reshape(-1), 0, True
+        for piece in self._source.pieces(name):
+            numpy.copyto(flat[at:at + len(piece)], piece)
+            finite = finite and numpy.isfinite(piece).all()
+            at += len(piece)
+        if at != flat.size:
+            raise ValueError(f'{name} is not as long as its header says')
+        self._look_at(name, finite)
+        return value
+
+    def _look_at(self, name, finite):
+        if not finite:
             self.problems.append(f'{name} holds numbers that are not finite')
-        return array
 
 
 def _differences(headers, expected):
@@ -250,14 +270,13 @@ class _TooLarge(ValueError):
 
 @contextlib.contextmanager
 def _no_larger_than(sizes, shape):
-    """Lets networks be made in a block as large as what is in a file: a card of a few bytes may
-    claim a hundred gigabytes.
+    """Lets networks be made in a block as large as what is in a file, and empty: a card of a few
+    bytes may claim a hundred gigabytes.
 
     Args:
         sizes: how many numbers each array of the file has.
         shape: what the card tells.
     """
-    make = chainer.initializers.generate_array
     left = {'arrays': 2 * len(sizes), 'numbers': 2 * sum(sizes)}  # each has its gradient
 
     def take(**what):
@@ -267,17 +286,14 @@ def _no_larger_than(sizes, shape):
                 raise _TooLarge(f'there are {len(sizes)} arrays of {sum(sizes)} numbers in the '
                                 'file')
 
-    def generate_array(initializer, shape, *args, **kwargs):
+    def choose(initializer, shape):
         take(arrays=1, numbers=math.prod(shape if isinstance(shape, tuple) else [shape]))
-        return make(initializer, shape, *args, **kwargs)
+        return initial.nothing(initializer, shape)
     for value in shape.values():  # of these come arrays that Chainer does not make
         n = value if isinstance(value, int) else len(value) if isinstance(value, list) else 0
         take(numbers=n if n > sum(sizes) else 0)
-    chainer.initializers.generate_array = generate_array
-    try:
+    with initial.chosen(choose):
         yield
-    finally:
-        chainer.initializers.generate_array = make
 
 
 def go_on_from(path, model, card, made_by='the stage that writes it'):

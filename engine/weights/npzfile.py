@@ -7,6 +7,7 @@ import numpy
 
 from engine.weights.limits import MOST_OF_TEXT, open_zip
 
+PIECE = 1 << 18  # numbers
 READERS = {(1, 0): numpy.lib.format.read_array_header_1_0,
            (2, 0): numpy.lib.format.read_array_header_2_0}
 
@@ -59,6 +60,16 @@ class Npz:
     def __getitem__(self, name):
         with self._archive.open(name + '.npy') as f:
             return numpy.lib.format.read_array(f, allow_pickle=False)
+
+    def pieces(self, name):
+        """Yields the numbers of an array, one after another, in arrays of a few megabytes."""
+        with self._archive.open(name + '.npy') as f:
+            shape, by_columns, dtype = READERS[numpy.lib.format.read_magic(f)](f)
+            if dtype.hasobject or by_columns and len(shape) > 1:
+                yield self[name].ravel()
+                return
+            while piece := f.read(PIECE * dtype.itemsize):
+                yield numpy.frombuffer(piece, dtype)
 
     def text(self, name, default):
         """A text that stands among the arrays."""

@@ -1,7 +1,9 @@
 """Reads .safetensors: eight bytes of length, a header in JSON, then the numbers without a gap."""
 import json
 import math
-import mmap
+import os
+
+import numpy
 
 from engine.weights.dtypes import BFLOAT16, itemsize, numbers
 from engine.weights.limits import MOST_DIMENSIONS
@@ -13,17 +15,20 @@ MOST_OF_HEADER = 1 << 22
 
 
 def read_safetensors(path, budget):
-    """Returns {name: array}; the arrays are views of the file where its dtype is NumPy's.
+    """Returns {name: array}.
 
     Raises:
         limits.DAMAGE: it is cut off or damaged.
     """
     with open(path, 'rb') as f:
-        view = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
-    length = int.from_bytes(view[:8], 'little')
-    if length > min(len(view) - 8, MOST_OF_HEADER):
-        raise ValueError(f'a header of {length} bytes in a file of {len(view)}')
-    header = json.loads(view[8:8 + length].decode(), object_pairs_hook=_without_twins)
+        return _arrays(f, os.fstat(f.fileno()).st_size, budget)
+
+
+def _arrays(f, size, budget):
+    length = int.from_bytes(f.read(8), 'little')
+    if length > min(size - 8, MOST_OF_HEADER):
+        raise ValueError(f'a header of {length} bytes in a file of {size}')
+    header = json.loads(f.read(length).decode(), object_pairs_hook=_without_twins)
     header.pop('__metadata__', None)
     arrays, end = {}, 0
     for name, entry in sorted(header.items(), key=lambda item: item[1]['data_offsets'][0]):
@@ -35,12 +40,13 @@ def read_safetensors(path, budget):
         if first != end or last - first != math.prod(shape) * itemsize(dtype):
             raise ValueError(f'{name} does not lie where its shape says')
         end = last
-        if 8 + length + last > len(view):
+        if 8 + length + last > size:
             raise ValueError(f'{name} goes on past the end')
         budget.take(objects=1, size=math.prod(shape) * 4)
-        arrays[name] = numbers(view, dtype, math.prod(shape), 8 + length + first).reshape(shape)
-    if 8 + length + end != len(view):
-        raise ValueError(f'{len(view) - 8 - length - end} bytes too many')
+        data = numpy.fromfile(f, 'u1', last - first)
+        arrays[name] = numbers(data, dtype, math.prod(shape)).reshape(shape)
+    if 8 + length + end != size:
+        raise ValueError(f'{size - 8 - length - end} bytes too many')
     return arrays
 
 

@@ -19,6 +19,7 @@ LEGACY_START = b'\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.'
 
 # A pickle of a network's names is some kilobytes; its numbers stand elsewhere.
 MOST_OF_PICKLE = 1 << 26
+PIECE = 1 << 22  # bytes
 # A checkpoint has its state dict two or three dictionaries deep.
 MOST_DEPTH = 8
 
@@ -65,7 +66,13 @@ def _read_zip(path, archive, budget):
 
     def stored(storage):
         if storage.key not in storages:
-            storages[storage.key] = archive.read(f'{folder}data/{storage.key}')
+            # writable, so that a network can take it as it is
+            storages[storage.key] = data = numpy.empty(size(storage), 'u1')
+            with archive.open(f'{folder}data/{storage.key}') as f:
+                at = 0
+                while piece := f.read(PIECE):
+                    data[at:at + len(piece)] = numpy.frombuffer(piece, 'u1')
+                    at += len(piece)
         return storages[storage.key], 0
 
     def size(storage):

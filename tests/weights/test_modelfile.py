@@ -1,10 +1,14 @@
 """engine/weights/modelfile.py: a model loads whole and finite, or is refused by name."""
+import tracemalloc
+
+import chainer
 import h5py
 import numpy
 import pytest
 
 from RNNNet import RNNNet, load_rnn
 from VGGNet import VGGNet, load_vgg
+from VGGNet_1024 import VGGNet_1024, from_vgg
 from engine.errors import UserError
 from engine.weights.modelfile import load_weights, read_card, save_model, weights_digest
 
@@ -50,6 +54,28 @@ def test_statistics_that_are_not_finite(tmp_path):
     save_model(tmp_path / 'a.model', model, {'kind': 'rnn', 'shape': model.shape})
     with pytest.raises(UserError, match='scale holds numbers that are not finite'):
         load_rnn(tmp_path / 'a.model')
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_loading_takes_the_memory_of_the_weights_alone(tmp_path, form):
+    shape = {'channels': [8] * 5, 'hidden': 2000, 'input_size': 64, 'n_classes': 9}
+    path = tmp_path / 'a.model'
+    save(path, form, VGGNet(**shape))
+    size = path.stat().st_size
+    tracemalloc.start()
+    vgg, _ = load_vgg(path)
+    weights_digest(path)
+    numpy.random.seed(3)
+    model = from_vgg(vgg, 7, 5)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert size > 1.6e7 and peak < 1.5 * size
+    numpy.random.seed(3)  # the new layers' numbers are those of Chainer's initializers
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('VGGNet.HeNormal', chainer.initializers.HeNormal)
+        again = VGGNet_1024(**dict(shape, n_classes=7), n_features=5)
+    for name in ('fc7', 'fc8'):
+        numpy.testing.assert_array_equal(model[name].W.array, again[name].W.array)
 
 
 def test_a_model_reads_no_other_file(tmp_path):
