@@ -16,6 +16,7 @@ Writes  nothing; with --out DIR, for each video
     python predict.py --json *.avi > seen.jsonl       # a JSON object a line
     python predict.py --camera 0 --out seen           # until Ctrl-C
     python predict.py films --out seen --events --subtitles --boris
+    python predict.py marked --out tried --events --choose marks/*   # how to find events best
 
 A video is read as a stream and seen through a window, as long as the RNN's training sequences
 (120 frames), that moves on by a quarter of its length; of a shorter one the RNN sees the reverse
@@ -46,6 +47,7 @@ from engine.learning import inference
 from engine.video.camera import look_through
 from engine.errors import UserError
 from engine.events import eventfiles, merging
+from engine.events.choosing import Settings, check_marks, tell_choice
 from engine.files import write_text
 from engine.video.videosgiven import videos_given
 from engine.weights.modelfile import read_card, weights_digest
@@ -248,12 +250,12 @@ class Seen:
     def film(self, path, args):
         """What happened, as a Film called `path`."""
         times, last = self.times(), list(self.networks.names)[-1]
-        edges, shares = merging.moments(
+        moments = merging.moments(
             [(moment(times, start), moment(times, end)) for start, end, _ in self.windows],
             numpy.exp(temper(self.logs(last), self.networks.temperatures[last])))
         return eventfiles.Film(path, moment(times, self.frames.count), merging.merge(
-            edges, shares, self.networks.classes, args.threshold, args.shortest, args.gap,
-            args.other))
+            *moments, self.networks.classes, args.threshold, args.shortest, args.gap,
+            args.other), moments if args.choose else None)
 
     def as_json(self, k):
         """All of it as JSON values, times in seconds."""
@@ -321,9 +323,10 @@ def opened(args, source, options):
         yield camera, camera.record, None
 
 
-def look(args, networks, source, stem, films):
+def look(args, networks, source, stem, films, tables):
     """Predicts one video, or through the camera (None); returns (as_json, seconds of work, why
-    there is no labelled copy). With --events, what happened is written and added to `films`."""
+    there is no labelled copy). With --events, what happened is written and added to `films`, and
+    where it stands to `tables`."""
     started = time.monotonic()
     options = dict(size=networks.frames.shape['input_size'], step=networks.step, timed=True,
                    batch=min(args.batch, networks.stride))
@@ -345,6 +348,7 @@ def look(args, networks, source, stem, films):
         if args.events:
             films.append(seen.film(f'{stem}.mp4' if source is None else frames.path, args))
             failed = eventfiles.write_film(name, films[-1], found, args.subtitles)
+            tables.append(Path(name + eventfiles.EVENTS_SUFFIX))
         try:
             if stem:
                 seen.write(stem, video, found)
@@ -364,7 +368,7 @@ def run(args, tell):
         print(f'events as {name} says, at temperature {networks.temperatures[key]:.2f}')
     for network in filter(None, (networks.frames, networks.rnn)):
         stage.tell_kernel(network)
-    failed, films = 0, []
+    failed, films, tables = 0, [], []
     frames = seconds = spent = 0
     sources = (videos_given(args.videos, args.out, OURS) if args.camera is None else
                [(None, args.out and args.out / f'camera{OURS}', None)])
@@ -375,7 +379,7 @@ def run(args, tell):
         try:
             if wrong:
                 raise VideoError(wrong)
-            found, took, wrong = look(args, networks, source, stem, films)
+            found, took, wrong = look(args, networks, source, stem, films, tables)
             frames, seconds = frames + found['frames_seen'], seconds + found['seconds']
             spent += took
         except VideoError as error:
@@ -390,6 +394,11 @@ def run(args, tell):
         eventfiles.write_budget(args.out / 'budget.csv', films, classes)
         if args.boris:
             eventfiles.write_boris(args.out / PROJECT, films, classes)
+        if args.choose:
+            for line in tell_choice(films, tables, args.choose, networks.classes, args.other,
+                                    Settings(args.threshold, args.gap, args.shortest)):
+                print(line, file=sys.stderr, flush=True)
+                failed += 1
     if frames:
         pace = seconds / spent
         step = max(2 * networks.step, int(numpy.ceil(networks.step / pace)))
@@ -405,10 +414,11 @@ def main():
         raise UserError('name videos or folders of them, or a camera: python predict.py --help')
     if args.events and not args.out:
         raise UserError('--events wants --out DIR, the folder to write them in')
-    if (args.subtitles or args.boris) and not args.events:
-        raise UserError('--subtitles and --boris are forms of --events: add it')
+    if (args.subtitles or args.boris or args.choose) and not args.events:
+        raise UserError('--subtitles, --boris and --choose are of --events: add it')
     if args.boris:
         eventfiles.check_boris(args.out / PROJECT)
+    check_marks(args.choose or ())
     stage.check_root(args.root)
     out = sys.stdout
 

@@ -25,10 +25,12 @@ BUDGET_HEADING = ('film', 'class', 'events', 'seconds', 'share', 'first start', 
 
 
 class Film(NamedTuple):
-    """A film that was looked at: its path, its length in seconds, and its Events in order."""
+    """A film that was looked at: its path, its length in seconds, and its Events in order; where
+    they are kept, the `merging.moments` that these are made of."""
     path: str
     seconds: float
     events: list
+    moments: tuple = None
 
 
 def write_film(stem, film, found, subtitles=False):

@@ -1,5 +1,6 @@
 """From what windows along a film say to events: what happens from when to when."""
 import itertools
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy
@@ -42,6 +43,10 @@ def add_events(parser):
     group.add_argument('--other', type=class_name, metavar='NAME',
                        help='the class that is no event, as cutClips.py --other calls it '
                             f'(default: {OTHER})')
+    group.add_argument('--choose', type=Path, nargs='+', metavar='FILE',
+                       help='annotations of these films, in any form that cutClips.py reads: says '
+                            'with which --threshold, --gap and --shortest the events are most '
+                            'like them; the files written are as these flags were given')
     group.add_argument('--subtitles', action='store_true', help='write them as DIR/NAME.srt, too')
     group.add_argument('--boris', action='store_true',
                        help='write all films as DIR/events.boris, too')

@@ -1,6 +1,7 @@
 """predict.py --events against its own windows, and eventAccuracy.py on what it wrote."""
 import csv
 import json
+import re
 import shutil
 
 import numpy
@@ -133,12 +134,34 @@ def test_what_was_corrected_by_hand_stays(root, seen, tmp_path):
 def test_flags_that_want_others(root):
     assert predict.get_parser().parse_args(['--other', 'no one', 'a.mp4']).other == 'no_one'
     for flags, words in ((('--events',), 'wants --out'), (('--boris',), 'add it'),
-                         (('--subtitles',), 'add it')):
+                         (('--subtitles',), 'add it'), (('--choose', 'm.csv', '--step', 1), 'add it'),
+                         (('--events', '--choose', 'none.csv', '--out', 'x'), 'none.csv')):
         with pytest.raises(UserError, match=words):
             call('--root', root, *flags, 'a.mp4')
 
 
 # ---------------------------------------------------------------------- how good they are
+
+def test_settings_chosen_are_as_good_as_they_are_said_to_be(root, seen, tmp_path, accuracy):
+    """By eventAccuracy.py, of the events as given and of those with what was chosen."""
+    _, films, out = seen
+    marks = tmp_path / 'marks.csv'
+    rows = table(out / 'a.events.csv')[::2] + table(out / 'more/b.events.csv')[1:]
+    marks.write_text('film,start,stop,class\n' + ''.join(
+        f'{row["film"]},{row["start"]},{row["stop"]},{row["class"]}\n' for row in rows)
+        + 'elsewhere,0,1,walk\n')
+    flags = ['--root', root, '--no-rnn', '--window', 12, '--stride', 5, '--events', *films]
+    done = call(*flags, '--out', tmp_path / 'one', '--threshold', 0.1, '--choose', marks)
+    assert done.returncode == 3 and 'no events of a film called elsewhere' in done.stderr
+    chosen, given = [line for line in done.stdout.splitlines() if line.startswith('--thres')]
+    assert call(*flags, '--out', tmp_path / 'two', *chosen.split(':')[0].split()).returncode == 0
+    for folder, line in (('two', chosen), ('one', given)):
+        _, said, _ = accuracy('--events', tmp_path / folder, '--annotations', marks)
+        assert line.split('F1 ')[1].split(';')[0] in said
+        assert f'by frame     {line.split("; ")[1].split()[0]} % right' in said
+    better, worse = ([sum(map(float, re.findall(r'[\d.]+(?= at)', line))),
+                      float(re.search(r'([\d.]+) % of frames', line)[1])] for line in (chosen, given))
+    assert better > worse
 
 @pytest.fixture
 def accuracy(monkeypatch, capsys):
