@@ -382,24 +382,25 @@ def tell_baseline(args, device, lists, alone):
         return 0
     name = variants.names_of(args).of('baseline')
     try:
-        if other and not same_in_cards('features', *(args.root / f'{run}.model' for run in (
-                args.name, str(other.get('predictions')).removesuffix(variants.TEST_SUFFIX)))):
-            other = None  # of features that were here before
-        if not other and args.baseline and alone and name != args.name:
+        # Not of features that were here before.
+        fits = other and same_in_cards('features', *(args.root / f'{run}.model' for run in (
+            args.name, str(other.get('predictions')).removesuffix(variants.TEST_SUFFIX))))
+        if not fits and args.baseline and alone and name != args.name:
             print(f'now {name}, which sees no order (--no-baseline leaves it out):', flush=True)
             usual = get_parser().get_default
             given = argparse.Namespace(**{
                 **vars(args), 'cell': 'mean', 'name': name,
+                'restart': args.restart or other is not None,
                 **{key: usual(key) for key in ('start_from', 'fc', 'fc_from_frames')}})
             with locks.only_one(args.root / f'{name}.model'):
                 test(given, device, lists, seconds=train(given, device, lists, workers.Workers()))
-            other = find()[1]
+            fits, other = True, find()[1]
     except Stopped:
         raise
     except UserError as error:
         print(f'no baseline beside {args.name}: {error}', file=sys.stderr)
         return 3
-    if other:
+    if fits:
         print(baselines.what_order_adds(mine, other))
     elif args.baseline:
         print(f'no run without order to hold against: {baselines.what_makes_one(mine)}')

@@ -26,9 +26,11 @@ def baseline_of(result, results):
         # A run that was joined over seeds may come from several roots.
         return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
                 line.get('fold'), line['settings'].get('train_share'),
-                line['settings'].get('without'),
                 [line['settings'].get(key) for key in (*FEATURES, 'without')])
-    found = [line for line in results if line['settings'].get('cell') in BASELINES
+    # Lines before the last one of a file tell of what it held once.
+    last = {(line.get('root'), line['split'], line.get('predictions') or number)
+            if 'runs' not in line else number: line for number, line in enumerate(results)}
+    found = [line for line in last.values() if line['settings'].get('cell') in BASELINES
              and not line.get('test_only') and features(line) == features(result)]
     return min(reversed(found), default=None, key=lambda line: (
         line.get('seed') != result.get('seed'), mean_of(line.get('validation_loss'), math.inf)))

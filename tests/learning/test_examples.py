@@ -127,8 +127,11 @@ def test_balanced_draws_take_all_classes_alike_and_each_clip_in_turn():
 def test_a_clip_that_comes_again_in_an_epoch_shows_another_frame(monkeypatch):
     few = clips(6, 1)
     shown = []
-    monkeypatch.setattr('engine.learning.frames.read_frames', lambda path, wanted, size: (
-        shown.append(int(wanted[0])) or numpy.zeros((len(wanted), size, size, 3), numpy.uint8)))
+
+    def read(wanted, size):
+        shown.extend(int(middle) for _, (middle,) in wanted)
+        return [numpy.zeros((1, size, size, 3), numpy.uint8) for _ in wanted]
+    monkeypatch.setattr('engine.learning.frames.read_chosen', read)
     frames = FrameIterator(few, {clip.name: 1000 for clip in few}, 14, 8, 0, balanced=True,
                            workers=1)
     _, labels = frames.next()
