@@ -134,7 +134,8 @@ def test_what_was_corrected_by_hand_stays(root, seen, tmp_path):
 def test_flags_that_want_others(root):
     assert predict.get_parser().parse_args(['--other', 'no one', 'a.mp4']).other == 'no_one'
     for flags, words in ((('--events',), 'wants --out'), (('--boris',), 'add it'),
-                         (('--subtitles',), 'add it'), (('--choose', 'm.csv', '--step', 1), 'add it'),
+                         (('--subtitles',), 'add it'),
+                         (('--choose', 'm.csv', '--step', 1), 'add it'),
                          (('--events', '--choose', 'none.csv', '--out', 'x'), 'none.csv')):
         with pytest.raises(UserError, match=words):
             call('--root', root, *flags, 'a.mp4')
@@ -160,7 +161,8 @@ def test_settings_chosen_are_as_good_as_they_are_said_to_be(root, seen, tmp_path
         assert line.split('F1 ')[1].split(';')[0] in said
         assert f'by frame     {line.split("; ")[1].split()[0]} % right' in said
     better, worse = ([sum(map(float, re.findall(r'[\d.]+(?= at)', line))),
-                      float(re.search(r'([\d.]+) % of frames', line)[1])] for line in (chosen, given))
+                      float(re.search(r'([\d.]+) % of frames', line)[1])]
+                     for line in (chosen, given))
     assert better > worse
 
 @pytest.fixture
