@@ -1,6 +1,6 @@
 """Runs many settings of rnn.py: one run a line of a text file, those not yet in the results.
 
-    python sweep.py runs.txt --root ROOT --parallel 2
+    python sweep.py runs.txt --root ROOT
     python sweep.py runs.txt --root ROOT --seeds 0 1 2       # each line with three seeds
     python sweep.py runs.txt --root ROOT --jobs --submit --scheduler slurm --account ABC
     python results.py --root ROOT --mean --markdown sweep.md
@@ -66,8 +66,9 @@ def get_parser():
                        help='each line once with each of these seeds (default: --seed)')
     group.add_argument('--list', action='store_true', help='only say which are done and left')
     group = parser.add_argument_group('how')
-    group.add_argument('--parallel', type=arguments.at_once, default=1, metavar='N',
-                       help='runs at once; they share the cores (default: 1)')
+    group.add_argument('--parallel', type=arguments.at_once, default=None, metavar='N',
+                       help='runs at once; they share the cores (default: one a core, as far as '
+                            'their features fit a quarter of the memory; one on a GPU)')
     group.add_argument('--device', default='-1', metavar='N',
                        help='GPU number, or -1 for the CPU (default: -1)')
     group.add_argument('--jobs', action='store_true',
@@ -173,6 +174,21 @@ def last_line(path):
     except OSError:
         return ''
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
+
+
+def runs_at_once(runs, root, device):
+    """How many runs go at once where --parallel does not say it: a small network cannot fill
+    several cores (docs/performance.md). The same for all starts of one sweep, as a run's bits
+    depend on its threads.
+    """
+    try:
+        memory = os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE')
+    except (AttributeError, OSError, ValueError):  # not on Windows
+        memory = 0
+    # Each run may hold all features in memory.
+    size = max((path.stat().st_size for path in root.glob('train*.hdf5')), default=0)
+    fit = memory // 4 // max(size, 1)
+    return 1 if device != '-1' else max(1, min(len(runs), usable_cores(), fit))
 
 
 def run_here(runs, root, parallel):
@@ -288,7 +304,9 @@ def main():
         write_jobs(left, args.root, words)
         return 0
     with locks.only_one(args.root / FOLDER):
-        failed = run_here(left, args.root, args.parallel)
+        parallel = args.parallel or runs_at_once(runs, args.root, args.device)
+        print(f'{parallel} at once (--parallel)', flush=True)
+        failed = run_here(left, args.root, parallel)
     if failed:
         print(f'{len(failed)} runs failed, named above; the same command tries them again')
         return 3

@@ -105,6 +105,16 @@ def test_runs_what_is_not_in_the_results(tmp_path, run):
         'done  cells4', 'done  celllinear', 'left  lr1e30-clip0']
 
 
+def test_a_run_a_core_unless_the_features_are_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep, 'usable_cores', lambda: 4)
+    monkeypatch.setattr(sweep.os, 'sysconf', {'SC_PHYS_PAGES': 1000, 'SC_PAGE_SIZE': 4096}.get)
+    features = tmp_path / 'train1024.hdf5'
+    for size, runs, device, at_once in ((1000, 9, '-1', 4), (1000, 3, '-1', 3), (1000, 9, '0', 1),
+                                        (500_000, 9, '-1', 2), (10 ** 7, 9, '-1', 1)):
+        features.write_bytes(bytes(size))
+        assert sweep.runs_at_once(range(runs), tmp_path, device) == at_once
+
+
 def test_a_stopped_sweep_goes_on_from_the_last_epoch(tmp_path, run):
     featureSet.make_features(tmp_path)
     (tmp_path / 'runs.txt').write_text('--cells 4 --epochs 3000 --name long\n')
