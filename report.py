@@ -91,7 +91,7 @@ def collect(args, notes, faults):
     return results, lists, names, runs, next((run for run in runs if run.name == blind), None)
 
 
-def drops_by(args, run, names, settings, notes):
+def drops_by(args, run, names, settings, notes, faults):
     """Which frames mattered to a run of rnn.py.
 
     Returns:
@@ -109,7 +109,8 @@ def drops_by(args, run, names, settings, notes):
                 raise UserError(f'{f.filename}: features of another network than {path} was '
                                 'trained on')
     except UserError as error:
-        notes.append(f'which frames mattered is not shown: {error}')
+        there = (args.root / names.test).exists()  # then it, or the model, is not what it should be
+        (faults if there else notes).append(f'which frames mattered is not shown: {error}')
         return None
     settings = {**card.get('settings', {}), **settings}
     how = {'technique': settings.get('inference', 'full'), 'steps': settings.get('test_steps', 0),
@@ -168,7 +169,7 @@ def build(args):
         body += [('Classes and pairs', change_sections(a, b, lists, args.top)),
                  ('Flipped clips', flips_section(a, b, lists, args, notes, drops_by(
                      args, b, names_of_run(root, b.name, results, args.split), line_of(
-                         results, b.method.path, args.split).get('settings', {}), notes)))]
+                         results, b.method.path, args.split).get('settings', {}), notes, faults)))]
     elif len(runs) > 1:
         faults.append(f'{runs[0].method.path} and {runs[1].method.path} have no clip in common')
     if runs:

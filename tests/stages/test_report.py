@@ -262,8 +262,8 @@ def test_which_frames_mattered_is_what_the_model_says_without_them(packed, run_r
     lists = read_lists(packed)
     of_run = read_run('RNN', packed / 'RNN_testPredictions.hdf5', lists, 1)
     args = argparse.Namespace(root=packed, split=1, examples=1)
-    notes, clip = [], lists.test[0]
-    drops = report.drops_by(args, of_run, Names(), {}, notes)(clip)
+    notes, faults, clip = [], [], lists.test[0]
+    drops = report.drops_by(args, of_run, Names(), {}, notes, faults)(clip)
     model, _ = load_rnn(packed / 'RNN.model')
     with h5py.File(packed / 'test1024.hdf5') as f:
         rows = f[clip.name][()]
@@ -277,8 +277,8 @@ def test_which_frames_mattered_is_what_the_model_says_without_them(packed, run_r
         assert drop == pytest.approx(of_run.probability[clip.name][named] - without, abs=1e-5)
     with h5py.File(packed / 'test1024.hdf5', 'r+') as f:
         smallSet.say(f, model_sha256='another')
-    assert report.drops_by(args, of_run, Names(), {}, notes) is None
-    assert 'features of another network' in notes[0]
+    assert report.drops_by(args, of_run, Names(), {}, notes, faults) is None
+    assert not notes and 'features of another network' in faults[0]
 
 
 def test_runs_of_one_method_are_told_apart(root, run):
