@@ -289,6 +289,10 @@ def _code_of(main):
             where = f'{error.filename}: ' * (error.filename is not None)
             code, said = 1, (f'error: {where}{error.strerror or error}; see to that, then run the '
                              'command again')
+    except RuntimeError as error:
+        if not str(error).startswith('Symlink loop'):  # before 3.13 pathlib's, not an OSError
+            raise
+        code, said = 1, f'error: {error}; see to that, then run the command again'
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     if _Output.failure:

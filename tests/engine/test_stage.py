@@ -71,6 +71,13 @@ def test_output_that_fails_never_ends_a_stage_with_0(where, how):
         assert done.stderr.count('\n') == 1 and 'the same command goes on' in done.stderr
 
 
+def test_a_link_to_itself_is_one_line(tmp_path):
+    (tmp_path / 'loop').symlink_to('loop')
+    done = run_stage('makeSplit.py', '--clips', tmp_path / 'loop', '--root', tmp_path)
+    assert done.returncode == 1 and done.stderr.startswith('error: ')
+    assert done.stderr.count('\n') == 1 and f'{tmp_path}/loop' in done.stderr
+
+
 def test_what_the_system_refuses_is_one_line(tmp_path):
     (tmp_path / 'script.py').write_text(STAGE)
     done = subprocess.run([sys.executable, tmp_path / 'script.py', 'no folder'], cwd=REPOSITORY,
