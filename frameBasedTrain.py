@@ -52,7 +52,7 @@ from engine.learning.frames import COUNTS, FrameIterator, frame_counts
 from engine.weights.modelfile import save_model, weights_digest
 from engine.fast.optimizers import MomentumSGD, WeightDecay
 from engine.learning.rates import add_rate, get_rate
-from engine.learning.snapshots import Best, best_line, told_of
+from engine.learning.snapshots import RULES, Best, add_keep, best_line, told_of
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.video.preprocessing import preprocess, preprocessing
 from engine.learning.workers import add_communicator, get_workers
@@ -156,10 +156,7 @@ def add_bookkeeping(parser):
                             'The held-out frames come first; training frames only if nothing '
                             'changes them (--no-flip). 0 for none; each worker of '
                             '--communicator has its own (default: 2)')
-    group.add_argument('--keep', choices=('lowest', 'last'), default='lowest', metavar='EPOCH',
-                       help='lowest: the weights of the epoch with the lowest loss on the clips '
-                            'held out, of equal ones the first, as rnn.py does; last: as the '
-                            'original did (default: lowest)')
+    add_keep(group, 'last', text='; last: as the original did')
     group.add_argument('--restart', action='store_true',
                        help='begin anew even if there is a snapshot or a finished model')
 
@@ -339,15 +336,15 @@ def train(args, model, clips, team, class_weights, settings):
                'a smaller --batch and a higher --lr help; see docs/own-videos.md')
     optimizer = make_optimizer(args, model, team)
     folder = args.root / variants.names_of(args).of(FOLDER)
-    best = (Best(folder / 'best.npz', optimizer.target)
-            if clips.held_out and args.keep == 'lowest' else None)
+    best = (Best(folder / 'best.npz', optimizer.target, rule=args.keep)
+            if clips.held_out and args.keep in RULES else None)
 
     def validate_now():
         figures = validate(model, kept, FrameIterator(
             clips.held_out, clips.counts, args.batch, size, repeat=False, known=kept, **common),
             len(clips.held_out))
         if best:
-            best.add(figures['loss'])
+            best.add(figures['loss'], figures['accuracy'])
         return figures
 
     rate, schedule = get_rate(args)
@@ -361,8 +358,8 @@ def train(args, model, clips, team, class_weights, settings):
     log, line = run.log(), run.log()[-1]
     if best and team.first:
         best.load()
-        line = best_line(log)
-        print(f'kept: epoch {line["epoch"]} of {len(log)}, of the lowest held-out loss')
+        line = best_line(log, args.keep)
+        print(f'kept: epoch {line["epoch"]} of {len(log)}, of {RULES[args.keep]}')
     return log, line
 
 

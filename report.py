@@ -147,7 +147,8 @@ def build(args):
     titles = {run.name: run.title for run in runs}
     combined = [name for name in names if 'files' in line_of(
         results, predictions_path(root, name), args.split).get('settings', {})]
-    curves = join([curve_of(root, name, titles.get(name, name), notes, faults)
+    curves = join([curve_of(root, name, titles.get(name, name), line_of(
+        results, predictions_path(root, name), args.split).get('epoch'), notes, faults)
                    for name in names if name not in combined])
     if not (results or runs or curves):
         raise UserError(f'{root}: nothing to report: no results.jsonl, no predictions, no log of '

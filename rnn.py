@@ -12,9 +12,9 @@ Writes  ROOT/RNN.model, ROOT/RNN_testPredictions.hdf5, ROOT/RNN_validationPredic
     python rnn.py --name deep --test-only --inference segments:4 --test-steps 60
 
 The groups that the frame network did not see validate; the weights of the epoch with the
-lowest validation loss are kept. The test list is read once, after that. Run again to resume.
---test-only looks at the clips in another way with a model that is there; its predictions get
-a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
+lowest validation loss are kept (--keep). The test list is read once, after that. Run again to
+resume. --test-only looks at the clips in another way with a model that is there; its predictions
+get a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
 Beside a network that sees order one that sees none is trained with the same flags, once, and
 the difference is told (--no-baseline).
 """
@@ -39,7 +39,7 @@ from engine.weights.modelfile import go_on_from, read_card, same_in_cards, save_
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.optimisation import add_optimizer, make_optimizer
 from engine.learning.rates import get_rate
-from engine.learning.snapshots import Best, best_line, told_of
+from engine.learning.snapshots import Best, add_keep, best_line, told_of
 from engine.learning.trainingset import check_test_features, clips_of, read_training
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.learning.steploss import LOSSES, sequence_loss, step_weights
@@ -49,8 +49,7 @@ from engine.learning.steploss import LOSSES, sequence_loss, step_weights
 
 def get_parser():
     parser = stage.new_parser(__doc__)
-    parser.add_argument('--name',
-                        help='names the model and all its files (default: RNN, or RNN_flow ...)')
+    parser.add_argument('--name', help='names the model and its files (default: RNN, RNN_flow ...)')
     stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     add_network(parser)
     add_sequences(parser)
@@ -80,8 +79,8 @@ def add_optimisation(parser):
                             'uniform, so that early guesses matter as much; or the last alone '
                             '(default: linear)')
     group.add_argument('--patience', type=arguments.whole(0), default=0, metavar='EPOCHS',
-                       help='stop when the validation loss has not fallen for so many epochs '
-                            '(default: 0, never)')
+                       help='stop after so many without a better one (default: 0, never)')
+    add_keep(group)
 
 
 def add_test(parser):
@@ -153,7 +152,7 @@ def settings_of(args):
     """What decides a result, as JSON values."""
     return {key: value for key, value in examples.without_usual(stage.settings_of(args)).items()
             if key not in ('test_only', *unused_flags(args.cell))
-            and (key, value) != ('start_from', None)}
+            and (key, value) not in (('start_from', None), ('keep', 'lowest'))}
 
 
 # ---- the training ----------------------------------------------------------------
@@ -200,10 +199,11 @@ class SequenceUpdater(Updater):
 
     def __init__(self, model, *args, class_weights=None, **kwargs):
         super().__init__(*args, **kwargs)
-        self.model, self.class_weights = model, class_weights
+        self.model = model
+        self.given = {} if class_weights is None else {'class_weights': class_weights}
 
     def learn(self, batch, optimizer):
-        loss = self.model.loss(*batch, self.class_weights)
+        loss = self.model.loss(*batch, **self.given)
         if self.is_finite(loss):
             optimizer.target.cleargrads()
             (loss * self.weight).backward()
@@ -250,13 +250,13 @@ def train(args, device, lists, team):
         model.to_device(device)
         kernel = stage.tell_kernel(model)
         folder = args.root / f'{args.name}.training'
-        best = Best(folder / 'best.npz', model, args.patience)
+        best = Best(folder / 'best.npz', model, args.patience, args.keep)
 
         def validate():
             figures = scoring.score_videos(
                 look_at(args, model, data.validation, device, args.seed),
                 data.validation.clips, args.readout)
-            best.add(figures['loss'])
+            best.add(figures['loss'], figures['top1'])
             return {'loss': figures['loss'], 'accuracy': figures['top1']}
 
         class_weights = examples.class_weights(args.class_weights, data.training.labels,
@@ -271,7 +271,7 @@ def train(args, device, lists, team):
             return None
         if len(data.validation):
             best.load()
-        log, kept = run.log(), best_line(run.log())
+        log, kept = run.log(), best_line(run.log(), args.keep)
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {

@@ -2,6 +2,7 @@
 the weights of its best epoch."""
 import json
 import os
+import statistics
 import time
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -135,26 +136,53 @@ class Snapshots:
         return False
 
 
-class Best:
-    """Keeps the weights of the epoch with the lowest validation loss; says when to stop.
+# What makes an epoch the best so far, in words.
+RULES = {'lowest': 'the lowest held-out loss', 'accuracy': 'the highest held-out accuracy',
+         'window': 'the lowest held-out loss, mean of three epochs'}
+WINDOW = 3
 
-    Of epochs with equal losses the first counts.
+
+def add_keep(group, *others, text=''):
+    """Adds --keep to a group of a parser; `others` are choices besides RULES, told by `text`."""
+    group.add_argument('--keep', choices=(*RULES, *others), default='lowest', metavar='EPOCH',
+                       help='whose weights are kept, by the clips held out. lowest: of the epoch '
+                            'of lowest loss; accuracy: of highest accuracy, of equal ones the '
+                            f'lowest loss; window: of lowest mean loss of it and the {WINDOW - 1} '
+                            f'before, which chance rules less; of equal ones the first{text} '
+                            '(default: lowest)')
+
+
+def badness(rule, history):
+    """How bad the last epoch of [(held-out loss, accuracy)] is, a tuple to be compared."""
+    loss, accuracy = history[-1]
+    if rule == 'accuracy':
+        return -accuracy, loss
+    return (statistics.fmean(loss for loss, _ in history[-WINDOW:]) if rule == 'window' else loss,)
+
+
+class Best:
+    """Keeps the weights of the best epoch by the clips held out; says when to stop.
+
+    Of epochs equally good the first counts.
 
     Args:
         path: file of the weights.
         model: chainer.Link whose weights they are.
-        patience (int): epochs without a lower loss after which to stop; 0 for never.
+        patience (int): epochs without a better one after which to stop; 0 for never.
+        rule: one of RULES.
     """
 
-    def __init__(self, path, model, patience=0):
-        self.path, self.model, self.patience = path, model, patience
-        self.loss, self.age = float('inf'), 0
+    def __init__(self, path, model, patience=0, rule='lowest'):
+        self.path, self.model, self.patience, self.rule = path, model, patience, rule
+        self.history, self.best, self.age = [], (float('inf'),), 0
 
-    def add(self, loss):
-        """Takes in one epoch's validation loss."""
+    def add(self, loss, accuracy=0.0):
+        """Takes in one epoch's figures of the clips held out."""
         self.age += 1
-        if loss < self.loss:
-            self.loss, self.age = loss, 0
+        self.history.append((loss, accuracy))
+        now = badness(self.rule, self.history)
+        if now < self.best:
+            self.best, self.age = now, 0
             save_model(self.path, self.model, {}, form='npz')
 
     def should_stop(self):
@@ -162,7 +190,7 @@ class Best:
 
     def check(self):
         """Refuses to go on where the weights to be kept so far are gone or damaged."""
-        if self.loss < float('inf'):
+        if self.best[0] < float('inf'):
             weights_digest(self.path, ANEW)
 
     def load(self):
@@ -173,13 +201,23 @@ class Best:
         """Nothing to do: an extension only so that the snapshot holds it."""
 
     def serialize(self, serializer):
-        self.loss = float(serializer('loss', self.loss))
+        self.best = (float(serializer('loss', self.best[0])), *self.best[1:])
         self.age = int(serializer('age', self.age))
+        if self.rule != 'lowest':  # which asks for no epoch but the best
+            reading = isinstance(serializer, chainer.Deserializer)
+            history = serializer('history', None if reading else
+                                 numpy.array(self.history, float).reshape(-1, 2))
+            self.history = list(map(tuple, history.tolist()))
+            self.best = min((badness(self.rule, self.history[:n + 1])
+                             for n in range(len(self.history))), default=self.best)
 
 
-def best_line(log):
+def best_line(log, rule='lowest'):
     """The epoch of a log (list of dicts) that Best keeps; the last where none validates."""
-    return min(log, key=lambda line: line.get('validation/main/loss', -line['epoch']))
+    lines = [line for line in log if 'validation/main/loss' in line]
+    history = [(line['validation/main/loss'], line['validation/main/accuracy']) for line in lines]
+    return lines[min(range(len(lines)), key=lambda n: badness(rule, history[:n + 1]))] \
+        if lines else log[-1]
 
 
 def told_of(line, log):

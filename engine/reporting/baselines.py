@@ -6,6 +6,9 @@ from engine.reporting.scoring import in_words
 from engine.variants import Names, place
 
 BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
+# Settings of a network itself; the others say how it was trained and shown its clips.
+OF_NETWORK = ('cell', 'cells', 'layers', 'hidden', 'batch_norm', 'recurrent_dropout', 'window',
+              'loss_weights')
 NO_ORDER = (*BASELINES, 'conv-pool', 'late-pool')
 FEATURES = ('stream', 'fusion', 'layer')  # settings that tell which features a network saw
 
@@ -58,10 +61,15 @@ def what_makes_one(result):
 
 
 def what_order_adds(result, other):
-    """A line that holds a run that sees order against one on the same features that does not."""
+    """Words that hold a run that sees order against one on the same features that does not."""
     gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
-    return (f'{other["method"]}, without order:  {in_words(other)}; what order adds: '
+    line = (f'{other["method"]}, without order:  {in_words(other)}; what order adds: '
             f'{gain:+.1f} points of top-1')
+    ours, theirs = result['settings'], other['settings']
+    differ = [f'{key}={theirs[key]}' for key in sorted(ours.keys() & theirs.keys())
+              if key not in OF_NETWORK and ours[key] != theirs[key]]
+    return line + (f'\nbut that one was trained with {", ".join(differ)}; with the same flags: '
+                   f'{what_makes_one(result)}' if differ else '')
 
 
 def lines_about_order(results):

@@ -69,8 +69,12 @@ def results_section(results, runs):
               long=('settings that differ',), heads=header.index('method')))
 
 
-def curve_of(root, name, title, notes, faults):
-    """Loss and accuracy of one training by epoch: two charts and the figures."""
+def curve_of(root, name, title, kept, notes, faults):
+    """Loss and accuracy of one training by epoch: two charts and the figures.
+
+    Args:
+        kept: the epoch whose weights are kept; None of a run of which no result tells.
+    """
     try:
         log = read_log(root, name)
     except UserError as error:
@@ -96,7 +100,7 @@ def curve_of(root, name, title, notes, faults):
     else:
         units = ('Train: by segment, every step counted by its weight (loss) or alike '
                  f'(accuracy), with dropout. Validation: by video ({n}).')
-        kept = best[1] if best else None
+        kept = kept if is_number(kept) else best[1] if best else None
     if kept is not None:
         units += f' Dotted line: epoch {kept:g}, whose weights are kept.'
 

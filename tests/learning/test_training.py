@@ -13,7 +13,7 @@ from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
 from engine.weights.modelfile import load_weights
 from engine.learning.rates import rate_factor
-from engine.learning.snapshots import Best
+from engine.learning.snapshots import Best, best_line
 from engine.learning.trainer import Training, Updater
 
 
@@ -44,6 +44,27 @@ def test_best_by_hand(tmp_path):
     for _ in range(99):
         patient.add(2)
     assert not patient.should_stop()
+
+
+@pytest.mark.parametrize('rule, epoch', [('lowest', 2), ('accuracy', 3), ('window', 4)])
+def test_which_epoch_each_rule_keeps_also_after_a_stop(tmp_path, rule, epoch):
+    # Means of up to three: 3, 2.5, 2, 1.67, 1.47, 1.5, 1.63; of two equally right the lower loss.
+    losses, right = [3, 2, 1, 2, 1.4, 1.1, 2.4], [.1, .2, .3, .9, .5, .4, .9]
+    link = L.Linear(2, 1)
+    best = Best(tmp_path / 'best.npz', chainer.Chain(a=link), rule=rule)
+    for number, figures in enumerate(zip(losses, right)):
+        if number == 4:  # stopped here, and gone on with from a snapshot
+            saved = chainer.serializers.DictionarySerializer()
+            best.serialize(saved)
+            best = Best(tmp_path / 'best.npz', best.model, rule=rule)
+            best.serialize(chainer.serializers.NpzDeserializer(saved.target))
+        link.b.array[:] = number
+        best.add(*figures)
+    best.load()
+    assert link.b.array[0] == epoch
+    log = [{'epoch': n, 'validation/main/loss': loss, 'validation/main/accuracy': accuracy}
+           for n, (loss, accuracy) in enumerate(zip(losses, right))]
+    assert best_line(log, rule)['epoch'] == epoch
 
 
 class Numbers(NumberedBatches):

@@ -19,6 +19,7 @@ def test_it_is_trained_once_with_the_same_flags_and_the_difference_told(packed, 
     told = re.search(r'mean, without order:  top-1 ([\d.]+) .*; what order adds: ([-+][\d.]+) '
                      'points', out)
     assert float(told[1]) == pytest.approx(other['top1'], abs=5e-4)
+    assert 'but that one' not in out
     assert float(told[2]) == pytest.approx(100 * (mine['top1'] - other['top1']), abs=0.05)
     # Another run on these features is held against the same one, unless that is of others.
     keep_in_card(packed / 'baseline.model', features='of others')
@@ -26,6 +27,8 @@ def test_it_is_trained_once_with_the_same_flags_and_the_difference_told(packed, 
     assert 'order' not in capsys.readouterr().out
     run_rnn(packed, *FLAGS, '--name', 'other', '--seed', 1)
     assert 'mean, without order:' in capsys.readouterr().out
+    assert 'but that one was trained with lr=0.0005; with the same flags: python rnn.py' in (
+        baselines.what_order_adds(mine, lines_of(packed)[-1]))
     assert read_card(packed / 'baseline.model')['features'] == 'made up'
     assert [line['method'] for line in lines_of(packed)] == ['LSTM 1x4', 'mean'] * 2
     few = {**mine, 'settings': {**mine['settings'], 'train_share': 0.5}}
