@@ -12,6 +12,7 @@ and nothing else: no number that Chainer computes is changed.
 import ast
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import os
 import sys
 import types
@@ -87,12 +88,34 @@ def _environment_stand_ins():
             'pkg_resources': resources}
 
 
+class _Later(types.ModuleType):
+    """A module that is imported when something of it is wanted."""
+
+    def __getattr__(self, name):
+        if name.startswith('__'):  # asked by imports
+            raise AttributeError(name)
+        return getattr(importlib.import_module(self.__name__), name)
+
+
+def _scipy_later():
+    """SciPy's modules, half of the time that Chainer's import takes: a few of its functions call
+    them, which none of our stages does."""
+    if 'scipy' in sys.modules or importlib.util.find_spec('scipy') is None:
+        return {}
+    scipy = _Later('scipy')
+    scipy.__path__ = []
+    for name in ('io', 'linalg', 'sparse', 'special'):
+        setattr(scipy, name, _Later(f'scipy.{name}'))
+    return {'scipy': scipy, **{f'scipy.{name}': module for name, module in vars(scipy).items()
+                               if isinstance(module, _Later)}}
+
+
 def _import_chainer():
     # CuPy 14 has no cuDNN; Chainer must not look for it.
     os.environ.setdefault('CHAINER_CUDNN', '0')
     _mend_numpy()
     sys.meta_path.insert(0, _CaffeMessages())
-    stand_ins = _environment_stand_ins()
+    stand_ins = {**_environment_stand_ins(), **_scipy_later()}
     # They stand only while Chainer is imported: other packages that probe for
     # the real modules must not meet them.
     real = {name: sys.modules.get(name) for name in stand_ins}

@@ -4,7 +4,6 @@ One number divides all log probabilities of a network, so that the class named s
 (Guo et al. 2017, "On Calibration of Modern Neural Networks"). It is found on validation clips.
 """
 import numpy
-from scipy import optimize
 
 from engine.errors import UserError
 from engine.hdf5 import open_hdf5
@@ -33,6 +32,7 @@ def fit_temperature(log_probabilities, labels):
     Args:
         log_probabilities: (n, C); labels: (n,) int.
     """
+    from scipy import optimize  # half a second, which --help need not wait
     rows, labels = numpy.arange(len(labels)), numpy.asarray(labels)
     if not (ranks(numpy.asarray(log_probabilities), labels)[0] > 0).any():
         return 1.0

@@ -6,8 +6,6 @@ import math
 import statistics
 from typing import NamedTuple, Optional
 
-from scipy.stats import t as student
-
 from engine.reporting import tables
 from engine.reporting.means import recipe
 from engine.reporting.page import element, paragraph, section, table
@@ -76,6 +74,7 @@ def _point(share, runs):
     right, n = [run['top1'] for run in runs], len(runs)
     deviation = interval = None
     if n > 1:
+        from scipy.stats import t as student  # a second, which --help need not wait
         deviation = statistics.stdev(right)
         half = student.ppf(0.975, n - 1) * deviation / math.sqrt(n)
         interval = max(0.0, mean('top1') - half), min(1.0, mean('top1') + half)

@@ -39,6 +39,13 @@ assert chainer.__version__ == '7.8.1', chainer.__version__
 for name in 'pkg_resources', 'numpy.distutils', 'numpy.distutils.system_info':
     assert name not in sys.modules, name
 assert had_distutils or 'distutils' not in numpy.__dict__
+assert not any(name.startswith('scipy') for name in sys.modules)
+import chainer.functions as F
+a = F.erfinv(numpy.array([0.5], 'f4')).array
+b = F.sparse_matmul(chainer.utils.to_coo(numpy.eye(2, dtype='f4')), numpy.ones((2, 1), 'f4')).array
+import scipy.sparse, scipy.special
+assert type(scipy.special).__name__ == 'module' and abs(a - scipy.special.erfinv(0.5)) < 1e-6
+assert (b == 1).all()
 ''')
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
 
