@@ -237,7 +237,8 @@ def test_the_best_weights_are_missed_before_hours_of_training(tmp_path, damage):
                  **options)[1].run()
     run(1)
     damage(path)
-    with pytest.raises(UserError, match='best.npz: .*(the same command with --restart|move it away)'):
+    with pytest.raises(UserError, match='best.npz: .*(the same command with --restart|'
+                                        'move it away)'):
         run(2)
     if path.is_dir():
         path.rmdir()
