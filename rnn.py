@@ -16,7 +16,7 @@ lowest validation loss are kept (--keep). The test list is read once, after that
 resume. --test-only looks at the clips in another way with a model that is there; its predictions
 get a name of their own, such as deep-segments4x60-linear_testPredictions.hdf5.
 Beside a network that sees order one that sees none is trained with the same flags, once, and
-the difference is told (--no-baseline).
+the difference is told (--no-baseline). Exit code 3: all is done but for that.
 """
 import argparse
 import re
