@@ -28,6 +28,7 @@ BEAT = 10.0  # seconds
 # As often a lock is looked at, every so many seconds, before it counts as left behind. A file
 # server that does not answer for a while holds up both sides.
 LOOKS, PAUSE = 30, 2.0
+CLAIM_LOOKS = 50  # every 0.1 s, at what is there for less than that
 _held = []
 
 
@@ -129,12 +130,16 @@ def _take(path, lock_path):
 
 def _remove(lock_path, text):
     """Removes the lock of a dead run: one alone of several that see it, and no other's."""
-    claim = f'{lock_path}.{hashlib.sha256(text.encode()).hexdigest()[:8]}.part'
+    claim = f'{lock_path}.{hashlib.sha256(text.encode()).hexdigest()[:16]}.part'
     try:
         os.close(os.open(claim, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        _remove_leftovers(lock_path)  # if who made the claim died, too
-        time.sleep(0.1)
+    except FileExistsError:  # for a moment, unless who made it died, too
+        for _ in range(CLAIM_LOOKS):
+            time.sleep(0.1)
+            if not os.path.exists(claim) or _read(lock_path) != text:
+                return
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(claim)
         return
     try:
         if _read(lock_path) == text:

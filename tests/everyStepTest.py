@@ -113,7 +113,7 @@ def forked(work, root, full=0, halted=lambda what, steps: None):
         with ours, ours.makefile('rb') as lines:
             for line in lines:
                 what, *paths = os.fsdecode(line.rstrip(b'\n')).split('\t')
-                assert what in ('unlink', 'torn') or paths[0] not in left, f'{what} {paths[0]}'
+                assert what not in ('read', 'rename') or paths[0] not in left, f'{what} {paths[0]}'
                 if what not in NO_STEPS:
                     steps.append((what, *paths))
                 halted(what, steps)
@@ -134,7 +134,7 @@ def state(root):
     """A digest of all that a restart goes by; see above."""
     found = []
     for path in root.rglob('*'):
-        name = re.sub(r'\.[^.]+\.part$', '.part', str(path.relative_to(root)))
+        name = re.sub(r'\.\w{8}\.part$', '.part', str(path.relative_to(root)))
         passing = path.suffix in ('.part', '.lock') or path.is_dir()
         found.append((name, b'' if passing else hashlib.sha256(path.read_bytes()).digest()))
     return hashlib.sha256(repr(sorted(set(found))).encode()).digest()

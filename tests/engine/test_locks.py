@@ -85,6 +85,24 @@ def test_a_killed_run_stops_nobody_not_even_before_its_parent_has_seen_it(holder
     assert can_enter(path) and not os.listdir(tmp_path)
 
 
+def test_one_that_dies_as_it_removes_a_dead_lock_stops_nobody(holder, path, lock, monkeypatch):
+    holder.kill()
+    holder.wait()
+    real, unlinked = os.unlink, []
+
+    def dying(name):
+        unlinked.append(os.fspath(name))
+        if os.fspath(lock) in unlinked:  # from then on it removes nothing
+            raise KeyboardInterrupt
+        real(name)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, 'unlink', dying)
+        can_enter(path)
+    assert len(list(path.parent.glob('.*.part'))) == 1
+    monkeypatch.setattr(locks, 'CLAIM_LOOKS', 3)
+    assert can_enter(path) and not list(path.parent.iterdir())
+
+
 def test_a_process_number_that_is_used_again_is_another_process(holder, path, lock):
     about = json.loads(lock.read_text())
     holder.kill()
