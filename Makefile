@@ -157,7 +157,7 @@ films: $(READY)
 	$(RUN) normalizeData.py --root $(FILMS)
 	$(RUN) rnn.py $(EVENTS) --no-reverse --steps 32 --window 32 --test-steps 0 --cells 128 --hidden 0 \
 		--no-batch-norm --dropout 0.5 --optimizer adam --lr 0.003 --schedule cosine --batch 16 --epochs 40 \
-		--no-baseline
+		--keep accuracy --no-baseline
 	$(RUN) predict.py $(FILMS)/new --root $(FILMS) --out $(FILMS)/seen --events --shortest 1 \
 		--subtitles --boris
 	$(RUN) eventAccuracy.py --events $(FILMS)/seen --annotations $(FILMS)/newMarks/* --out $(FILMS)/seen
