@@ -94,7 +94,7 @@ def _read_classes(path):
     for number, line in _lines(path):
         fields = line.split()
         if len(fields) != 2 or not fields[0].isdigit():
-            raise UserError(f'{path}:{number}: expected "NUMBER CLASS", found "{line}"')
+            raise UserError(f'{path}:{number}: expected "NUMBER CLASS", found "{line:.80}"')
         if reason := why_no_name(fields[1]):
             raise UserError(f'{path}:{number}: {fields[1]!r} {reason}; rename the class')
         if int(fields[0]) in numbers or fields[1] in numbers.values():
@@ -119,7 +119,7 @@ def _read_groups(path):
         if not group or name in groups:
             raise UserError(f'{path}:{number}: '
                             + ('is there twice' if group else 'expected "CLASS/CLIP.ext", a tab '
-                               f'and the group, found "{line}"'))
+                               f'and the group, found "{line:.80}"'))
         groups[name] = group
     return groups, may_leak
 
@@ -132,7 +132,7 @@ def _read_list(root, path, classes, groups):
         found = re.fullmatch(r'([^/]+)/(.+?\.[\w-]+)(?:\s+(\d+))?', line)
         if not found:
             raise UserError(f'{path}:{number}: expected "CLASS/CLIP.avi [NUMBER]", '
-                            f'found "{line}"')
+                            f'found "{line:.80}"')
         class_name, file_name, given = found.groups()
         # The official lists spell HandstandPushups two ways.
         label = labels.get(class_name.lower())

@@ -195,7 +195,8 @@ def read_hmdb(folder, videos):
         for number, line in enumerate(path.read_text(encoding='utf-8-sig').splitlines(), 1):
             name, _, side = line.strip().rpartition(' ')
             if line.strip() and side not in ('0', '1', '2'):
-                raise UserError(f'{path}:{number}: expected "CLIP.avi 0", 1 or 2, found "{line}"')
+                raise UserError(f'{path}:{number}: expected "CLIP.avi 0", 1 or 2, found '
+                                f'"{line:.80}"')
             video = known.get((found[1], name.strip()))
             if side in ('1', '2'):
                 if video:

@@ -17,6 +17,14 @@ def _runs_a_script():
                            == os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+# Lists are in UTF-8, and so are names of files; a locale of ASCII or Latin-1 would look for others.
+if (_runs_a_script() and sys.getfilesystemencoding() != 'utf-8'
+        and not sys.flags.ignore_environment and os.environ.get('PYTHONUTF8') != '1'):
+    os.environ['PYTHONUTF8'] = '1'
+    if sys.stdout:  # what the terminal reads stays
+        os.environ.setdefault('PYTHONIOENCODING', sys.stdout.encoding)
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
 # Ctrl-C ends a script that is still importing as it ends other programs, with no traceback of that;
 # from stage.run on it does what is said there.
 if _runs_a_script() and signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -228,9 +228,11 @@ class _Output(io.FileIO):
 def _as_it_can(error):
     """Error handler of codecs: a name that is no text as its bytes, what is unknown as \\x.. ."""
     try:
-        return codecs.lookup_error('surrogateescape')(error)
+        if not error.encoding.startswith(('utf-16', 'utf-32')):  # whose letters are no bytes
+            return codecs.lookup_error('surrogateescape')(error)
     except UnicodeEncodeError:
-        return codecs.backslashreplace_errors(error)
+        pass
+    return codecs.backslashreplace_errors(error)
 
 
 codecs.register_error('as it can', _as_it_can)

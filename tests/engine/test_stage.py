@@ -131,6 +131,28 @@ def test_every_character_can_be_printed(environment):
     assert done.stdout.endswith(b' \xe9\n')  # the name's own byte
 
 
+def test_what_utf_16_cannot_hold_can_be_printed():
+    code = STAGE.replace("print('result')", r"print('\u4e2d \udce9')")
+    done = subprocess.run([sys.executable, '-c', code, 'at the end'], cwd=REPOSITORY, timeout=60,
+                          env={**os.environ, 'PYTHONIOENCODING': 'utf-16'}, capture_output=True)
+    assert done.returncode == 0 and done.stdout.decode('utf-16') == '\u4e2d \\udce9\n'
+
+
+def test_names_are_utf_8_whatever_the_locale(tmp_path):
+    lists = tmp_path / 'ucfTrainTestlist'
+    lists.mkdir()
+    (lists / 'classInd.txt').write_text('1 \xe9\n2 b\n', encoding='utf-8')
+    for name, clip in (('train', '\xe9/v_\xe9_g01_c01.avi'), ('test', 'b/v_\u4e2d_g02_c01.avi')):
+        (lists / f'{name}list01.txt').write_text(f'{clip}\n', encoding='utf-8')
+        (tmp_path / 'UCF-101' / clip).parent.mkdir(parents=True)
+        (tmp_path / 'UCF-101' / clip).write_text('no video')
+    done = subprocess.run([sys.executable, REPOSITORY / 'opticalFlow.py', '1', '--parts', '1',
+                           '--root', tmp_path], capture_output=True, timeout=60, env={
+        **os.environ, 'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'})
+    assert (done.returncode, done.stderr) == (3, b'')
+    assert b'2 failed' in done.stdout and b'_\\xe9_g01_c01.avi: ' in done.stdout
+
+
 def test_a_training_whose_reader_has_gone_has_made_no_model(undisturbed, tmp_path):
     for name in ('train1024.hdf5', 'test1024.hdf5', 'ucfTrainTestlist'):
         (tmp_path / name).symlink_to(undisturbed / name)
