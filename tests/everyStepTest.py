@@ -1,7 +1,7 @@
 """Ends writers at every step they do, and looks at what is there and at what comes after.
 
     python tests/everyStepTest.py --saves          # each kind of file; seconds; pytest runs it
-    python tests/everyStepTest.py                  # each stage as well: MINUTES minutes of one core
+    python tests/everyStepTest.py                  # each stage as well: half an hour of one core
     python tests/everyStepTest.py --stage rnn --sample 20 --seed 0      # of one stage, a few
 
 A step is an open, write, fsync, rename, link, unlink, truncate or mkdir below the root, as the C
