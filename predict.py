@@ -328,6 +328,8 @@ def look(args, networks, source, stem, films, tables):
     there is no labelled copy). With --events, what happened is written and added to `films`, and
     where it stands to `tables`."""
     started = time.monotonic()
+    if stem:
+        files.check_outputs(*(f'{stem}.{ending}' for ending in ('json', 'png', 'mp4')))
     options = dict(size=networks.frames.shape['input_size'], step=networks.step, timed=True,
                    batch=min(args.batch, networks.stride))
     with opened(args, source, options) as (frames, video, progress):
