@@ -106,9 +106,8 @@ def pieces(free, shortest, longest):
         if stop - start >= shortest:
             edges = numpy.linspace(start, stop, max(1, math.ceil((stop - start) / longest)) + 1)
             # rounded up and down, as a margin is to stay one
-            edges = [math.ceil(1000 * start - 1e-6) / 1000,
-                     *(round(edge, 3) for edge in edges[1:-1]),
-                     math.floor(1000 * stop + 1e-6) / 1000]
+            edges = [math.ceil(1000 * start) / 1000, *(round(edge, 3) for edge in edges[1:-1]),
+                     math.floor(1000 * stop) / 1000]
             found += [(film, float(one), float(two)) for one, two in zip(edges, edges[1:])
                       if one < two]
     return found
