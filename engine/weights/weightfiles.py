@@ -106,8 +106,10 @@ def _read(path, kind, top):
         return Weights('chainer', read_caffe(path, budget), {})
     arrays, notes = {'hdf5': read_hdf5, 'keras': read_keras_archive,
                      'npz': _read_npz}[kind](path, budget)
-    form = 'chainer' if any(name.endswith('/W') for name in arrays) else 'keras'
-    return Weights(form, arrays, notes)
+    for form, end in (('chainer', '/W'), ('torch', '.weight')):  # a state dict, by numpy.savez
+        if any(name.endswith(end) for name in arrays):
+            return Weights(form, arrays, notes)
+    return Weights('keras', arrays, notes)
 
 
 def _read_npz(path, budget):

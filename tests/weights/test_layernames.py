@@ -49,9 +49,10 @@ def numbered(*numbers):
     renamed(lambda name: name.replace('features.', '').replace('classifier', 'top')),
     {**prefixed('module.'), 'n_averaged': numpy.array(7)}],
     ids=lambda arrays: ' '.join(list(arrays)[::30]))
-@pytest.mark.parametrize('form', ['pth', 'safetensors'])
+@pytest.mark.parametrize('form', ['pth', 'safetensors', 'npz'])
 def test_what_stands_before_and_how_layers_are_counted(tmp_path, arrays, form):
-    writer = {'pth': ww.write_torch, 'safetensors': ww.write_safetensors}[form]
+    writer = {'pth': ww.write_torch, 'safetensors': ww.write_safetensors,
+              'npz': lambda path, arrays: numpy.savez(path, **arrays)}[form]
     writer(tmp_path / f'a.{form}', arrays)
     assert_same(convert(tmp_path / f'a.{form}', tmp_path)[0])
 
