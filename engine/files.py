@@ -68,6 +68,15 @@ def replacing(path):
         _temporaries.discard(temporary)
 
 
+def as_output(file):
+    """The word that names an open file to a program that gets it by pass_fds=[file.fileno()].
+
+    By the name of a temporary file a program that still starts would make it once more, when a
+    signal has ended us and removed it.
+    """
+    return f'/dev/fd/{file.fileno()}'
+
+
 def check_outputs(*paths):
     """Refuses, before the work, what could not be written after it.
 

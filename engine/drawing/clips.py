@@ -10,7 +10,7 @@ import numpy
 from engine.drawing.scenes import cut_grain, draw_picture, make_look, make_place, noise_bank
 from engine.drawing.shapes import CLASSES, HEIGHT, PAIRS, WIDTH
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import as_output, replacing
 
 FPS = 25  # as in UCF-101
 RECIPE = 'demo 2'  # change it when the drawing changes: old clips are remade
@@ -95,10 +95,11 @@ def write_avi(path, frames, comment):
         '-pix_fmt', 'rgb24', '-s', f'{WIDTH}x{HEIGHT}', '-r', str(FPS),
         '-i', '-', '-c:v', 'mpeg4', '-q:v', '4', '-pix_fmt', 'yuv420p', '-threads', '1',
         '-fflags', '+bitexact', '-flags:v', '+bitexact', '-metadata', f'comment={comment}',
-        '-f', 'avi', path]
+        '-f', 'avi']
     ended = contextlib.suppress(BrokenPipeError)  # it says why
-    with ended, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                 stderr=subprocess.PIPE) as process:
+    with ended, open(path, 'w+b') as f, subprocess.Popen(
+            [*command, as_output(f)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE, pass_fds=[f.fileno()]) as process:
         with ended:
             for frame in frames:
                 process.stdin.write(frame)

@@ -12,7 +12,7 @@ import cv2
 import numpy
 
 from engine.errors import UserError
-from engine.files import replacing
+from engine.files import as_output, replacing
 from engine.video.decode import Frames
 from engine.video.ffmpeg import check_alive_to_the_end, command, complaint_of
 
@@ -116,13 +116,18 @@ class FlowWriter:
 
     def __enter__(self):
         temporary = self._replacing.__enter__()
-        self._errors = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [*command(), '-y', '-threads', '1', '-f', 'rawvideo', '-pix_fmt', 'bgr24',
-             '-video_size', '{}x{}'.format(*self.size), '-framerate', str(FRAMES_A_SECOND),
-             '-i', 'pipe:0', *self.codec, '-threads', '1', '-f', 'matroska',
-             f'file:{temporary}'],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors)
+        try:
+            self._errors, self._file = tempfile.TemporaryFile(), open(temporary, 'w+b')
+            self._process = subprocess.Popen(
+                [*command(), '-y', '-threads', '1', '-f', 'rawvideo', '-pix_fmt', 'bgr24',
+                 '-video_size', '{}x{}'.format(*self.size), '-framerate', str(FRAMES_A_SECOND),
+                 '-i', 'pipe:0', *self.codec, '-threads', '1', '-f', 'matroska',
+                 as_output(self._file)],
+                stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._errors,
+                pass_fds=[self._file.fileno()])
+        except BaseException as error:
+            self._replacing.__exit__(type(error), error, error.__traceback__)
+            raise
         return self
 
     def write(self, frame):
@@ -143,6 +148,7 @@ class FlowWriter:
             self._errors.seek(0)
             log = self._errors.read()
             self._errors.close()
+            self._file.close()
             if problem[0] is None:
                 check_alive_to_the_end(code, log, self.path)
                 if code:

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from engine.drawing.fonts import Lettering
-from engine.files import replacing
+from engine.files import as_output, replacing
 from engine.video.container import shape_of
 from engine.video.ffmpeg import VideoError, command, complaint_of, opened, run
 
@@ -91,7 +91,8 @@ def label_video(source, path, panels, shape=None):
     shape = shape or shape_of(source)
     sound, silent = _sound(source, shape.sounds)
     margin = max(2, min(shape.width, shape.height) // 40)
-    with replacing(path) as temporary, tempfile.TemporaryDirectory() as folder:
+    with (replacing(path) as temporary, open(temporary, 'w+b') as f,
+          tempfile.TemporaryDirectory() as folder):
         _write_panels(Path(folder), panels)
         words = command(
             # the list is found by its folder: a name of any kind may stand in a longer path
@@ -104,11 +105,11 @@ def label_video(source, path, panels, shape=None):
             '-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20',
             # Odd sides need the form of H.264 that not every player knows.
             '-pix_fmt', 'yuv444p' if shape.width % 2 or shape.height % 2 else 'yuv420p',
-            '-movflags', '+faststart', '-f', 'mp4', f'file:{os.path.abspath(temporary)}',
+            '-movflags', '+faststart', '-f', 'mp4', as_output(f),
             # ends it when nobody reads any more
             '-map', '[alive]', '-fps_mode', 'passthrough', '-f', 'rawvideo', '-flush_packets', 1,
             'pipe:1')
-        done = run(words, source, cwd=folder)
+        done = run(words, source, cwd=folder, pass_fds=[f.fileno()])
         if done.code:
             raise VideoError(f'{source}: no labelled copy could be made ('
                              f'{complaint_of(done.log, source, True) or "ffmpeg gave no reason"})')

@@ -4,7 +4,7 @@ import re
 import tempfile
 from collections import Counter
 
-from engine.files import replacing, why_no_file
+from engine.files import as_output, replacing, why_no_file
 from engine.video.decode import count_frames
 from engine.video.ffmpeg import VideoError, command, complaint_of, run
 from engine.video.ownvideos import PICTURE
@@ -46,16 +46,18 @@ def make_video(folder, target, rate):
     ending, others = _kind(paths[0]), len(_all_pictures(folder)) - len(paths)
     if others:
         print(f'{folder}: {others} pictures that are no {ending} are passed over', flush=True)
-    with replacing(target) as temporary, tempfile.TemporaryDirectory() as row:
+    with (replacing(target) as temporary, open(temporary, 'w+b') as f,
+          tempfile.TemporaryDirectory() as row):
         # pictures of some forms cannot be told apart in a pipe
         for number, path in enumerate(paths):
             os.symlink(path.resolve(), os.path.join(row, f'{number}{ending}'))
         done = run(command(
             '-y', '-f', 'image2', '-framerate', rate, '-start_number', 0, '-i', f'%d{ending}',
             '-filter_complex', 'split[v][w];[w]scale=2:2:flags=neighbor,format=gray[alive]',
-            '-map', '[v]', *CODEC, '-f', 'matroska', f'file:{os.path.abspath(temporary)}',
+            '-map', '[v]', *CODEC, '-f', 'matroska', as_output(f),
             # ends it when nobody reads any more
-            '-map', '[alive]', '-f', 'rawvideo', '-flush_packets', 1, 'pipe:1'), folder, cwd=row)
+            '-map', '[alive]', '-f', 'rawvideo', '-flush_packets', 1, 'pipe:1'), folder, cwd=row,
+            pass_fds=[f.fileno()])
         frames = 0 if done.code else count_frames(temporary)
         if frames != len(paths):
             reason = complaint_of(done.log, folder) or complaint_of(done.log, folder, True)

@@ -15,9 +15,10 @@ from sklearn.linear_model import LogisticRegression
 
 import demo
 from VGGNet import VGGNet, load_vgg
-from engine.drawing.clips import is_whole, make_clip, make_phases, recipe_of, render_clip
+from engine.drawing.clips import (is_whole, make_clip, make_phases, recipe_of, render_clip,
+                                    write_avi)
 from engine.drawing.stills import make_stills, still_labels
-from engine.drawing.shapes import CLASSES, PAIRS
+from engine.drawing.shapes import CLASSES, HEIGHT, PAIRS, WIDTH
 from engine.errors import UserError
 from engine.weights.modelfile import save_model
 from engine.video.decode import Frames
@@ -130,6 +131,17 @@ def test_interrupted_run_leaves_no_half_file(tmp_path):
     assert made and len(made) < 96 and not list(tmp_path.rglob('*.part'))
     assert all(is_whole(path, recipe_of(0, 48, 72)) for path in made)
     assert not (tmp_path / 'ucfTrainTestlist').exists()
+
+
+def test_a_file_that_is_removed_while_ffmpeg_starts_stays_away(tmp_path):
+    path = tmp_path / 'x.avi'
+    path.touch()
+
+    def frames():
+        path.unlink()  # as a signal does
+        yield numpy.zeros((HEIGHT, WIDTH, 3), numpy.uint8)
+    write_avi(path, frames(), 'x')
+    assert not path.exists()
 
 
 def test_numbers_that_cannot_work_are_refused(tmp_path):

@@ -1,4 +1,6 @@
 """Optical flow: known motions, bytes, files, what augmentation makes of it, and its colours."""
+import subprocess
+
 import cv2
 import numpy
 import pytest
@@ -8,6 +10,7 @@ from engine import variants
 from engine.errors import UserError
 from engine.video.augmentation import Augmentation, mirror, views
 from engine.video.decode import count_frames, read_frames
+from engine.video.ffmpeg import command
 from engine.video.flow import (FlowWriter, colours, dequantise, flow_of_frames, get_method,
                                quantise, save_flow, stored_frames, wheel)
 from flowSet import clips_of, frames_of
@@ -117,6 +120,19 @@ def test_nothing_is_left_of_a_flow_that_was_stopped_or_cannot_be_written(small_s
         with FlowWriter(tmp_path / 'x.mkv', (64, 48), codec=('-c:v', 'no-such-codec')) as writer:
             for _ in range(50):
                 writer.write(numpy.full((48, 64, 3), 128, numpy.uint8))
+    assert not list(tmp_path.iterdir())
+def test_nothing_is_left_by_an_ffmpeg_that_was_starting(tmp_path, monkeypatch):
+    started = []
+
+    def interrupted(*args, **options):
+        started.append(popen(*args, **options))
+        raise KeyboardInterrupt
+    command()  # looks for ffmpeg, by starting it
+    popen = subprocess.Popen
+    monkeypatch.setattr(subprocess, 'Popen', interrupted)
+    with pytest.raises(KeyboardInterrupt), FlowWriter(tmp_path / 'x.mkv', (64, 48)):
+        pass
+    started[0].communicate(numpy.full((48, 64, 3), 128, numpy.uint8).tobytes())
     assert not list(tmp_path.iterdir())
 
 
