@@ -26,6 +26,7 @@ missing.
 """
 import argparse
 import multiprocessing
+import multiprocessing.resource_tracker
 import signal
 import sys
 from pathlib import Path
@@ -104,6 +105,10 @@ def drawn(work, tasks, n, what):
 
     They leave at Ctrl-C without a word and without a part file.
     """
+    # A process of Python's own, that a terminal's end would take along while they need it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGHUP])
+    multiprocessing.resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGHUP])
     pool = multiprocessing.get_context('spawn').Pool(max(n, 1), initializer=_quiet_worker)
     # `with pool` ends them if something goes wrong
     with pool, Progress(len(tasks), f'drawing {what}', what) as progress:

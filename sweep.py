@@ -218,7 +218,8 @@ def run_here(runs, root, parallel):
                     print(f'{run.name}: not started, as it goes on from {run.after}', flush=True)
                     continue
                 log = folder / f'{run.name}.log'
-                with open(log, 'ab') as output:
+                # or nobody would know of it
+                with open(log, 'ab') as output, stage.uncut():
                     running[run] = subprocess.Popen(
                         command(run, root), stdin=subprocess.DEVNULL, stdout=output,
                         stderr=subprocess.STDOUT, env=environment, start_new_session=True)
@@ -315,4 +316,5 @@ def main():
 
 
 if __name__ == '__main__':
-    stage.run(main)
+    # The trainings that it ends are given theirs.
+    stage.run(main, stage.PATIENCE + 0.4)

@@ -10,6 +10,7 @@ import re
 import stat
 import tempfile
 import time
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -26,7 +27,7 @@ _temporaries = set()
 
 
 def remove_temporaries():
-    """Removes what is half written by this process; for those that leave by os._exit."""
+    """Removes what is half written by this process, for those that leave by a signal."""
     for temporary in list(_temporaries):
         with contextlib.suppress(OSError):
             os.unlink(temporary)
@@ -45,17 +46,15 @@ def replacing(path):
     path = os.fspath(path)
     _refuse_folder(path)
     folder, name = os.path.split(path)
+    # Two writers never share one.
+    temporary = os.path.join(folder or '.', f'{_prefix(name)}{uuid.uuid4().hex[:12]}.part')
+    _temporaries.add(temporary)  # before it is there: a signal may come at any moment
     try:
-        make_folder(folder)
-        # Two writers never share one.
-        handle, temporary = tempfile.mkstemp(prefix=_prefix(name), suffix='.part',
-                                             dir=folder or '.')
-        _temporaries.add(temporary)
-        os.close(handle)
-        os.chmod(temporary, 0o666 & ~UMASK)
-    except OSError as error:
-        raise cannot_be_written(path, error) from error
-    try:
+        try:
+            make_folder(folder)
+            os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        except OSError as error:
+            raise cannot_be_written(path, error) from error
         yield temporary
         put(temporary, path)
     except OSError as error:

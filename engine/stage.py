@@ -116,24 +116,28 @@ def get_device(name):
     return device
 
 
-def run(main):
+def run(main, patience=PATIENCE):
     """Runs a stage and ends the program with its exit code.
 
     `main` returns it: None or 0 done, 3 done but for the failures it named. A UserError, or an
     OSError that nobody has named better, becomes one line and 1, Ctrl-C 130, SIGTERM 143 and SIGHUP
-    129 at once and in PATIENCE at the latest, unless `main` handles them in its own way. Where
+    129 at once and in `patience` at the latest, unless `main` handles them in its own way. Where
     standard output fails, what the stage had to say is lost, so it never ends with 0: with 141, as
     by SIGPIPE, if its reader (head, less) has gone, else with 1.
     """
     _open_output()
-    _leave_in_time()
+    _leave_in_time(patience)
     for number in stopping():
         signal.signal(number, leave)
-    sys.exit(_code_of(main))
+    try:
+        code = _code_of(main)
+    finally:  # where a signal came before what was begun could be noted
+        remove_temporaries()
+    sys.exit(code)
 
 
 _codes = []  # with which exit code the stage leaves, once that is settled
-_in_time = []  # the handlers that PATIENCE is for
+_in_time = []  # the handlers that a stage's patience is for
 
 
 def stopping():
@@ -171,11 +175,21 @@ def handling(handler):
             signal.signal(number, other)
 
 
-def _leave_in_time():
-    """Starts a thread that ends the program PATIENCE after a signal, if it is there still.
+@contextlib.contextmanager
+def uncut():
+    """Lets a block come to its end before a signal that stops has its effect."""
+    heard = []
+    with handling(lambda number, _: heard.append(number)):
+        yield
+    if heard:
+        leave(heard[0])
+
+
+def _leave_in_time(patience):
+    """Starts a thread that ends the program `patience` after a signal, if it is there still.
 
     Python's handlers wait for the main thread, which may be in a long product; and an exception
-    there waits for other threads, for ffmpeg, for a disk.
+    there waits for other threads, for ffmpeg, for a disk; in a finalizer it is lost.
     """
     heard, said = os.pipe()
     os.set_blocking(said, False)
@@ -184,10 +198,15 @@ def _leave_in_time():
     def listen():
         while number := os.read(heard, 1)[0]:
             if number in STOPPING and signal.getsignal(number) in (leave, *_in_time):
-                time.sleep(PATIENCE)
+                time.sleep(patience)
                 end_now(_codes[0] if _codes else 128 + number,
                         f'stopped in the middle of work; {same_command()}', sys.stderr)
     threading.Thread(target=listen, daemon=True).start()
+
+    def ignored(lost):
+        if not (_codes and lost.exc_type in (KeyboardInterrupt, SystemExit)):
+            sys.__unraisablehook__(lost)
+    sys.unraisablehook = ignored
 
 
 def end_now(code, words, output):

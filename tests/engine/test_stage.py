@@ -97,6 +97,53 @@ def test_a_signal_that_reaches_ffmpeg_first_is_told_as_what_it_is(name, code):
     assert done.stderr.startswith('error: a.avi' if code == 1 else 'stopped by ')
 
 
+SIGNALLED = '''
+import os, signal, sys, time, weakref
+from engine import files, stage
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):
+            pass
+
+def cut_as_it_opens(*args):
+    handle = real(*args)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1)
+    return handle
+
+def main():
+    global real
+    if sys.argv[1] == 'in a finalizer':
+        Finalized()
+        time.sleep(9)
+    elif sys.argv[1] == 'as a file is made':
+        real, os.open = os.open, cut_as_it_opens
+        with files.replacing(sys.argv[2] + '/x'):
+            pass
+    else:
+        with stage.uncut():
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.1)
+            print('whole', flush=True)
+        print('not reached')
+stage.run(main)
+'''
+
+
+@pytest.mark.parametrize('when, output, says', [
+    ('in a finalizer', '', 'stopped in the middle of work'),
+    ('as a file is made', '', 'stopped by SIGTERM'),
+    ('where it must wait', 'whole\n', 'stopped by SIGTERM')])
+def test_a_signal_at_an_odd_moment_leaves_nothing_and_says_one_line(tmp_path, when, output, says):
+    done = subprocess.run([sys.executable, '-c', SIGNALLED, when, tmp_path], cwd=REPOSITORY,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 143 and done.stdout == output
+    assert done.stderr.startswith(says) and done.stderr.count('\n') == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_what_nohup_lets_a_stage_ignore_stays_ignored():
     done = subprocess.run(['nohup', sys.executable, '-c', STAGE, 'SIGHUP'], cwd=REPOSITORY,
                           capture_output=True, text=True, timeout=60)

@@ -160,7 +160,7 @@ def test_ctrl_c_says_how_to_go_on(flags, says, monkeypatch, capsys):
         raise KeyboardInterrupt
     monkeypatch.setattr('sys.argv', ['rnn.py', *flags])
     # It would stay for the tests that come after, and end the process at their signals.
-    monkeypatch.setattr(stage, '_leave_in_time', lambda: None)
+    monkeypatch.setattr(stage, '_leave_in_time', lambda patience: None)
     old = {number: signal.getsignal(number) for number in stage.STOPPING}
     try:
         with pytest.raises(SystemExit) as stopped:
