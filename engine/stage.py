@@ -214,14 +214,17 @@ def end_now(code, words, output):
 
     Work that still goes on is not waited for, nor is a file system that may hang.
     """
-    def last_things():
+    def tell():
         with contextlib.suppress(OSError):  # nobody reads it any more
             print(words, file=output, flush=True)
-        remove_temporaries()
-        locks.release_all()
-    thread = threading.Thread(target=last_things, daemon=True)
-    thread.start()
-    thread.join(0.3)
+    end = time.monotonic() + 0.3
+    # None of them waits for another: a reader or a disk may be slow.
+    last_things = [threading.Thread(target=thing, daemon=True)
+                   for thing in (remove_temporaries, locks.release_all, tell)]
+    for thread in last_things:
+        thread.start()
+    for thread in last_things:
+        thread.join(max(0, end - time.monotonic()))
     os._exit(code)
 
 
