@@ -99,8 +99,9 @@ class _Later(types.ModuleType):
 
 def _scipy_later():
     """SciPy's modules, half of the time that Chainer's import takes: a few of its functions call
-    them, which none of our stages does."""
-    if 'scipy' in sys.modules or importlib.util.find_spec('scipy') is None:
+    them, which none of our stages does. CuPy, which Chainer imports too, wants them at once."""
+    found = importlib.util.find_spec
+    if 'scipy' in sys.modules or not found('scipy') or found('cupy'):
         return {}
     scipy = _Later('scipy')
     scipy.__path__ = []

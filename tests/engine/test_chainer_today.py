@@ -118,6 +118,20 @@ assert cuda.get_array_module(numpy.zeros(1)) is numpy
     assert (done.returncode, done.stderr) == (0, '')
 
 
+def test_a_gpu_package_finds_what_it_wants_of_scipy(tmp_path):
+    (tmp_path / 'cupy.py').write_text('''
+import scipy.linalg as linalg
+from scipy.special import erf
+raise ImportError(f'{linalg.eigh([[2]])[0]} {erf(0)} {linalg.__name__}')
+''')
+    done = run_python('-c', '''
+import engine.chainer_today
+from chainer.backends import cuda
+print(cuda._resolution_error)
+''', cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, '[2.] 0.0 scipy.linalg\n', '')
+
+
 # ---- names that NumPy dropped ------------------------------------------------
 
 def test_as_strided_matches_numpy_and_its_gradient_is_the_count():
