@@ -44,14 +44,15 @@ def fill(model, path, form, layers, may_miss=()):
             weight = weight.reshape(link.W.shape)
         if any(kind.startswith('norm_') for kind in parts):
             weight, bias = without_normalisation(path, name, weight, bias, parts)
-        if not (finite(weight) and finite(bias)):
-            raise UserError(f'{path}: {name} holds numbers that are not finite')
         # A large array is taken as it is: there is no room for two of fc6's.
-        if weight.dtype == link.W.dtype and weight.flags.carray:
-            link.W.array = weight
-        else:
-            link.W.array[...] = weight
-        link.b.array[...] = bias
+        with numpy.errstate(over='ignore'):  # of float64; told below
+            if weight.dtype == link.W.dtype and weight.flags.carray:
+                link.W.array = weight
+            else:
+                link.W.array[...] = weight
+            link.b.array[...] = bias
+        if not (finite(link.W.array) and finite(link.b.array)):
+            raise UserError(f'{path}: {name} holds numbers that are not finite')
         parts.clear()
     return missing
 

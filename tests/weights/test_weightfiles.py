@@ -71,6 +71,14 @@ def test_what_is_missing_or_misshapen_is_named(tmp_path, name):
     assert 'conv2_2' in refused(write(tmp_path, name, not_finite), tmp_path)
 
 
+@pytest.mark.parametrize('kind', ['weight', 'bias'])
+def test_numbers_that_are_too_large_for_float32(tmp_path, kind):
+    arrays = ww.state_dict(PLAIN)
+    arrays[f'features.5.{kind}'] = numpy.where(arrays[f'features.5.{kind}'] > 0, 1e39, 0)
+    numpy.savez(tmp_path / 'a.npz', **arrays)
+    assert 'conv2_1 holds numbers that are not finite' in refused(tmp_path / 'a.npz', tmp_path)
+
+
 def test_other_networks(tmp_path):
     arrays = ww.state_dict(PLAIN)
     ww.write_torch(tmp_path / 'vgg19.pth', {**arrays, 'features.30.weight': arrays[
