@@ -145,7 +145,8 @@ def _remove(lock_path, text):
         if _read(lock_path) == text:
             os.unlink(lock_path)
     finally:
-        os.unlink(claim)
+        with contextlib.suppress(FileNotFoundError):  # another believed us dead
+            os.unlink(claim)
 
 
 def _remove_leftovers(lock_path):
