@@ -153,8 +153,9 @@ def with_mirrored_ends(batches, before, after, stream='rgb'):
         yield frames_at(last.__getitem__, len(last) + numpy.arange(after), len(last), stream)
 
 
-# How many clips one ffmpeg may read; to start it costs as much as to decode 70 frames.
-CLIPS_AT_ONCE = 32
+# How many clips one ffmpeg may read, to start which costs as much as to decode 70 frames, and how
+# many frames of them: each stands in its command, which may have 128 KB.
+CLIPS_AT_ONCE, FRAMES_AT_ONCE = 32, 2048
 
 
 class FrameIterator(NumberedBatches):
@@ -267,7 +268,8 @@ class FrameIterator(NumberedBatches):
     def _start(self, block):
         if block not in self._pending:
             epoch, members, _ = self._members(block)
-            n = min(CLIPS_AT_ONCE, max(1, -(-len(members) // self.workers)))
+            n = max(1, min(CLIPS_AT_ONCE, FRAMES_AT_ONCE // self.per_clip,
+                           -(-len(members) // self.workers)))
             self._pending[block] = [
                 self.pool.submit(self._read, epoch, [int(draw) for draw in members[at:at + n]])
                 for at in range(0, len(members), n)]
