@@ -48,7 +48,8 @@ def check(args, margin=0.0):
             raise UserError(f'--directive {text!r}: without its #PBS or #SBATCH')
     for flag, text, line in (*(('--setup', text, f'{{ {text}\n}}') for text in args.setup),
                              ('--launcher', args.launcher, f'{args.launcher or ""} true')):
-        done = subprocess.run(['bash', '-n', '-c', line], capture_output=True, text=True)
+        done = subprocess.run(['bash', '-n', '-c', line], capture_output=True, text=True,
+                              errors='replace')
         if done.returncode:
             raise UserError(f'{flag} {text!r}: bash says: '
                             f'{done.stderr.splitlines()[0].removeprefix("bash: -c: ")}')

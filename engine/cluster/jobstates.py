@@ -95,7 +95,7 @@ def comments(scheduler, jobs):
     try:
         # Its exit code tells of any that has ended meanwhile.
         text = subprocess.run(['qstat', '-f', *jobs], capture_output=True, text=True,
-                              timeout=60).stdout
+                              errors='replace', timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return {}
     found = {}

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from engine.cluster.jobstates import alive_jobs
+from engine.cluster.jobstates import alive_jobs, comments
 
 # In Torque's columns; one job is over.
 TORQUE = """
@@ -71,3 +71,11 @@ def test_states_of_slurm(tmp_path, monkeypatch):
         '1': ('running', ''), '2': ('queued', ''), '3': ('held', ''), '5': ('queued', ''),
         '6': ('suspended', ''), '8': ('requeue_hold', ''), '9': ('held', 'JobHeldUser'),
         '10': ('queued', 'PartitionTimeLimit'), '11': ('completing', '')}
+
+
+def test_a_comment_that_is_no_utf_8(tmp_path, monkeypatch):
+    qstat = tmp_path / 'qstat'
+    qstat.write_text("#!/bin/sh\nprintf 'Job Id: 7.pbs1\\n    comment = zu gro\\337\\n'\n")
+    qstat.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=os.pathsep)
+    assert comments('torque', ['7.pbs1']) == {'7.pbs1': 'zu gro\ufffd'}
