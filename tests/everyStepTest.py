@@ -134,7 +134,7 @@ def state(root):
     """A digest of all that a restart goes by; see above."""
     found = []
     for path in root.rglob('*'):
-        name = re.sub(r'\.\w{8}\.part$', '.part', str(path.relative_to(root)))
+        name = re.sub(r'\.(\w{8}|\w{12})\.part$', '.part', str(path.relative_to(root)))
         passing = path.suffix in ('.part', '.lock') or path.is_dir()
         found.append((name, b'' if passing else hashlib.sha256(path.read_bytes()).digest()))
     return hashlib.sha256(repr(sorted(set(found))).encode()).digest()
