@@ -8,6 +8,7 @@ import json
 import os
 import re
 import stat
+import sys
 import tempfile
 import time
 import uuid
@@ -71,9 +72,11 @@ def as_output(file):
     """The word that names an open file to a program that gets it by pass_fds=[file.fileno()].
 
     By the name of a temporary file a program that still starts would make it once more, when a
-    signal has ended us and removed it.
+    signal has ended us and removed it. But beside Linux what is opened so shares its place in the
+    file with all others, and an .mp4 is read while it is written.
     """
-    return f'/dev/fd/{file.fileno()}'
+    return (f'/dev/fd/{file.fileno()}' if sys.platform == 'linux' else
+            f'file:{os.path.abspath(file.name)}')
 
 
 def check_outputs(*paths):

@@ -1,6 +1,7 @@
 """engine/files.py: names that are no text, names as long as a file system allows, full disks."""
 import errno
 import os
+import subprocess
 
 import numpy
 import pytest
@@ -66,3 +67,12 @@ def test_half_a_line_is_none(tmp_path, monkeypatch):
     with pytest.raises(UserError, match='No space left'):
         files.append_line(path, 'second')
     assert path.read_text() == 'first\n'
+
+
+@pytest.mark.parametrize('platform', ['linux', 'darwin'])
+def test_a_program_writes_into_an_open_file(tmp_path, monkeypatch, platform):
+    with open(tmp_path / 'x', 'w+b') as f:
+        monkeypatch.setattr(files.sys, 'platform', platform)
+        word = files.as_output(f).removeprefix('file:')
+        subprocess.run(['sh', '-c', 'printf new > "$0"', word], pass_fds=[f.fileno()], check=True)
+        assert f.read() == b'new' and (word == str(f.name)) == (platform == 'darwin')
