@@ -42,6 +42,7 @@ from engine.cluster import record, submitting
 from engine.cluster.jobstates import Jobs
 from engine.errors import UserError
 from engine.files import write_text
+from engine.reporting import counted
 
 FOLDER = 'sweep'
 UNNAMED = '+unnamed+'
@@ -142,7 +143,8 @@ def _run(words, seed, args, earlier, where):
              '--seed', str(seed), '--name', name, '--device', args.device, '--no-baseline')
     parsed = rnn.parse(rnn.get_parser(), flags)
     return base, Run(parsed.name, flags,
-                     key_of(rnn.settings_of(parsed), parsed.seed, parsed.split, parsed.fold),
+                     key_of({**rnn.settings_of(parsed), **counted.settings(parsed.without)},
+                            parsed.seed, parsed.split, parsed.fold),
                      parsed.start_from if start in earlier else '')
 
 

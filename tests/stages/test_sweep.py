@@ -61,6 +61,12 @@ def test_a_model_only_tested_again_is_no_run_done(tmp_path):
         assert len(sweep.finished(tmp_path)) == done
 
 
+def test_a_run_without_a_class_is_looked_for_as_its_line_tells_it(tmp_path):
+    runs = read(tmp_path, '--cells 8\n--cells 8 --without other\n')
+    of_all, part = (json.loads(run.key)[0] for run in runs)
+    assert part == {**of_all, 'without': 'other'}
+
+
 def test_the_root_is_made_where_it_is_not_there(tmp_path):
     assert sweep.run_here([], tmp_path / 'a' / 'b', 1) == []
     assert (tmp_path / 'a' / 'b' / 'sweep').is_dir()
