@@ -100,7 +100,7 @@ def without_class(results, without):
             faults.append(str(error))
             continue
         told = {key: value for key, value in result.items()
-                if not key.startswith(('train_', 'validation_'))}
+                if not key.startswith(('train_loss', 'train_accuracy', 'validation_'))}
         found[str(result['root']), result['predictions'], result['split'], result.get('seed')] = {
             **told, **score(*pair), 'settings': {**result['settings'], 'without': without},
             **(errors(*pair, result['temperature']) if is_number(result.get('temperature'))
