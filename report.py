@@ -32,7 +32,7 @@ from engine.reporting.featuremap import map_section
 from engine.reporting.learningcurve import learning_section
 from engine.reporting.readout import first_few
 from engine.reporting.page import element, join, page, paragraph, section
-from engine.reporting.resultsfile import RESULTS, line_of, read_results
+from engine.reporting.resultsfile import RESULTS, line_of, read_results, settings_of
 from engine.reporting.runs import (MOST_RUNS, find_runs, names_of_run, predictions_path, read_run,
                                    run_of, run_without_order, sees_first_frames)
 from engine.reporting.scoring import video_log_probability
@@ -73,7 +73,7 @@ def collect(args, notes, faults):
         elif lists:
             try:
                 run = read_run(name, path, lists, args.split)
-                settings = line_of(results, path, args.split).get('settings', {})
+                settings = settings_of(results, path, args.split)
                 runs.append(run if sees_first_frames(settings) else run._replace(curve={}))
             except UserError as error:
                 faults.append(str(error))
@@ -169,8 +169,8 @@ def build(args):
         lead = summary(a, b, blind)
         body += [('Classes and pairs', change_sections(a, b, lists, args.top)),
                  ('Flipped clips', flips_section(a, b, lists, args, notes, drops_by(
-                     args, b, names_of_run(root, b.name, results, args.split), line_of(
-                         results, b.method.path, args.split).get('settings', {}), notes, faults)))]
+                     args, b, names_of_run(root, b.name, results, args.split), settings_of(
+                         results, b.method.path, args.split), notes, faults)))]
     elif len(runs) > 1:
         faults.append(f'{runs[0].method.path} and {runs[1].method.path} have no clip in common')
     if runs:

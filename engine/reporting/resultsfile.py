@@ -119,11 +119,22 @@ def fold_of(names):
     return {'fold': names.fold} if names.fold else {}
 
 
-def line_of(results, path, split):
-    """The last line of results.jsonl on all of a prediction file by video; {} if none."""
-    return next((result for result in reversed(results) if result['unit'] == 'video'
-                 and 'without' not in result['settings']
-                 and (result.get('predictions'), result['split']) == (path.name, split)), {})
+def line_of(results, path, split, without=None):
+    """The last line of results.jsonl on a prediction file by video, on all of it or `without` a
+    class; {} if none."""
+    return next((result for result in _lines_of(results, path, split)
+                 if result['settings'].get('without') == without), {})
+
+
+def settings_of(results, path, split):
+    """With which settings a prediction file was made, whichever of its clips a line counts; {}
+    where none tells."""
+    return next((result['settings'] for result in _lines_of(results, path, split)), {})
+
+
+def _lines_of(results, path, split):
+    return (result for result in reversed(results) if result['unit'] == 'video'
+            and (result.get('predictions'), result['split']) == (path.name, split))
 
 
 def is_number(value):

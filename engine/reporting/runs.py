@@ -10,7 +10,7 @@ from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
 from engine.reporting.baselines import baseline_of, sees_order, what_makes_one
 from engine.reporting.readout import Method, decide, first_few, read_clips
-from engine.reporting.resultsfile import is_number, line_of
+from engine.reporting.resultsfile import is_number, line_of, settings_of
 from engine.reporting.scoring import video_log_probability
 from engine.variants import (FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VARIANTS, Names, place,
                              split_fold)
@@ -80,7 +80,7 @@ def run_of(file_name):
 
 def names_of_run(root, name, results, split):
     """The Names of the features that a run saw; of a run that no line tells of, the plain ones."""
-    settings = line_of(results, predictions_path(root, name), split).get('settings', {})
+    settings = settings_of(results, predictions_path(root, name), split)
     return VARIANTS.get(name) or Names(*(
         settings[key] if settings.get(key) in values else values[0] for key, values in (
             ('stream', STREAMS), ('fusion', FUSIONS), ('layer', LAYERS))), split_fold(name)[1])

@@ -37,7 +37,8 @@ def results_section(results, runs):
     for result in results:
         # By the predictions read above, if they are those that the line was written for.
         fits = [run for run in runs if run.method.path.name == result.get('predictions')
-                and result['unit'] == 'video' and is_number(result.get('top1'))
+                and result['unit'] == 'video' and 'without' not in result['settings']
+                and is_number(result.get('top1'))
                 and abs(accuracy(run) - result['top1']) < 1e-4]
         if fits:
             clips, said = fits[0].method.clips, fits[0].method.said

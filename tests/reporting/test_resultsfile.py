@@ -1,5 +1,6 @@
 """results.jsonl: a line a result, whatever was cut off before."""
 import json
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +38,15 @@ def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
         resultsfile.append_result(tmp_path, 'frames', 1, 'video', seed, {})
     cut, *whole = path.read_text().splitlines()
     assert cut == '{"method": "cut o' and [json.loads(line)['seed'] for line in whole] == [1, 2]
+
+
+def test_lines_of_a_file_tell_its_settings_whichever_clips_they_count():
+    lines = [{'unit': unit, 'split': 1, 'predictions': 'x.hdf5', 'settings': settings}
+             for unit, settings in (('video', {'lr': 1}), ('video', {'lr': 2, 'without': 'b'}),
+                                    ('frame', {'lr': 3}))]
+    path = Path('there/x.hdf5')
+    assert resultsfile.line_of(lines, path, 1) is lines[0]
+    assert resultsfile.line_of(lines, path, 1, 'b') is lines[1]
+    assert resultsfile.line_of(lines, path, 1, 'c') == {} == resultsfile.line_of(lines, path, 2)
+    assert resultsfile.settings_of(lines, path, 1) is lines[1]['settings']
+    assert resultsfile.settings_of(lines[2:], path, 1) == {}
