@@ -368,39 +368,39 @@ def test(args, device, lists, **figures):
 # ---- beside it, a network that sees no order --------------------------------------
 
 def tell_baseline(args, device, lists, alone):
-    """Holds the result against that of a network that sees no order on the same features, which
-    is trained first where there is none (with --baseline, `alone`, not by several workers);
-    returns the exit code.
-    """
-    def find():
+    """Holds the result against one without order on the same features, trained first where there
+    is none: with --baseline, by one process (`alone`), of all groups; returns the exit code."""
+    def find(fits=lambda line: True):
         results, _ = resultsfile.read_results(args.root / resultsfile.RESULTS)
         mine = resultsfile.line_of(results, args.root / (args.name + variants.TEST_SUFFIX),
-                                   args.split)
-        return mine, baselines.baseline_of(mine, results) if mine else None
-    mine, other = find()
+                                   args.split, args.without)
+        return mine, baselines.baseline_of(mine, results, fits) if mine else None
+
+    def saw_the_same(line):  # not features that were here before
+        return same_in_cards('features', *(args.root / f'{run}.model' for run in (
+            args.name, str(line.get('predictions')).removesuffix(variants.TEST_SUFFIX))))
+    mine, earlier = find()
     if not (mine and baselines.sees_order(mine)):
         return 0
     name = variants.names_of(args).of('baseline')
     try:
-        # Not of features that were here before.
-        fits = other and same_in_cards('features', *(args.root / f'{run}.model' for run in (
-            args.name, str(other.get('predictions')).removesuffix(variants.TEST_SUFFIX))))
-        if not fits and args.baseline and alone and name != args.name:
+        other = find(saw_the_same)[1]
+        if not other and args.baseline and alone and name != args.name and args.train_share == 1:
             print(f'now {name}, which sees no order (--no-baseline leaves it out):', flush=True)
             usual = get_parser().get_default
             given = argparse.Namespace(**{
                 **vars(args), 'cell': 'mean', 'name': name,
-                'restart': args.restart or other is not None,
+                'restart': args.restart or earlier is not None,
                 **{key: usual(key) for key in ('start_from', 'fc', 'fc_from_frames')}})
             with locks.only_one(args.root / f'{name}.model'):
                 test(given, device, lists, seconds=train(given, device, lists, workers.Workers()))
-            fits, other = True, find()[1]
+            other = find(saw_the_same)[1]
     except Stopped:
         raise
     except UserError as error:
         print(f'no baseline beside {args.name}: {error}', file=sys.stderr)
         return 3
-    if fits:
+    if other:
         print(baselines.what_order_adds(mine, other))
     elif args.baseline:
         print(f'no run without order to hold against: {baselines.what_makes_one(mine)}')

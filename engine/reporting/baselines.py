@@ -11,6 +11,8 @@ OF_NETWORK = ('cell', 'cells', 'layers', 'hidden', 'batch_norm', 'recurrent_drop
               'loss_weights')
 NO_ORDER = (*BASELINES, 'conv-pool', 'late-pool')
 FEATURES = ('stream', 'fusion', 'layer')  # settings that tell which features a network saw
+# Settings that a line tells of only where they are others than these.
+UNTOLD = {'class_weights': 'none', 'balanced_sampling': False, 'keep': 'lowest'}
 
 
 def sees_order(result):
@@ -19,22 +21,27 @@ def sees_order(result):
             and result['settings'].get('cell', 'mean') not in NO_ORDER)
 
 
-def baseline_of(result, results):
+def baseline_of(result, results, fits=lambda line: True):
     """The result of a network without order on the same features, or None.
 
     Of several one with the same seed, and of these the one of lowest validation loss, never
     the one that the test clips like best.
+
+    Args:
+        fits: function of a line that tells whether it may be this one.
     """
     def features(line):
+        share = line['settings'].get('train_share')
         # A run that was joined over seeds may come from several roots.
         return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
-                line.get('fold'), line['settings'].get('train_share'),
+                line.get('fold'), share, share and line.get('seed'),  # which says whose share
                 [line['settings'].get(key) for key in (*FEATURES, 'without')])
     # Lines before the last one of a file tell of what it held once.
-    last = {(line.get('root'), line['split'], line.get('predictions') or number)
+    last = {(line.get('root'), line['split'], line.get('predictions') or number,
+             line['settings'].get('without'))
             if 'runs' not in line else number: line for number, line in enumerate(results)}
     found = [line for line in last.values() if line['settings'].get('cell') in BASELINES
-             and not line.get('test_only') and features(line) == features(result)]
+             and not line.get('test_only') and features(line) == features(result) and fits(line)]
     return min(reversed(found), default=None, key=lambda line: (
         line.get('seed') != result.get('seed'), mean_of(line.get('validation_loss'), math.inf)))
 
@@ -57,7 +64,9 @@ def what_makes_one(result):
     command = ' '.join(str(result.get('command')).split())
     if not command.startswith('python rnn.py '):
         command = f'python rnn.py{names.flags()}{place(result["root"], split)}'
-    return f'{command} --cell mean --name {names.of("mean")}'
+    share = result['settings'].get('train_share')
+    return (f'{command} --cell mean --name {names.of("mean")}'
+            + (f'-share{share}-seed{result.get("seed")}' if share else ''))
 
 
 def what_order_adds(result, other):
@@ -65,7 +74,7 @@ def what_order_adds(result, other):
     gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
     line = (f'{other["method"]}, without order:  {in_words(other)}; what order adds: '
             f'{gain:+.1f} points of top-1')
-    ours, theirs = result['settings'], other['settings']
+    ours, theirs = ({**UNTOLD, **line['settings']} for line in (result, other))
     differ = [f'{key}={theirs[key]}' for key in sorted(ours.keys() & theirs.keys())
               if key not in OF_NETWORK and ours[key] != theirs[key]]
     return line + (f'\nbut that one was trained with {", ".join(differ)}; with the same flags: '
