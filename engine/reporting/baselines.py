@@ -69,16 +69,22 @@ def what_makes_one(result):
             + (f'-share{share}-seed{result.get("seed")}' if share else ''))
 
 
+def trained_otherwise(result, other):
+    """'but that one was trained with epochs=2', of a run without order; '' where it was trained
+    as `result` was."""
+    ours, theirs = ({**UNTOLD, **line['settings']} for line in (result, other))
+    differ = [f'{key}={theirs[key]}' for key in sorted(ours.keys() & theirs.keys())
+              if key not in OF_NETWORK and ours[key] != theirs[key]]
+    return f'but that one was trained with {", ".join(differ)}' if differ else ''
+
+
 def what_order_adds(result, other):
     """Words that hold a run that sees order against one on the same features that does not."""
     gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
     line = (f'{other["method"]}, without order:  {in_words(other)}; what order adds: '
             f'{gain:+.1f} points of top-1')
-    ours, theirs = ({**UNTOLD, **line['settings']} for line in (result, other))
-    differ = [f'{key}={theirs[key]}' for key in sorted(ours.keys() & theirs.keys())
-              if key not in OF_NETWORK and ours[key] != theirs[key]]
-    return line + (f'\nbut that one was trained with {", ".join(differ)}; with the same flags: '
-                   f'{what_makes_one(result)}' if differ else '')
+    differ = trained_otherwise(result, other)
+    return line + (f'\n{differ}; with the same flags: {what_makes_one(result)}' if differ else '')
 
 
 def lines_about_order(results):
@@ -95,6 +101,8 @@ def lines_about_order(results):
         place_of_other = next(i for i, line in enumerate(results, 1) if line is other)
         lines.append(f'  {gain:+5.1f}  run {number}, {result["method"]}, over run '
                      f'{place_of_other}, {other["method"]}')
+        if differ := trained_otherwise(result, other):
+            lines.append(f'         {differ}')
     if lines:
         lines.insert(0, 'What order adds: points of top-1 over a run on the same features that '
                         'sees none')

@@ -34,6 +34,10 @@ def test_what_order_adds_is_said_or_the_command_that_tells_it():
         'no run without order to hold against: python rnn.py --stream flow --root r --split 2 '
         '--cell mean --name mean_flow']
     assert baselines.lines_about_order(lines[1:2]) == []
+    for one, lr in zip(lines, (0.1, 0.2)):
+        one['settings'].update(lr=lr, cells=[8])
+    assert baselines.lines_about_order(lines[:2])[2:] == [
+        '         but that one was trained with lr=0.2']
     # with the run's own flags, of which the last of two counts
     lines = [run('lstm', command='python rnn.py --root r --lr 0.1 --cell lstm --name x')]
     assert baselines.lines_about_order(lines) == [
