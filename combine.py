@@ -108,6 +108,15 @@ def read_folds(paths, clips, lists, split, n):
         raise UserError(f'--folds {n}: some clips are in two folds, so the lists have changed '
                         'since they were made; train the folds again')
     print(f'weights by {len(names)} of {len(clips)} clips of the training list, of {n} folds')
+    for path in paths:
+        whole, *of_folds = told_of([path, *(path.with_name(file_of_fold(
+            path, f'{k}/{n}').name.replace('validationPredictions', 'testPredictions'))
+            for k in range(1, n + 1))], split)
+        other = [line for line in of_folds if line and whole
+                 and means.recipe(line) != means.recipe(whole)]
+        if other:
+            print(f'{path}: trained with other settings than {len(other)} of its folds, '
+                  f'{other[0]["predictions"]} first; the weights are those that suit these')
     return (sum((clips_of_fold for clips_of_fold, *_ in found), []),
             numpy.concatenate([logs for _, logs, _ in found], axis=1), found[0][2])
 

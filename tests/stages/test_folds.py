@@ -21,6 +21,7 @@ from engine import hdf5
 from engine.errors import UserError
 from engine.learning import statistics
 from engine.reporting.predictionfile import write_predictions
+from engine.reporting.resultsfile import append_result
 from engine.weights.modelfile import read_card
 from featureSet import lines_of
 
@@ -141,8 +142,14 @@ def test_weights_of_a_combination_are_chosen_over_all_folds(tmp_path, call, caps
     files = 'deep_testPredictions.hdf5', 'flat_testPredictions.hdf5'
     for i, name in enumerate(files):
         write(tmp_path, name, lists.test, i)
+    for name, lr in (('deep', 1), ('deep_fold1of3', 1), ('deep_fold2of3', 2), ('flat', 1)):
+        append_result(tmp_path, name.split('_')[0], 1, 'video', 0, {'lr': lr}, n=6,
+                      predictions=f'{name}_testPredictions.hdf5')
     call(combine, *files, '--choose', '--folds', 3)
-    assert 'weights by 30 of 30 clips of the training list, of 3 folds' in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert 'weights by 30 of 30 clips of the training list, of 3 folds' in out
+    assert out.count('other settings') == 1 and (
+        'than 1 of its folds, deep_fold2of3_testPredictions.hdf5 first' in out)
     line = lines_of(tmp_path)[-1]
     assert line['settings']['folds'] == 3 and 'fold' not in line
     assert line['settings']['weights'] == pytest.approx(
