@@ -1,8 +1,9 @@
 """Runs that see no order: what a model of time has to beat before it has learned from time."""
 import math
 
+from engine.reporting import scoring
 from engine.reporting.resultsfile import is_number
-from engine.reporting.scoring import in_words
+from engine.reporting.tables import in_words
 from engine.variants import Names, place
 
 BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
@@ -73,7 +74,7 @@ def trained_otherwise(result, other):
     """'but that one was trained with epochs=2', of a run without order; '' where it was trained
     as `result` was."""
     ours, theirs = ({**UNTOLD, **line['settings']} for line in (result, other))
-    differ = [f'{key}={theirs[key]}' for key in sorted(ours.keys() & theirs.keys())
+    differ = [in_words({key: theirs[key]}) for key in sorted(ours.keys() & theirs.keys())
               if key not in OF_NETWORK and ours[key] != theirs[key]]
     return f'but that one was trained with {", ".join(differ)}' if differ else ''
 
@@ -81,7 +82,7 @@ def trained_otherwise(result, other):
 def what_order_adds(result, other):
     """Words that hold a run that sees order against one on the same features that does not."""
     gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
-    line = (f'{other["method"]}, without order:  {in_words(other)}; what order adds: '
+    line = (f'{other["method"]}, without order:  {scoring.in_words(other)}; what order adds: '
             f'{gain:+.1f} points of top-1')
     differ = trained_otherwise(result, other)
     return line + (f'\n{differ}; with the same flags: {what_makes_one(result)}' if differ else '')
