@@ -1,5 +1,6 @@
 """Runs that see no order: what a model of time has to beat before it has learned from time."""
 import math
+import re
 
 from engine.reporting import scoring
 from engine.reporting.resultsfile import is_number
@@ -12,6 +13,8 @@ OF_NETWORK = ('cell', 'cells', 'layers', 'hidden', 'batch_norm', 'recurrent_drop
               'loss_weights')
 NO_ORDER = (*BASELINES, 'conv-pool', 'late-pool')
 FEATURES = ('stream', 'fusion', 'layer')  # settings that tell which features a network saw
+# Flags of rnn.py that a baseline refuses, with their values.
+NOT_OF_BASELINES = re.compile(r' --(fc-from-frames|(fc|start-from)([ =](?!-)\S+)+)(?= |$)')
 # Settings that a line tells of only where they are others than these.
 UNTOLD = {'class_weights': 'none', 'balanced_sampling': False, 'keep': 'lowest'}
 
@@ -65,6 +68,7 @@ def what_makes_one(result):
     command = ' '.join(str(result.get('command')).split())
     if not command.startswith('python rnn.py '):
         command = f'python rnn.py{names.flags()}{place(result["root"], split)}'
+    command = NOT_OF_BASELINES.sub('', command)
     share = result['settings'].get('train_share')
     return (f'{command} --cell mean --name {names.of("mean")}'
             + (f'-share{share}-seed{result.get("seed")}' if share else ''))

@@ -43,6 +43,12 @@ def test_what_order_adds_is_said_or_the_command_that_tells_it():
     assert baselines.lines_about_order(lines) == [
         'no run without order to hold against: python rnn.py --root r --lr 0.1 --cell lstm '
         '--name x --cell mean --name mean']
+    # but for those that it refuses
+    lines = [run('time-conv', command='python rnn.py --fc 32 8 --cell time-conv --start-from a '
+                                      '--fc-from-frames --lr 0.1 --fc=4')]
+    assert baselines.lines_about_order(lines) == [
+        'no run without order to hold against: python rnn.py --cell time-conv --lr 0.1 '
+        '--cell mean --name mean']
 
 
 def test_means_over_seeds_are_held_against_each_other():
