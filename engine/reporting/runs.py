@@ -8,7 +8,8 @@ import numpy
 from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
-from engine.reporting.baselines import baseline_of, sees_order, what_makes_one
+from engine.reporting.baselines import (baseline_of, sees_order, trained_otherwise,
+                                        what_makes_one)
 from engine.reporting.readout import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of, settings_of
 from engine.reporting.scoring import video_log_probability
@@ -144,7 +145,11 @@ def run_without_order(root, name, results, split, notes):
         notes.append('no run without order to tell what order adds; made by: '
                      + what_makes_one(line))
         return None
-    return Path(other['predictions']).name.removesuffix(TEST_SUFFIX)
+    blind = Path(other['predictions']).name.removesuffix(TEST_SUFFIX)
+    if differ := trained_otherwise(line, other):
+        notes.append(f'{name} is held against {blind}, {differ}; with the same flags: '
+                     + what_makes_one(line))
+    return blind
 
 
 def count_clips(path):

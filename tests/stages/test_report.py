@@ -241,17 +241,18 @@ def test_without_names_runs_are_chosen_by_validation_not_by_test(root, run):
 
 def test_what_order_adds_stands_at_the_head(root, run):
     lines = [json.loads(line) for line in (root / 'results.jsonl').read_text().splitlines()]
-    lines[1]['settings'] = {'cell': 'lstm', 'stream': 'rgb'}
+    lines[1]['settings'] = {'cell': 'lstm', 'stream': 'rgb', 'epochs': 9}
     (root / 'results.jsonl').write_text(''.join(json.dumps(line) + '\n' for line in lines))
     code, shown, missing = run(root)
     assert code == 0 and ('no run without order to tell what order adds; made by: python rnn.py '
                           f'--root {root} --cell mean --name mean\n') in missing
     write_predictions(root / 'mean_testPredictions.hdf5', zip(NAMES, map(one_hot, SAID_A)),
                       CLASSES, 'mean', 1)
-    append_result(root, 'mean', 1, 'video', 0, {'cell': 'mean', 'stream': 'rgb'}, n=10, top1=0.6,
-                  loss=1.0, validation_loss=9.0, predictions='mean_testPredictions.hdf5')
+    append_result(root, 'mean', 1, 'video', 0, {'cell': 'mean', 'stream': 'rgb', 'epochs': 2}, n=10,
+                  top1=0.6, loss=1.0, validation_loss=9.0, predictions='mean_testPredictions.hdf5')
     code, shown, missing = run(root, '--runs', 'RNN')  # the other is shown without being named
     assert code == 0 and 'without order' not in missing
+    assert 'RNN is held against mean, but that one was trained with epochs=2; with the' in missing
     assert 'points of LSTM 1x8 over it: what order adds +10.0' in shown.text
     assert ('LSTM 1x8 over mean, which sees no order. Over the 10 test videos that both predict: '
             '2 flipped to right, 1 to wrong') in shown.text
