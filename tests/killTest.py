@@ -112,8 +112,11 @@ def contents(root):
 
 
 def whole_results(path):
-    """The lines of a results.jsonl that are whole, less what says when they were made."""
-    return b'\n'.join(map(_lasting, read_results(path)[0]))
+    """The lines of a results.jsonl that are whole, less what says when they were made.
+
+    Sorted: which of two runs of a sweep ends first is chance.
+    """
+    return b'\n'.join(sorted(map(_lasting, read_results(path)[0])))
 
 
 def _hdf5_bytes(item):
