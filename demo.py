@@ -124,6 +124,9 @@ def _quiet_worker():
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # Where nobody can catch it, as a worker ends, it says nothing either.
+    sys.unraisablehook = lambda lost: (lost.exc_type is SystemExit
+                                       or sys.__unraisablehook__(lost))
 
 
 def make_clips(args):
