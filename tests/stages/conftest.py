@@ -1,10 +1,20 @@
-"""What the tests of makeSplit.py share."""
+"""What the tests of several stages share; `split` and `put` are of makeSplit.py's."""
 import os
 import sys
 
 import pytest
 
 import makeSplit
+
+
+@pytest.fixture
+def call_in(monkeypatch):
+    """Runs a stage with --root in this process; returns its exit code."""
+    def run(root, stage, *flags):
+        monkeypatch.setattr(sys, 'argv', [stage.__name__ + '.py', *map(str, flags), '--root',
+                                          str(root)])
+        return stage.main() or 0
+    return run
 
 
 @pytest.fixture

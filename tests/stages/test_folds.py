@@ -1,4 +1,5 @@
 """--fold K/N through the stages, on imported features, which need no stages 1 and 2."""
+import functools
 import json
 import sys
 from types import SimpleNamespace
@@ -30,13 +31,9 @@ RNN = ('--tiny', '--epochs', 1, '--cell', 'mean', '--name', 'deep')
 
 
 @pytest.fixture
-def call(monkeypatch, tmp_path):
-    """Runs a stage with --root in this process; returns its exit code."""
-    def run(stage, *flags):
-        monkeypatch.setattr(sys, 'argv', [stage.__name__ + '.py', *map(str, flags), '--root',
-                                          str(tmp_path)])
-        return stage.main() or 0
-    return run
+def call(call_in, tmp_path):
+    """call_in with this root."""
+    return functools.partial(call_in, tmp_path)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 """Features of other programs: every form that they are written in, and what is wrong with them."""
+import functools
 import importlib.util
 import json
 import os
@@ -41,13 +42,9 @@ def own(tmp_path):
 
 
 @pytest.fixture
-def call(monkeypatch, own):
-    """Runs a stage with --root in this process; returns its exit code."""
-    def run(stage, *flags):
-        monkeypatch.setattr(sys, 'argv', [stage.__name__ + '.py', *map(str, flags), '--root',
-                                          str(own)])
-        return stage.main() or 0
-    return run
+def call(call_in, own):
+    """call_in with this root."""
+    return functools.partial(call_in, own)
 
 
 def clips_of(root):
