@@ -14,9 +14,10 @@ from engine.errors import UserError
 from engine.learning.trainer import Updater
 
 
-# A shell that starts the tests in the background ignores Ctrl-C for them, and what is ignored stays
-# so in every child: the tests of Ctrl-C would wait for ever.
+# A shell that starts the tests in the background ignores Ctrl-C for them, and nohup SIGHUP; what is
+# ignored stays so in every child, and the tests of these signals would wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope='session')

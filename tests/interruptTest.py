@@ -153,6 +153,9 @@ def main():
                         help='default: 2; more on a machine that is busy')
     parser.add_argument('--stage', help='of one stage only (rnn.py)')
     args = parser.parse_args()
+    for number in LEAVES:  # what a shell or nohup had ignored would be so in every stage, too
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
     stages = [command for command in STAGES if args.stage in (None, command[0])]
     folder = tempfile.mkdtemp(prefix='interruptTest')
     signals, faults = interrupt_test(folder, args.tries, args.seed, args.within, stages)

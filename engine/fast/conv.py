@@ -48,7 +48,7 @@ class _Compiled:
         """Sizes, frames a group, and buffers for a batch of up to n frames of this size."""
         if self.plan_of and self.plan_of[0] >= n and self.plan_of[1:] == (height, width):
             return
-        padded = self.kernel.padded
+        self.plan_of, padded = None, self.kernel.padded
         self.sizes, self.groups, self.outs = [(height, width)], [], []
         for (outs, ins), pool in zip(self.shapes, self.pools):
             h, w = self.sizes[-1]
@@ -61,7 +61,7 @@ class _Compiled:
         self.plan_of = (n, height, width)
 
     def __call__(self, x):
-        with self.kernel:  # whose lock guards the buffers, too
+        with self.kernel.lock:  # it guards the buffers, too
             self._plan(*x.shape[:3])
             self._fill(len(self.shapes) - 1, x)
             return channels_first(self.outs[-1][:len(x), :, :, :self.shapes[-1][0]])

@@ -73,7 +73,8 @@ class _ConvStack(chainer.FunctionNode):
         # Of each layer: input; output; and what was pooled to it, or None.
         self.held = []
         h = plain(x.transpose(0, 2, 3, 1))
-        with self.kernel as kernel:
+        kernel = self.kernel
+        with kernel.lock:
             for level, pool in enumerate(self.pools):
                 W, b = map(plain, parameters[2 * level:2 * level + 2])
                 n, height, width, _ = h.shape
@@ -93,7 +94,8 @@ class _ConvStack(chainer.FunctionNode):
             raise RuntimeError('conv_stack can be differentiated once: its buffers were used up')
         weights = [v.array for v in self.get_retained_inputs()]
         gradients = {}
-        with self.kernel as kernel:
+        kernel = self.kernel
+        with kernel.lock:
             gy = grad_outputs[0].array.transpose(0, 2, 3, 1)
             g = borrow(self.held[-1][1].shape)
             g[..., :gy.shape[3]] = gy

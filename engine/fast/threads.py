@@ -3,10 +3,10 @@ import contextlib
 import itertools
 import threading
 
-from threadpoolctl import threadpool_limits  # comes with scikit-learn
+from threadpoolctl import ThreadpoolController  # comes with scikit-learn
 
 _lock = threading.Lock()
-_inside, _limits = 0, None
+_inside, _before = 0, []
 
 
 def in_threads(function, items, threads):
@@ -48,21 +48,42 @@ def _join(threads):
             thread.join()
 
 
+def _set(blas, number):
+    """Sets the threads of a BLAS, from whichever thread: `_lock` keeps them apart, where
+    threadpoolctl 3.8 would do nothing, and say nothing, for all but the first that ever asked."""
+    if hasattr(blas, 'clear_controlling_thread'):
+        blas.clear_controlling_thread(force=True)
+    blas.set_num_threads(number)
+
+
 @contextlib.contextmanager
 def one_blas_thread():
     """Keeps BLAS to one thread, so that its sums never depend on its choice.
 
     Of calls that overlap, in several threads, the last to leave gives back what was before.
     """
-    global _inside, _limits
-    with _lock:
-        if _inside == 0:
-            _limits = threadpool_limits(1, 'blas')
-        _inside += 1
+    global _inside, _before
+    counted = False
     try:
+        with _lock:
+            if _inside == 0:
+                _before = [(blas, blas.get_num_threads()) for blas
+                           in ThreadpoolController().select(user_api='blas').lib_controllers]
+            _inside, counted = _inside + 1, True  # with no call between, where a Ctrl-C could come
+            for blas, _ in _before:
+                _set(blas, 1)
         yield
     finally:
         with _lock:
-            _inside -= 1
+            _inside -= counted
             if _inside == 0:
-                _limits.restore_original_limits()
+                try:
+                    _give_back()
+                except KeyboardInterrupt:  # in the middle of it
+                    _give_back()
+                    raise
+
+
+def _give_back():
+    for blas, number in _before:
+        _set(blas, number)

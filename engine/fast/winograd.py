@@ -88,20 +88,14 @@ class Kernel:
     """winograd.c, a layer at a time, the work shared out among threads.
 
     Frames are (n, height, width, channels) float32, channels padded to `lanes` but for the
-    input of a first layer. Use it as a context manager: it serves one caller at a time.
+    input of a first layer. It serves one caller at a time, who holds its `lock`: by `with` on the
+    lock itself, because a Ctrl-C within an __enter__ of ours would leave it held for ever.
     """
 
     def __init__(self, library, threads):
         self.library, self.threads, self.lanes = library, threads, library.lanes()
         self.work, self.scratch = empty(0), empty(0)
         self.lock = threading.Lock()
-
-    def __enter__(self):
-        self.lock.acquire()
-        return self
-
-    def __exit__(self, *_):
-        self.lock.release()
 
     def padded(self, channels):
         return -(-channels // self.lanes) * self.lanes

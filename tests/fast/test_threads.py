@@ -1,4 +1,8 @@
 """Threads: those that cannot start, errors, Ctrl-C, and BLAS's own."""
+import contextlib
+import dis
+import functools
+import itertools
 import os
 import pathlib
 import signal
@@ -78,6 +82,62 @@ def test_blas_has_its_threads_again_after_calls_that_overlap():
         assert blas_threads() == before
 
 
+@functools.cache
+def operations(code):
+    """{offset: (name, whereto an error in it leads)} of the operations of a function."""
+    known = dis.Bytecode(code)
+    return {op.offset: (op.opname, [entry.target for entry in known.exception_entries
+                                    if entry.start <= op.offset < entry.end][-1:])
+            for op in known}
+
+
+@contextlib.contextmanager
+def interrupted_at(moment):
+    """A Ctrl-C at one of the moments in engine/fast at which Python looks for signals: within a
+    call, as a function begins and at the end of a loop's turn. What raises here does so one
+    operation later, so those are left out after which an error would lead elsewhere."""
+    folder, left, last = os.path.dirname(threads.__file__), itertools.count(moment, -1), {}
+
+    def trace(frame, event, _):
+        if not frame.f_code.co_filename.startswith(folder):
+            return None
+        frame.f_trace_opcodes = True
+        if event == 'opcode':
+            name, leads = operations(frame.f_code)[frame.f_lasti]
+            before, led = last.get(frame, ('', leads))
+            last[frame] = name, leads
+            if (before.startswith('CALL') or before in ('RESUME', 'JUMP_BACKWARD')) \
+                    and led == leads and next(left) == 0:
+                raise KeyboardInterrupt
+        return trace
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason='Python has no exception_entries')
+@pytest.mark.parametrize('way', [True, False], ids=['compiled', 'numpy'])
+def test_after_a_ctrl_c_at_any_moment_all_is_as_before(way):
+    stack = conv.ConvStack(make_layers([8, '8']), threads=2, compiled=way)
+    frames = [numpy.random.default_rng(0).normal(0, 1, (n, size, size, 3)).astype('f')
+              for n, size in ((2, 12), (3, 8))]
+    expected, before = [stack(x) for x in frames], blas_threads()
+    for moment in itertools.count():
+        stack(frames[0])
+        try:
+            with interrupted_at(moment):
+                stack(frames[1])
+            break
+        except KeyboardInterrupt:
+            assert blas_threads() == before
+        for x, y in zip(frames[::-1], expected[::-1]):
+            assert numpy.array_equal(stack(x), y), moment
+    assert moment > 20
+
+
 # ---- in C, each time in a process of its own -----------------------------------------------------
 
 SCRIPT = '''
@@ -154,8 +214,12 @@ print('same')
 
 @needs_library
 def test_one_ctrl_c_ends_it():
-    """At any moment, and nothing goes on computing."""
+    """At any moment, and nothing goes on computing. What Python itself loses, because it came
+    within a finalizer, comes again; a thread that was about to start is none."""
     script = SCRIPT + '''
+import signal
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+sys.unraisablehook = lambda _: signal.setitimer(signal.ITIMER_REAL, 0.01)
 for _ in range(8):
     try:
         turn()
@@ -165,7 +229,7 @@ for _ in range(8):
     except KeyboardInterrupt:
         begin = time.process_time()
         time.sleep(0.2)
-        print(threading.active_count(),
+        print(sum(thread.is_alive() for thread in threading.enumerate()),
               'rests' if time.process_time() - begin < 0.1 else 'spins', flush=True)
 '''
     with subprocess.Popen([sys.executable, '-c', script], cwd=ROOT, text=True,
