@@ -28,17 +28,19 @@ BEAT = 10.0  # seconds
 # As often a lock is looked at, every so many seconds, before it counts as left behind. A file
 # server that does not answer for a while holds up both sides.
 LOOKS, PAUSE = 30, 2.0
+WAIT = 0.05  # seconds between two tries of one that has patience
 CLAIM_LOOKS = 50  # every 0.1 s, at what is there for less than that
 _held = []
 
 
 @contextlib.contextmanager
-def only_one(path, when=True):
+def only_one(path, when=True, patience=0.0):
     """Lets no other process into a block of the same `path` (a file or folder to be written).
 
     Args:
         path: its folder is made where it is not there.
         when (bool): False for a worker whose first one has the lock.
+        patience: seconds to wait for another process to come out of it.
 
     Raises:
         UserError: naming the process that is in it, its machine and since when.
@@ -48,7 +50,7 @@ def only_one(path, when=True):
         return
     path = os.fspath(path)
     try:
-        lock = _take(path, _lock_of(path))
+        lock = _take(path, _lock_of(path), time.monotonic() + patience)
     except OSError as error:
         # Who can make no file there will make none, and says so when it has to.
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -107,7 +109,7 @@ def _lock_of(path):
     return os.path.join(folder, f'.{name}.lock')
 
 
-def _take(path, lock_path):
+def _take(path, lock_path, end):
     make_folder(os.path.dirname(lock_path))
     _remove_leftovers(lock_path)
     here = _machine()
@@ -121,6 +123,9 @@ def _take(path, lock_path):
         if theirs is None:
             continue  # gone in this moment
         if _is_alive(path, lock_path, theirs):
+            if time.monotonic() < end:
+                time.sleep(WAIT)
+                continue
             raise UserError(f'{path}: is being written by {_in_words(theirs)}; let it end, or end '
                             'it first' + ('' if _is_of(here, theirs) else
                                           f' (if it is no more, remove {lock_path})'))

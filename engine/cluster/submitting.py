@@ -9,7 +9,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 
 from engine import locks
 from engine.cluster import record
@@ -187,24 +186,13 @@ class Submission:
             raise Refused(f'{words[0]}: {error.strerror}') from None
 
 
-@contextlib.contextmanager
 def only_one(folder, when=True, patience=0.0):
     """Lets no second submission from a folder begin before this one has ended.
 
     Args:
         patience: seconds to wait for another one.
     """
-    end = time.monotonic() + patience
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(locks.only_one(folder / record.RECORD, when))
-                break
-            except UserError:
-                if time.monotonic() > end:
-                    raise
-                time.sleep(2)
-        yield
+    return locks.only_one(folder / record.RECORD, when, patience)
 
 
 def send_again(args, folder, job, pack=False):

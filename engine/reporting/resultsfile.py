@@ -5,7 +5,7 @@ import os
 import time
 from pathlib import Path
 
-from engine import files
+from engine import files, locks
 from engine.errors import UserError
 from engine.reporting.scoring import TOP_K
 from engine.stage import command_line, commit
@@ -15,6 +15,7 @@ RESULTS = 'results.jsonl'
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
 # Says when and by which state of the code a result was found, not what it is.
 PASSING = ('command', 'commit', 'time', 'seconds')
+PATIENCE = 60.0  # seconds for others to write their lines
 OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,)}
 
 
@@ -47,15 +48,21 @@ def append_result(root, method, split, unit, seed, settings, **figures):
     line = dict(method=method, split=split, unit=unit, **figures, seed=seed,
                 settings=settings, command=command_line(), commit=commit(),
                 time=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
-    if not _is_told(Path(root) / RESULTS, line):
-        files.append_line(Path(root) / RESULTS, json.dumps(line))
+    path = Path(root) / RESULTS
+    with locks.only_one(path, patience=PATIENCE):  # reading, comparing and writing are one
+        if not _is_told(path, line):
+            files.append_line(path, json.dumps(line))
     return line
 
 
 def _is_told(path, line):
     of_these = [result for result in (read_results(path)[0] if path.exists() else ())
-                if all(result.get(key) == line.get(key) for key in ('unit', 'predictions'))]
+                if _what_of(result) == _what_of(line)]
     return bool(of_these) and _lasting(of_these[-1]) == _lasting(_checked(json.dumps(line)))
+
+
+def _what_of(result):
+    return *map(result.get, ('split', 'unit', 'predictions')), result['settings'].get('without')
 
 
 def _lasting(result):

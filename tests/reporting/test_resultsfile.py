@@ -1,5 +1,7 @@
 """results.jsonl: a line a result, whatever was cut off before."""
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,30 @@ def test_a_result_is_there_once_however_often_its_stage_ends(tmp_path):
     # What was overwritten in between is told again: the last line is what the file holds.
     assert lines(0.6) == [0.5, 0.5, 0.5, 0.6]
     assert lines(0.5) == [0.5, 0.5, 0.5, 0.6, 0.5] == lines(0.5)
+
+
+def test_a_result_of_other_clips_of_the_file_does_not_have_the_first_told_again(tmp_path):
+    for without in (None, 'other', None, 'other'):
+        resultsfile.append_result(tmp_path, 'GRU', 1, 'video', 0, {'without': without}, n=2)
+    assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 2
+
+
+def test_stages_that_end_together_tell_a_result_once(tmp_path, monkeypatch):
+    read, n = resultsfile.read_results, 6
+
+    def reading(path):
+        found = read(path)
+        time.sleep(0.05)  # so that all the others come in between
+        return found
+    monkeypatch.setattr(resultsfile, 'read_results', reading)
+    (tmp_path / 'results.jsonl').touch()
+    with ThreadPoolExecutor(n) as pool:
+        for of_one in [pool.submit(resultsfile.append_result, tmp_path, 'frames', 1, unit, 3, {},
+                                   n=2) for unit in ('frame', 'video') for _ in range(n)]:
+            of_one.result()
+    found, faults = read(tmp_path / 'results.jsonl')
+    assert sorted(line['unit'] for line in found) == ['frame', 'video'] and not faults
+    assert [path.name for path in tmp_path.iterdir()] == ['results.jsonl']
 
 
 def test_a_line_cut_off_does_not_swallow_the_next(tmp_path):
