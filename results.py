@@ -45,8 +45,8 @@ from engine.reporting import learningcurve
 from engine.reporting.baselines import lines_about_order
 from engine.reporting.calibration import errors, read_logs
 from engine.reporting.counted import add_without, counted, label_of
-from engine.reporting.means import (mean_over_folds, mean_over_seeds, mean_over_splits,
-                                    ranges)
+from engine.reporting.means import (lines_about_features, mean_over_folds, mean_over_seeds,
+                                    mean_over_splits, ranges)
 from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import RESULTS, is_number, read_results
 from engine.reporting.scoring import score
@@ -267,7 +267,7 @@ def main():
     if args.mean == 'folds':
         for line in lines_about_folds(results):
             print(line)
-    for line in lines_about_order(results):
+    for line in (*lines_about_features(results), *lines_about_order(results)):
         print(line)
     for path, write in ((args.markdown, as_markdown), (args.csv, as_csv)):
         if path:

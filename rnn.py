@@ -35,7 +35,7 @@ from engine.learning import examples, workers
 from engine.errors import Stopped, UserError
 from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
-from engine.weights.modelfile import go_on_from, read_card, same_in_cards, save_model
+from engine.weights.modelfile import go_on_from, read_card, save_model
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.optimisation import add_optimizer, make_optimizer
 from engine.learning.rates import get_rate
@@ -240,7 +240,9 @@ def train(args, device, lists, team):
         model = new_network(args, data.training.n_features, len(lists.classes), f)
         card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
                 'method': method_of(args, hdf5.attribute(f, 'imported')),
-                'classes': lists.classes, 'split': args.split, 'features': data.made_by}
+                'classes': lists.classes, 'split': args.split, 'features': data.made_by,
+                **({'packed': data.packed} if data.packed else {}),
+                **({'beside': args.beside} if 'beside' in args else {})}
         started = {}
         if args.start_from:
             path = args.root / f'{args.start_from}.model'
@@ -262,7 +264,8 @@ def train(args, device, lists, team):
         class_weights = examples.class_weights(args.class_weights, data.training.labels,
                                                len(lists.classes))
         settings = dict(settings_of(args), schedule=get_rate(args)[1], seed=args.seed,
-                        split=args.split, features=data.made_by, workers=team.size, **started)
+                        split=args.split, features=data.made_by, packed=data.packed,
+                        workers=team.size, **started)
         run = Training(make_updater(args, model, data, device, team, class_weights), args.epochs,
                        folder, settings, validate if len(data.validation) else None, best,
                        restart=args.restart)
@@ -356,7 +359,8 @@ def test(args, device, lists, **figures):
     tested = scoring.score(*counted.counted(*found['test'], without))
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
                               settings, predictions=out.name, **resultsfile.fold_of(names),
-                              **card['training'], **figures, **tested)
+                              **resultsfile.features_of(card), **card['training'], **figures,
+                              **tested)
     print(f'{card["method"]} by video:  {scoring.in_words(tested)}{calibration.in_words(figures)}')
     # Where they are not those that confusion.py takes by itself.
     compared = ('' if (names, name) == (variants.Names(), 'RNN') else ' ' + ' '.join(
@@ -370,31 +374,24 @@ def test(args, device, lists, **figures):
 def tell_baseline(args, device, lists, alone):
     """Holds the result against one without order on the same features, trained first where there
     is none: with --baseline, by one process (`alone`), of all groups; returns the exit code."""
-    def find(fits=lambda line: True):
-        results, _ = resultsfile.read_results(args.root / resultsfile.RESULTS)
-        mine = resultsfile.line_of(results, args.root / (args.name + variants.TEST_SUFFIX),
-                                   args.split, args.without)
-        return mine, baselines.baseline_of(mine, results, fits) if mine else None
-
-    def saw_the_same(line):  # not features that were here before
-        return same_in_cards('features', *(args.root / f'{run}.model' for run in (
-            args.name, str(line.get('predictions')).removesuffix(variants.TEST_SUFFIX))))
-    mine, earlier = find()
+    run = args.root, args.name, args.split, args.without
+    mine, earlier = baselines.beside(*run, earlier=True)
     if not (mine and baselines.sees_order(mine)):
         return 0
     name = variants.names_of(args).of('baseline')
     try:
-        other = find(saw_the_same)[1]
+        other = baselines.beside(*run)[1]
         if not other and args.baseline and alone and name != args.name and args.train_share == 1:
             print(f'now {name}, which sees no order (--no-baseline leaves it out):', flush=True)
             usual = get_parser().get_default
             given = argparse.Namespace(**{
-                **vars(args), 'cell': 'mean', 'name': name,
-                'restart': args.restart or earlier is not None,
+                **vars(args), 'cell': 'mean', 'name': name, 'beside': args.name,
+                'restart': baselines.may_be_replaced(args.root, name, mine) and (
+                    args.restart or earlier is not None),
                 **{key: usual(key) for key in ('start_from', 'fc', 'fc_from_frames')}})
             with locks.only_one(args.root / f'{name}.model'):
                 test(given, device, lists, seconds=train(given, device, lists, workers.Workers()))
-            other = find(saw_the_same)[1]
+            other = baselines.beside(*run)[1]
     except Stopped:
         raise
     except UserError as error:

@@ -25,6 +25,7 @@ submits those that no job is at yet; their ids stand in ROOT/sweep/jobs.txt. Wit
 prints the commands to submit them by yourself; what you submit so it does not know. Flags it does
 not know, and ROOT/cluster.toml, are those of generate_pbs.py.
 """
+import functools
 import json
 import os
 import re
@@ -37,12 +38,13 @@ from typing import NamedTuple
 
 import generate_pbs
 import rnn
-from engine import arguments, locks, stage, usable_cores, variants
+from engine import arguments, hdf5, locks, stage, usable_cores, variants
 from engine.cluster import record, submitting
 from engine.cluster.jobstates import Jobs
 from engine.errors import UserError
 from engine.files import write_text
 from engine.reporting import counted
+from engine.weights import cardchecks
 
 FOLDER = 'sweep'
 UNNAMED = '+unnamed+'
@@ -148,19 +150,33 @@ def _run(words, seed, args, earlier, where):
                      parsed.start_from if start in earlier else '')
 
 
+def features_now(path):
+    """The digest of the features in a file; None where it cannot be read."""
+    try:
+        with hdf5.open_file(path) as f:
+            return cardchecks.packed_in(hdf5.attributes(f))
+    except (OSError, UserError):  # rnn.py says what is wrong
+        return None
+
+
 def finished(root):
-    """The keys of the runs in ROOT/results.jsonl; --test-only trains nothing and is none."""
+    """The keys of the runs in ROOT/results.jsonl on the features that are there now; --test-only
+    trains nothing and is none."""
     try:
         lines = (root / 'results.jsonl').read_text(encoding='utf-8').splitlines()
     except FileNotFoundError:
         return set()
-    keys = set()
+    keys, now = set(), functools.cache(lambda names: features_now(root / names.train))
     for line in lines:
         try:
             result = json.loads(line)
-            if not result.get('test_only'):
-                keys.add(key_of(result['settings'], result['seed'], result['split'],
-                                result.get('fold')))
+            names = variants.Names(fold=result.get('fold') or '', **{
+                key: result['settings'][key] for key in ('stream', 'fusion', 'layer')
+                if key in result['settings']})
+            key = key_of(result['settings'], result['seed'], result['split'], result.get('fold'))
+            if not result.get('test_only') and (
+                    result.get('features') is None or now(names) in (None, result['features'])):
+                keys.add(key)
         except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a line cut off by a full disk is no result
     return keys

@@ -17,6 +17,7 @@ from engine.weights.modelfile import load_weights, save_model, weights_digest
 # For messages that name the command that makes a file again.
 ANEW = 'the same command with --restart'
 SETTINGS = 'settings'
+UNTOLD = {'packed'}  # by snapshots that were made before
 
 
 class Snapshots:
@@ -65,9 +66,10 @@ class Snapshots:
         self.settings = json.loads(json.dumps(settings))
         if self._there():
             old = self._old_settings()
+            unsaid = {'epochs', *UNTOLD - old.keys()}
             differ = [f'{key} {old.get(key)} -> {self.settings.get(key)}'
                       for key in sorted(old.keys() | self.settings.keys())
-                      if key != 'epochs' and old.get(key) != self.settings.get(key)]
+                      if key not in unsaid and old.get(key) != self.settings.get(key)]
             if differ:
                 raise UserError(f'{self.folder}: holds a run with other settings '
                                 f'({", ".join(differ)}); give the old ones to continue it, '

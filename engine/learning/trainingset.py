@@ -11,12 +11,13 @@ from engine.weights.modelfile import weights_digest
 
 
 class Data(NamedTuple):
-    """Features that are trained and validated on (FeatureStore), their deviation (D,), and the
-    digest of the network that made them."""
+    """Features that are trained and validated on (FeatureStore), their deviation (D,), the digest
+    of the network that made them, and their own."""
     training: FeatureStore
     validation: FeatureStore
     std: numpy.ndarray
     made_by: str
+    packed: str | None
 
 
 def clips_of(kind, f, lists):
@@ -45,7 +46,8 @@ def read_training(args, f, lists, made_by):
     print(f'{len(training)} clips to train, {len(validation)} to validate, '
           f'{len(lists.classes)} classes, features '
           f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
-    return Data(training, validation, std, said.get('model_sha256', 'None'))
+    return Data(training, validation, std, said.get('model_sha256', 'None'),
+                cardchecks.packed_in(said))
 
 
 def check_test_features(args, made_by):

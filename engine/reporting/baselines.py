@@ -2,10 +2,12 @@
 import math
 import re
 
+from engine.errors import UserError
 from engine.reporting import scoring
-from engine.reporting.resultsfile import is_number
+from engine.reporting.resultsfile import RESULTS, is_number, line_of, read_results
 from engine.reporting.tables import in_words
-from engine.variants import Names, place
+from engine.variants import TEST_SUFFIX, Names, place
+from engine.weights.modelfile import read_card, same_in_cards
 
 BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
 # Settings of a network itself; the others say how it was trained and shown its clips.
@@ -25,16 +27,27 @@ def sees_order(result):
             and result['settings'].get('cell', 'mean') not in NO_ORDER)
 
 
-def baseline_of(result, results, fits=lambda line: True):
+def same_features(result, other):
+    """Whether two lines may be of the same features: older ones do not tell of which they are."""
+    told = result.get('features'), other.get('features')
+    return None in told or told[0] == told[1]
+
+
+def baseline_of(result, results, fits=None):
     """The result of a network without order on the same features, or None.
 
     Of several one with the same seed, and of these the one of lowest validation loss, never
     the one that the test clips like best.
 
     Args:
-        fits: function of a line that tells whether it may be this one.
+        fits: function of a line that tells whether it may be this one (default: whether it may
+            be of the same features).
     """
-    def features(line):
+    if fits is None:
+        def fits(line):
+            return same_features(line, result)
+
+    def kind(line):
         share = line['settings'].get('train_share')
         # A run that was joined over seeds may come from several roots.
         return (None if 'runs' in line else line.get('root'), line['split'], line['unit'],
@@ -45,9 +58,42 @@ def baseline_of(result, results, fits=lambda line: True):
              line['settings'].get('without'))
             if 'runs' not in line else number: line for number, line in enumerate(results)}
     found = [line for line in last.values() if line['settings'].get('cell') in BASELINES
-             and not line.get('test_only') and features(line) == features(result) and fits(line)]
+             and not line.get('test_only') and kind(line) == kind(result) and fits(line)]
     return min(reversed(found), default=None, key=lambda line: (
         line.get('seed') != result.get('seed'), mean_of(line.get('validation_loss'), math.inf)))
+
+
+def beside(root, name, split, without=None, earlier=False):
+    """The line of a run of rnn.py that has just been tested, {} if none; and that of one without
+    order to hold it against, or None.
+
+    Args:
+        earlier: the latter may be of features that were here before.
+    """
+    results, _ = read_results(root / RESULTS)
+    mine = line_of(results, root / (name + TEST_SUFFIX), split, without)
+
+    def saw_the_same(line):
+        return earlier or same_features(line, mine) and same_in_cards('features', *(
+            root / f'{str(one.get("predictions")).removesuffix(TEST_SUFFIX)}.model'
+            for one in (mine, line)))
+    return mine, baseline_of(mine, results, saw_the_same) if mine else None
+
+
+def may_be_replaced(root, name, result):
+    """Whether there is a model of this name that rnn.py has trained by itself, beside another.
+
+    Raises:
+        UserError: there is something that somebody has called so.
+    """
+    model, predictions = root / f'{name}.model', root / (name + TEST_SUFFIX)
+    if model.exists() and 'beside' in read_card(model):
+        return True
+    for path in (model, predictions):
+        if path.exists():
+            raise UserError(f'{path}: is not written over, as it was not trained beside another '
+                            f'run; give it another name, or: {what_makes_one(result)}')
+    return False
 
 
 def mean_of(value, otherwise=math.nan):
@@ -83,6 +129,13 @@ def trained_otherwise(result, other):
     return f'but that one was trained with {", ".join(differ)}' if differ else ''
 
 
+def of_others(result, results):
+    """' (mean, seed 0, is of other features)' where only such a run is without order; else ''."""
+    other = baseline_of(result, results, lambda line: True)
+    return (f' ({other["method"]}, seed {other.get("seed")}, is of other features)'
+            if other and not same_features(result, other) else '')
+
+
 def what_order_adds(result, other):
     """Words that hold a run that sees order against one on the same features that does not."""
     gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
@@ -100,7 +153,7 @@ def lines_about_order(results):
             continue
         other = baseline_of(result, results)
         if other is None:
-            lacking[what_makes_one(result)] = None
+            lacking[what_makes_one(result)] = of_others(result, results)
             continue
         gain = 100 * (mean_of(result.get('top1')) - mean_of(other.get('top1')))
         place_of_other = next(i for i, line in enumerate(results, 1) if line is other)
@@ -108,8 +161,11 @@ def lines_about_order(results):
                      f'{place_of_other}, {other["method"]}')
         if differ := trained_otherwise(result, other):
             lines.append(f'         {differ}')
+        if (result.get('features') is None) != (other.get('features') is None):
+            lines.append('         if on the same features: an older line does not tell on which')
     if lines:
         lines.insert(0, 'What order adds: points of top-1 over a run on the same features that '
                         'sees none')
-    lines += [f'no run without order to hold against: {command}' for command in lacking]
+    lines += [f'no run without order to hold against{but}: {command}'
+              for command, but in lacking.items()]
     return lines

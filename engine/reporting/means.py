@@ -48,7 +48,8 @@ def mean_over_seeds(results):
     joined = []
     for group in groups.values():
         runs = list(group.values())
-        one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs)}
+        one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs),
+               'features': _features_of(runs), 'mixed': _several_features(group)}
         if len(runs) > 1:  # no one file's name, no one run's weights
             one['settings'] = recipe(one)['settings']
         for key in AVERAGED:
@@ -57,6 +58,32 @@ def mean_over_seeds(results):
             one[key] = (statistics.fmean(values), deviation) if values else None
         joined.append(one)
     return joined
+
+
+def _features_of(runs):
+    """Of which features joined runs are, each once; None where one does not tell."""
+    told = [run.get('features') for run in runs]
+    if None in told:
+        return None
+    return sorted({one for each in told for one in ([each] if isinstance(each, str) else each)})
+
+
+def _several_features(group):
+    """{features: seeds} where runs of one root were made from several; else {}."""
+    seeds = {}
+    for (root, seed), run in group.items():
+        if run.get('features'):
+            seeds.setdefault(root, {}).setdefault(run['features'], []).append(str(seed))
+    return next((of_root for of_root in seeds.values() if len(of_root) > 1), {})
+
+
+def lines_about_features(results):
+    """Lines that say which means are of runs that saw other features than one another."""
+    for number, one in enumerate(results, 1):
+        if one.get('mixed'):
+            *earlier, last = (','.join(seeds) for seeds in one['mixed'].values())
+            yield (f'run {number}, {one["method"]}: a mean over several features of one root: '
+                   f'seeds {" and ".join(earlier)} saw others than {last}; train them again')
 
 
 def mean_over_splits(results):
@@ -120,6 +147,8 @@ def _join(parts, **told):
     """One run of {part: run}, each a mean over seeds; `told` is what it says in their place."""
     runs = [parts[part] for part in sorted(parts)]
     one = {**runs[-1], 'runs': sum(run['runs'] for run in runs), **told,
+           'features': _features_of(runs),
+           'mixed': next((run['mixed'] for run in runs if run['mixed']), {}),
            'seed': ','.join(dict.fromkeys(seed for run in runs for seed in run['seed'].split(',')))}
     for key in AVERAGED:
         values = [run[key][0] for run in runs if run.get(key)]

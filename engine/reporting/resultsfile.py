@@ -16,7 +16,8 @@ REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict
 # Says when and by which state of the code a result was found, not what it is.
 PASSING = ('command', 'commit', 'time', 'seconds')
 PATIENCE = 60.0  # seconds for others to write their lines
-OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,)}
+OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,),
+            'features': (str,)}
 
 
 def check_outputs(root, *names):
@@ -35,8 +36,8 @@ def check_outputs(root, *names):
 def append_result(root, method, split, unit, seed, settings, **figures):
     """Appends one result to ROOT/results.jsonl and returns it.
 
-    It is not told again where the last line of these predictions says the same already: a stage
-    that was killed between its line and its end is run again.
+    It is not told again where the last lines on the run that made these predictions say the same
+    already: a stage that was killed between its line and its end is run again.
 
     Args:
         method: short name ('frames', 'LSTM 1x1024').
@@ -57,12 +58,20 @@ def append_result(root, method, split, unit, seed, settings, **figures):
 
 def _is_told(path, line):
     of_these = [result for result in (read_results(path)[0] if path.exists() else ())
-                if _what_of(result) == _what_of(line)]
-    return bool(of_these) and _lasting(of_these[-1]) == _lasting(_checked(json.dumps(line)))
+                if all(result.get(key) == line.get(key) for key in ('unit', 'predictions'))]
+    line = _checked(json.dumps(line)) if of_these else line
+    for result in reversed(of_these):
+        if _lasting(result) == _lasting(line):
+            return True
+        if _run_of(result) != _run_of(line):
+            break  # what the file held in between
+    return False
 
 
-def _what_of(result):
-    return *map(result.get, ('split', 'unit', 'predictions')), result['settings'].get('without')
+def _run_of(result):
+    """What lines on one run have in common, whichever of its clips they count."""
+    return [result.get(key) for key in ('method', 'split', 'seed', 'features', 'test_only')] + [
+        {**result['settings'], 'without': None}]
 
 
 def _lasting(result):
@@ -119,6 +128,12 @@ def _checked(line):
         if is_number(result.get('n_classes')) and result['n_classes'] <= k:
             result[f'top{k}'] = None  # always right, whatever the method says
     return result
+
+
+def features_of(card):
+    """What a line tells of the features that a model was trained on, as its card tells: {} or
+    {'features': short digest}."""
+    return {'features': card['packed']} if card.get('packed') else {}
 
 
 def fold_of(names):

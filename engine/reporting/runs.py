@@ -8,7 +8,7 @@ import numpy
 from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
-from engine.reporting.baselines import (baseline_of, sees_order, trained_otherwise,
+from engine.reporting.baselines import (baseline_of, of_others, sees_order, trained_otherwise,
                                         what_makes_one)
 from engine.reporting.readout import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of, settings_of
@@ -142,8 +142,8 @@ def run_without_order(root, name, results, split, notes):
         return None
     other = baseline_of(line, [result for result in results if result.get('predictions')])
     if other is None:
-        notes.append('no run without order to tell what order adds; made by: '
-                     + what_makes_one(line))
+        notes.append(f'no run without order to tell what order adds{of_others(line, results)}; '
+                     f'made by: {what_makes_one(line)}')
         return None
     blind = Path(other['predictions']).name.removesuffix(TEST_SUFFIX)
     if differ := trained_otherwise(line, other):

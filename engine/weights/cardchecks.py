@@ -39,6 +39,13 @@ def check_split(path, attrs, split, names):
                         + names.flags(*OF_FRAMES) + ' --root ANOTHER')
 
 
+def packed_in(attrs):
+    """A short digest of the features that a file holds, or that its predictions are of: of all
+    that save_hdf5.py packed together, in other files of the network; None where nothing tells."""
+    told = attrs.get('set', attrs.get('model_sha256'))
+    return told and told[:16]
+
+
 def settings_in(path, attrs):
     """The settings (dict) that a file says it was made with; {} where it says nothing."""
     try:

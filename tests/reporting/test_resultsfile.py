@@ -37,6 +37,10 @@ def test_a_result_of_other_clips_of_the_file_does_not_have_the_first_told_again(
     for without in (None, 'other', None, 'other'):
         resultsfile.append_result(tmp_path, 'GRU', 1, 'video', 0, {'without': without}, n=2)
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 2
+    # Unless another run has written over the file in between.
+    for seed, without in ((1, 'other'), (0, None)):
+        resultsfile.append_result(tmp_path, 'GRU', 1, 'video', seed, {'without': without}, n=2)
+    assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 4
 
 
 def test_stages_that_end_together_tell_a_result_once(tmp_path, monkeypatch):

@@ -3,10 +3,12 @@ import json
 import re
 import shutil
 
+import h5py
 import pytest
 
+from engine.errors import UserError
 from engine.files import append_line
-from engine.reporting import baselines
+from engine.reporting import baselines, means, runs
 from engine.weights.modelfile import keep_in_card, read_card
 from featureSet import lines_of
 
@@ -65,9 +67,9 @@ def test_beside_a_share_none_is_trained_and_without_a_class_it_is_told_so(packed
     capsys.readouterr()
     # The line of all clips, which is there too, is not taken for this one.
     assert not run_rnn(packed, *FLAGS, '--name', 'some', '--without', 'Diving', '--restart')
-    *_, mine = lines = lines_of(packed)
+    mine, *_ = lines = lines_of(packed)
     assert [(line['method'], line['n']) for line in lines] == [
-        ('LSTM 1x4', 8), ('mean', 8), ('LSTM 1x4', 12), ('mean', 12), ('LSTM 1x4', 8)]
+        ('LSTM 1x4', 8), ('mean', 8), ('LSTM 1x4', 12), ('mean', 12)]
     other = lines[1]
     assert baselines.what_order_adds(mine, other) in capsys.readouterr().out
     assert not run_rnn(packed, *FLAGS, '--name', 'few', '--train-share', 0.5)
@@ -84,3 +86,59 @@ def test_what_goes_wrong_beside_it_is_no_loss(packed, run_rnn, capsys):
     run_rnn(packed, *FLAGS)  # the run itself is told once
     assert [line['method'] for line in lines_of(packed)] == ['LSTM 1x4', 'mean']
 
+
+
+def test_none_is_held_against_one_of_other_features(packed, run_rnn, capsys):
+    assert not run_rnn(packed, *FLAGS)
+    mine, other = lines_of(packed)
+    assert mine['features'] == other['features'] == 'made up'
+    later = {**mine, 'features': 'saved anew', 'root': packed}
+    for line in (mine, other):
+        line['root'] = packed
+    assert baselines.lines_about_order([mine, other])[0].startswith('What order adds')
+    for lines in ([later, other], means.mean_over_seeds([later, other])):
+        line, = baselines.lines_about_order(lines)
+        assert line.startswith('no run without order to hold against (mean, seed 0, is of other '
+                               'features): python rnn.py ')
+    # An older line tells of none.
+    older = {key: value for key, value in other.items() if key != 'features'}
+    assert baselines.lines_about_order([later, older])[-1] == (
+        '         if on the same features: an older line does not tell on which')
+    notes = []
+    assert runs.run_without_order(packed, 'RNN', [later, other], 1, notes) is None
+    assert 'is of other features); made by: python rnn.py' in notes[0]
+    # A mean over seeds that saw several says so.
+    joined = means.mean_over_seeds([mine, {**later, 'seed': 1}, {**later, 'seed': 2}])
+    assert list(means.lines_about_features(joined)) == [
+        'run 1, LSTM 1x4: a mean over several features of one root: seeds 0 saw others than 1,2; '
+        'train them again']
+    # Nor does a training go on from other features, packed anew.
+    for name in ('train1024.hdf5', 'test1024.hdf5'):
+        with h5py.File(packed / name, 'r+') as f:
+            f.attrs['set'] = 'f' * 64
+    with pytest.raises(UserError, match='other settings .*packed made up -> ffff'):
+        run_rnn(packed, *FLAGS)
+
+
+def test_what_is_called_so_is_not_written_over(packed, run_rnn, capsys):
+    own = ('--cells', 3, '--epochs', 1, '--name', 'baseline')
+    run_rnn(packed, *own)
+    before = (packed / 'baseline.model').read_bytes()
+    assert run_rnn(packed, *FLAGS, '--restart') == 3
+    err = capsys.readouterr().err
+    assert f'no baseline beside RNN: {packed / "baseline.model"}: is not written over' in err
+    assert err.count('\n') == 1 and '--cell mean --name mean' in err
+    assert (packed / 'baseline.model').read_bytes() == before
+    # What combine.py has called so, likewise.
+    for path in packed.glob('baseline*'):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.copy(packed / 'RNN_testPredictions.hdf5', packed / 'baseline_testPredictions.hdf5')
+    assert run_rnn(packed, *FLAGS) == 3
+    assert 'baseline_testPredictions.hdf5: is not written over' in capsys.readouterr().err
+    (packed / 'baseline_testPredictions.hdf5').unlink()
+    # One that was trained beside another run is made anew where the features are.
+    assert not run_rnn(packed, *FLAGS)
+    assert read_card(packed / 'baseline.model')['beside'] == 'RNN'
+    keep_in_card(packed / 'baseline.model', features='of others')
+    assert not run_rnn(packed, *FLAGS)
+    assert read_card(packed / 'baseline.model')['features'] == 'made up'

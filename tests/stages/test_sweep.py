@@ -54,6 +54,13 @@ def test_bad_files_are_refused_with_their_line(tmp_path, text, why):
         read(tmp_path, text)
 
 
+def test_a_run_on_earlier_features_is_not_done(packed):
+    for told, done in ((None, 1), ('made up', 1), ('earlier', 0)):
+        (packed / 'results.jsonl').write_text(json.dumps(
+            dict(settings={'lr': 1}, seed=0, split=1, features=told)))
+        assert len(sweep.finished(packed)) == done
+
+
 def test_a_model_only_tested_again_is_no_run_done(tmp_path):
     result = dict(settings={'lr': 1}, seed=0, split=1)
     for more, done in (({'test_only': True}, 0), ({}, 1)):
