@@ -1,5 +1,6 @@
 """What a training goes on from when its command runs again: its state, the state before that, and
 the weights of its best epoch."""
+import contextlib
 import json
 import os
 import statistics
@@ -10,7 +11,7 @@ import chainer
 import numpy
 
 from engine.errors import UserError
-from engine.files import check_outputs, replacing, write_text
+from engine.files import check_outputs, put, replacing, write_text
 from engine.weights.limits import DAMAGE
 from engine.weights.modelfile import load_weights, save_model, weights_digest
 
@@ -44,7 +45,7 @@ class Snapshots:
             raise UserError(f'{self.folder}: is to be the folder of the training, but is no '
                             'folder; move it away, then run the command again')
         check_outputs(self.path, self.before, self.settings_path, *(
-            os.path.join(self.folder, name) for name in ('best.npz', 'log')))
+            os.path.join(self.folder, name) for name in ('best.npz', 'best.before.npz', 'log')))
 
     def remove(self):
         for path in (self.path, self.before, self.settings_path, os.path.join(self.folder, 'log')):
@@ -165,10 +166,11 @@ def badness(rule, history):
 class Best:
     """Keeps the weights of the best epoch by the clips held out; says when to stop.
 
-    Of epochs equally good the first counts.
+    Of epochs equally good the first counts. A snapshot tells which weights these were by their
+    digest. Those before are kept beside them, as until the next snapshot they are the ones.
 
     Args:
-        path: file of the weights.
+        path: file of the weights, NAME.npz; those before are NAME.before.npz.
         model: chainer.Link whose weights they are.
         patience (int): epochs without a better one after which to stop; 0 for never.
         rule: one of RULES.
@@ -176,6 +178,8 @@ class Best:
 
     def __init__(self, path, model, patience=0, rule='lowest'):
         self.path, self.model, self.patience, self.rule = path, model, patience, rule
+        self.before = os.path.splitext(path)[0] + '.before.npz'
+        self.digest = ''
         self.history, self.best, self.age = [], (float('inf'),), 0
 
     def add(self, loss, accuracy=0.0):
@@ -185,15 +189,30 @@ class Best:
         now = badness(self.rule, self.history)
         if now < self.best:
             self.best, self.age = now, 0
+            if os.path.isfile(self.path):
+                os.replace(self.path, self.before)
             save_model(self.path, self.model, {}, form='npz')
+            self.digest = weights_digest(self.path)
 
     def should_stop(self):
         return bool(self.patience) and self.age >= self.patience
 
     def check(self):
-        """Refuses to go on where the weights to be kept so far are gone or damaged."""
-        if self.best[0] < float('inf'):
-            weights_digest(self.path, ANEW)
+        """Refuses to go on where the weights to be kept so far are gone, damaged or others."""
+        if self.best[0] == float('inf'):
+            return
+        if self.digest and not self._is(self.path) and self._is(self.before):
+            put(self.before, self.path)  # stopped between a better epoch and its snapshot
+        if weights_digest(self.path, ANEW) != self.digest and self.digest:
+            raise UserError(f'{self.path}: not the weights that the snapshot beside it tells of, '
+                            'but of another epoch or run; put those back, or begin anew: '
+                            + ANEW)
+
+    def _is(self, path):
+        try:
+            return weights_digest(path) == self.digest
+        except UserError:
+            return False
 
     def load(self):
         """Gives the model the weights that are kept."""
@@ -205,8 +224,10 @@ class Best:
     def serialize(self, serializer):
         self.best = (float(serializer('loss', self.best[0])), *self.best[1:])
         self.age = int(serializer('age', self.age))
+        reading = isinstance(serializer, chainer.Deserializer)
+        with contextlib.suppress(KeyError):  # older snapshots do not tell it
+            self.digest = str(serializer('digest', None if reading else numpy.array(self.digest)))
         if self.rule != 'lowest':  # which asks for no epoch but the best
-            reading = isinstance(serializer, chainer.Deserializer)
             history = serializer('history', None if reading else
                                  numpy.array(self.history, float).reshape(-1, 2))
             self.history = list(map(tuple, history.tolist()))

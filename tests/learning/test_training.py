@@ -1,6 +1,7 @@
 """What both trainings share: rates, the best epoch, stops; and augmentation of frames."""
 import json
 import math
+import shutil
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -243,6 +244,53 @@ def test_the_best_weights_are_missed_before_hours_of_training(tmp_path, damage):
     if path.is_dir():
         path.rmdir()
     run(2, restart=True)
+
+
+def test_the_best_weights_are_those_that_the_snapshot_tells_of(tmp_path, monkeypatch):
+    def run(epochs, folder='a', losses=(3, 2, 1)):
+        link = chainer.Chain(a=L.Linear(2, 2))
+        best = Best(tmp_path / folder / 'best.npz', link)
+
+        def validate():
+            loss = losses[trained.updater.epoch - 1]
+            link.a.b.array[:] = loss
+            best.add(loss)
+            return {'loss': float(loss)}
+        trained = training(tmp_path / folder, epochs, best=best, validate=validate)[1]
+        trained.run()
+        best.load()
+        return link.a.b.array[0]
+
+    def killed(_):
+        raise KeyboardInterrupt
+    assert run(1) == 3
+    first = (tmp_path / 'a' / 'best.npz').read_bytes()
+    # Killed after a better epoch and before its snapshot: the one before counts again.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Training, '_snapshot', killed)
+        run(2)
+    assert (tmp_path / 'a' / 'best.npz').read_bytes() != first
+    assert run(1) == 3 and (tmp_path / 'a' / 'best.npz').read_bytes() == first
+    # Killed while the better one was written.
+    (tmp_path / 'a' / 'best.npz').rename(tmp_path / 'a' / 'best.before.npz')
+    assert run(3) == 1
+    # One epoch older, or of another run.
+    assert run(3, 'b', (5, 4, 3.5)) == 3.5
+    for other in ('a/best.before.npz', 'b/best.npz'):
+        last = (tmp_path / 'a' / 'best.npz').read_bytes()
+        shutil.copy(tmp_path / other, tmp_path / 'a' / 'best.npz')
+        with pytest.raises(UserError, match='a/best.npz: not the weights that the snapshot'):
+            run(3)
+        (tmp_path / 'a' / 'best.npz').write_bytes(last)
+        assert run(3) == 1
+    # Older snapshots tell of none.
+    snapshot = tmp_path / 'a' / 'snapshot.npz'
+    with numpy.load(snapshot) as f:
+        arrays = {name: f[name] for name in f.files}
+    digest, = (name for name in arrays if name.endswith('/digest'))
+    del arrays[digest]
+    numpy.savez(snapshot, **arrays)
+    assert run(3) == 1
 
 
 @pytest.mark.parametrize('value', [math.nan, math.inf])
