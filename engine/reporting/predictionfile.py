@@ -7,6 +7,7 @@ from engine.weights.cardchecks import check_classes
 from engine.errors import UserError
 from engine.hdf5 import attributes, data_set, open_hdf5, read, writing
 from engine.reporting.scoring import READOUTS, score_videos
+from engine.variants import fold_of
 
 
 def write_predictions(path, predictions, classes, method, split, readout='mean'):
@@ -21,16 +22,22 @@ def write_predictions(path, predictions, classes, method, split, readout='mean')
     with writing(path) as (f,):
         for name, probabilities in predictions:
             f.add(name, numpy.asarray(probabilities, numpy.float32))
-        f.tell(classes=json.dumps(list(classes)), method=method, split=split, readout=readout)
+        f.tell(classes=json.dumps(list(classes)), method=method, split=split, readout=readout,
+               fold=fold_of(path))
 
 
 def said(f):
     """What an open prediction file says of itself: hdf5.attributes, with its readout.
 
     Raises:
-        UserError: its readout is none.
+        UserError: its readout is none, or it is of another fold than its name tells.
     """
     attrs = {'readout': 'mean', **attributes(f)}
+    told, named = attrs.get('fold', '' if 'stream' in attrs else None), fold_of(f.filename)
+    if told not in (None, named):  # older files of rnn.py and combine.py tell of none
+        raise UserError(f'{f.filename}: predictions of ' + (
+            f'--fold {told}, which its name does not tell' if told else
+            f'no fold, but its name tells --fold {named}') + '; rename it')
     if attrs['readout'] not in READOUTS:
         raise UserError(f'{f.filename}: its readout is {attrs["readout"]!r}, not one of '
                         f'{", ".join(READOUTS)}; make it again')

@@ -27,10 +27,11 @@ def check_split(path, attrs, split, names):
     """Refuses a file of another split, whose network has seen test clips of this one, or of
     another variant than its name says."""
     for field, ours in names._asdict().items():
-        theirs = attrs.get(field, ours)
+        # What is usual a file need not tell.
+        theirs = attrs.get(field, getattr(Names(), field))
         if theirs != ours:
-            raise UserError(f'{path}: made with --{field} {theirs}, not {ours or "without"}; make '
-                            'it again: '
+            made = f'with --{field} {theirs}' if theirs else f'without --{field}'
+            raise UserError(f'{path}: made {made}, not {ours or "without"}; make it again: '
                             f'python save_hdf5.py{names.flags()}{place(Path(path).parent, split)}')
     theirs = attrs.get('split', split)
     if theirs != split:

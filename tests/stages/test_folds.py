@@ -22,6 +22,7 @@ from engine import hdf5
 from engine.errors import UserError
 from engine.learning import statistics
 from engine.reporting.predictionfile import write_predictions
+from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import append_result
 from engine.weights.modelfile import read_card
 from featureSet import lines_of
@@ -104,6 +105,20 @@ def test_names_keep_folds_apart(root, call):
     with pytest.raises(UserError, match='made with --fold 2/3, not 1/3; make it again: python '
                                         'save_hdf5.py --fold 1/3'):
         call(rnn, *RNN, '--fold', '1/3', '--restart')
+    # Nor do files that tell of no fold become those of one by their names.
+    call(save_hdf5)
+    call(normalizeData)
+    for path in list(root.glob('t*1024.hdf5')):
+        path.replace(path.with_name(f'{path.stem}_fold1of3.hdf5'))
+    with pytest.raises(UserError, match='made without --fold, not 1/3; make it again: python save'):
+        call(rnn, *RNN, '--fold', '1/3', '--restart')
+    name = 'deep_fold1of3_testPredictions.hdf5'
+    with pytest.raises(UserError, match='of --fold 1/3, which its name does not tell; rename it'):
+        other = (root / name).rename(root / 'deep_testPredictions.hdf5')
+        read_method(other, hf.read_lists(root))
+    with pytest.raises(UserError, match='of no fold, but its name tells --fold 1/3; rename it'):
+        write(root, 'deep_testPredictions.hdf5', hf.read_lists(root).test, 0)
+        read_method(other.rename(root / name), hf.read_lists(root))
     with pytest.raises(UserError, match='test1024_fold9of9.hdf5: .*save_hdf5.py --fold 9/9'):
         call(rnn, *RNN, '--fold', '9/9')
     with pytest.raises(UserError, match='has 5 groups, so at most 5 folds'):

@@ -206,6 +206,8 @@ def test_a_model_of_another_variant_names_the_flags_to_add(packed, run_rnn):
     names = variants.Names('flow', layer='pool5')
     for name in (variants.TRAIN_HDF5, variants.TEST_HDF5):
         shutil.copy(packed / name, packed / names.of(name))
+        with h5py.File(packed / names.of(name), 'r+') as f:
+            f.attrs.update(names.said())
     flags = ('--stream', 'flow', '--layer', 'pool5')
     run_rnn(packed, *flags)
     before = (packed / 'RNN_flow_pool5.model').read_bytes()
