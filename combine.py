@@ -63,14 +63,16 @@ def validation_file(path):
     return path.with_name(path.name.replace('testPredictions', 'validationPredictions'))
 
 
-def read(paths, clips, lists, split, kind):
+def read(paths, clips, lists, split, kind, needed=''):
     """Reads the clips that all files hold.
 
     Args:
         kind: 'test' or 'validation', for what is said of the files.
+        needed: the flag that these clips decide for, if any.
 
     Returns:
-        (clips, (files, n, C) log probabilities, methods).
+        (clips, (files, n, C) log probabilities, methods); None where there is no such validation
+        clip, nor one needed.
     """
     tables, methods = [], []
     for path in paths:
@@ -83,9 +85,16 @@ def read(paths, clips, lists, split, kind):
                        for name, steps in found.items()})
         methods.append(attrs.get('method', path.stem))
     shared = [clip for clip in clips if all(clip.name in table for table in tables)]
-    if not shared:
-        raise UserError(f'{", ".join(map(str, paths))}: no {kind} clip of split {split} is in '
-                        'all of them; make them from the same lists')
+    if needed:
+        check_shared([clip for clip in clips if any(clip.name in table for table in tables)],
+                     shared, needed)
+    elif not shared:
+        text = (f'{", ".join(map(str, paths))}: no {kind} clip of split {split} is in all of '
+                'them; ')
+        if kind == 'validation':
+            print(f'{text}nothing is validated')
+            return None
+        raise UserError(f'{text}make them from the same lists')
     for path, table in zip(paths, tables):
         lacking = sorted(set().union(*tables) - set(table))
         if lacking:
@@ -99,10 +108,26 @@ def read(paths, clips, lists, split, kind):
     return shared, logs, methods
 
 
-def read_folds(paths, clips, lists, split, n):
+def check_shared(held_out, shared, needed):
+    """Says how many of the clips that one of the files held out are `shared` by all.
+
+    Raises:
+        UserError: they are none, or none of a class.
+    """
+    few = f'{needed}: all files held out {len(shared)} of {len(held_out)} clips'
+    missing = sorted({clip.class_name for clip in held_out} - {clip.class_name for clip in shared})
+    if missing or not shared:
+        raise UserError(f'{few}, none of {missing[0] if missing else "the training list"}; train '
+                        'the frame networks with one --seed, which draws these clips, or go '
+                        f'without {needed}')
+    if len(shared) < len(held_out):
+        print(f'{few}; these decide, the others are left out')
+
+
+def read_folds(paths, clips, lists, split, n, needed):
     """The same of the validation files of all folds: each clip was held out in one of them."""
     found = [read([file_of_fold(path, f'{k}/{n}') for path in paths], clips, lists, split,
-                  'validation') for k in range(1, n + 1)]
+                  'validation', needed) for k in range(1, n + 1)]
     names = [clip.name for clips_of_fold, *_ in found for clip in clips_of_fold]
     if len(set(names)) < len(names):
         raise UserError(f'--folds {n}: some clips are in two folds, so the lists have changed '
@@ -232,6 +257,9 @@ def main():
         if path.resolve() in (out.resolve(), validation_out.resolve()):
             raise UserError(f'--name {args.name}: would write over {path}, which is read; '
                             'give another --name')
+    if (model := args.root / f'{args.name}.model').exists():
+        raise UserError(f'--name {args.name}: {out.name} holds what {model} predicts; give another '
+                        '--name')
     weights = args.weights or [1.0] * len(paths)
     with locks.only_one(out):
         resultsfile.check_outputs(args.root, out.name, validation_out.name)
@@ -241,17 +269,18 @@ def main():
 def combine_files(args, lists, paths, weights, out, validation_out):
     """Finds temperatures and weights where they are asked for, and writes what comes of them."""
     validation, of_folds = None, {variants.fold_of(path) for path in paths}
-    temperatures, asked, found = [1.0] * len(paths), args.choose or args.calibrate, {}
+    temperatures, found = [1.0] * len(paths), {}
+    asked = '--choose' if args.choose else '--calibrate' if args.calibrate else ''
     if asked and len(of_folds) > 1:
-        raise UserError(f'{"--choose" if args.choose else "--calibrate"}: the files are of several '
-                        f'folds ({", ".join(sorted(fold or "none" for fold in of_folds))}), which '
+        raise UserError(f'{asked}: the files are of several folds '
+                        f'({", ".join(sorted(fold or "none" for fold in of_folds))}), which '
                         'held out other clips; give files of one, or --weights alone')
     if asked and not args.folds or len(of_folds) == 1 and all(
             'testPredictions' in path.name and validation_file(path).exists() for path in paths):
         validation = read([validation_file(path) for path in paths], lists.train, lists,
-                          args.split, 'validation')
+                          args.split, 'validation', '' if args.folds else asked)
     if asked:
-        clips, logs, _ = (read_folds(paths, lists.train, lists, args.split, args.folds)
+        clips, logs, _ = (read_folds(paths, lists.train, lists, args.split, args.folds, asked)
                           if args.folds else validation)
         labels = [clip.label for clip in clips]
         if args.calibrate:
@@ -282,6 +311,8 @@ def combine_files(args, lists, paths, weights, out, validation_out):
                           for of_file in of_held_out)
         print(f'validation:  top-1 {alone} alone, {figures["validation_accuracy"]:.3f} combined  '
               f'(n {len(labels)})')
+    else:
+        validation_out.unlink(missing_ok=True)  # of an earlier combination of this name
     lines = told_of(paths, args.split)
     if all(lines):
         figures['members'] = [means.recipe(line) for line in lines]

@@ -170,11 +170,47 @@ def test_the_file_that_lacks_clips_is_named(root, run, kind):
         kind == 'test')
 
 
+def test_weights_are_chosen_by_clips_that_all_held_out_and_it_is_said_how_many(root, run):
+    """As of frame networks that were trained with other seeds."""
+    lists = hf.read_lists(root)
+
+    def held_out(*of_class):
+        """Makes the file of b hold the last so many clips of each class, after those that the
+        other file holds."""
+        clips = [clip for label, n in enumerate(of_class) for clip in [
+            *(clip for clip in both if clip.label == label),
+            *(clip for clip in lists.train if clip.label == label and clip not in both)][-n:]]
+        predictionfile.write_predictions(
+            root / 'b_validationPredictions.hdf5',
+            [(clip.name, [[0.2, 0.3, 0.5]]) for clip in clips], lists.classes, 'b', 1)
+    both = hf.hold_out_groups(lists.train)[1]
+    assert [clip.label for clip in both] == [0, 0, 1, 1, 2, 2]
+    held_out(9, 9, 9)
+    told = run(root, *FILES, '--choose')
+    assert '--choose: all files held out 3 of 30 clips; these decide, the others are left' in told
+    held_out(9, 8, 9)
+    for flags in (['--choose'], ['--calibrate', '--weights', 1, 1]):
+        with pytest.raises(UserError, match=f'{flags[0]}: all files held out 2 of 30 clips, none of '
+                                            'Bowling; train the frame networks with one --seed'):
+            run(root, *FILES, *flags)
+    held_out(8, 8, 8)
+    with pytest.raises(UserError, match='all files held out 0 of 30 clips, none of Archery'):
+        run(root, *FILES, '--choose')
+    # What needs none of them goes on.
+    assert 'in all of them; nothing is validated' in run(root, *FILES)
+    line = json.loads((root / 'results.jsonl').read_text().splitlines()[-1])
+    assert 'validation_loss' not in line and line['n'] == len(lists.test)
+    assert not (root / 'combined_validationPredictions.hdf5').exists()
+
+
 @pytest.mark.parametrize('name', [FILES[1], 'b_validationPredictions.hdf5'])
 def test_no_file_that_is_read_is_written_over(root, run, name):
     before = (root / name).read_bytes()
     with pytest.raises(UserError, match='--name b: would write over .*b_testPredictions.hdf5'):
         run(root, *FILES, '--name', 'b')
+    (root / 'x.model').touch()
+    with pytest.raises(UserError, match='--name x: x_testPredictions.hdf5 holds what .*x.model'):
+        run(root, *FILES, '--name', 'x')
     assert (root / name).read_bytes() == before and not (root / 'results.jsonl').exists()
 
 
