@@ -15,7 +15,7 @@ from engine.video.container import (FIRST, better_map, complaint_about_film, hea
                                     remark_on, why_no_frame)
 from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, ended, opened, run,
                                  start)
-from engine.video.packets import joined, packets_of
+from engine.video.packets import packets_of
 
 try:
     import fcntl
@@ -252,21 +252,19 @@ def read_chosen(wanted, size=224):
 def _from_key_frames(clips, size):
     """{number: frames} of clips of one kind, [(number, path, Packets, indices)]; without those of
     which the decoder complains, as it would show them by what it has decoded before."""
-    parts, only, places, before = [], [], {}, 0
+    parts, places = [], {}
     for number, _, clip, indices in clips:
-        wanted = numpy.minimum(indices, len(clip.begins) - 1)
-        needed = clip.needed(wanted)
-        places[number] = before + numpy.searchsorted(needed, wanted)
-        parts.append((clip, needed))
-        only += sorted(set(places[number].tolist()))
-        before += len(needed)
-    with tempfile.NamedTemporaryFile(suffix='.avi') as f:
-        f.write(joined(parts))
+        packets, where = clip.needed(numpy.minimum(indices, len(clip.begins) - 1))
+        places[number] = len(parts) + where
+        parts += packets
+    # The last one is shown last: had any given no frame, it were not there.
+    only = sorted({*numpy.concatenate(list(places.values())).tolist(), len(parts) - 1})
+    with tempfile.NamedTemporaryFile() as f:
+        f.write(clips[0][2].wrap(parts))
         f.flush()
         frames = _Joined(f.name, clips[0][1], size, len(only), only=only)
         with contextlib.suppress(VideoError):
             got = numpy.concatenate(list(frames))
-            # The last packet is wanted: had any given no frame, it were not here.
             if len(got) == len(only) and not frames.complaint:
                 return {number: got[numpy.searchsorted(only, where)]
                         for number, where in places.items()}
