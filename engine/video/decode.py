@@ -6,11 +6,13 @@ bytes, so a Python thread that waits for them costs nothing.
 import contextlib
 import os
 import subprocess
+import sys
 import tempfile
 from array import array
 
 import numpy
 
+from engine.files import as_output
 from engine.video.container import (FIRST, better_map, complaint_about_film, header_of,
                                     remark_on, why_no_frame)
 from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, ended, opened, run,
@@ -48,6 +50,7 @@ class Frames:
     # Whether ffmpeg is in a process group of its own, where the terminal's Ctrl-C does not
     # reach it.
     apart = False
+    handed = ()  # open files that ffmpeg gets
 
     def __init__(self, path, size=224, batch=32, step=1, only=None, timed=False):
         self.path, self.batch = str(path), batch
@@ -88,10 +91,10 @@ class Frames:
     def __iter__(self):
         self.count = 0
         # stderr goes to a file: a pipe that nobody reads would stop ffmpeg.
-        with tempfile.TemporaryFile() as errors, tempfile.NamedTemporaryFile() as times:
+        with tempfile.TemporaryFile() as errors, _scratch() as times:
             process = None
             try:
-                process, buffer, n = self._first_batch(errors, times.name)
+                process, buffer, n = self._first_batch(errors, times)
                 while True:
                     if n:
                         self.count += n
@@ -117,8 +120,10 @@ class Frames:
         the first batch and how many frames of it are filled."""
         while True:
             process = self._process = start(
-                self._command(times), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=errors, bufsize=0, process_group=0 if self.apart else None)
+                self._command(_name_of(times)), stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=errors, bufsize=0,
+                pass_fds=[f.fileno() for f in (times, *self.handed)],
+                process_group=0 if self.apart else None)
             _widen(process.stdout)
             try:
                 batch = self._next_batch(process)
@@ -175,6 +180,16 @@ class Frames:
             self.remark = remark_on(self.path, self.count, log, self.step)
 
 
+def _scratch():
+    """A file to be handed to ffmpeg; on Linux it has no name, and so goes with us, even if we are
+    killed."""
+    return (tempfile.TemporaryFile if sys.platform == 'linux' else tempfile.NamedTemporaryFile)()
+
+
+def _name_of(file):
+    return as_output(file).removeprefix('file:')
+
+
 def _content(f):
     """All bytes of an open file; where others write into it does not change."""
     return os.pread(f.fileno(), os.fstat(f.fileno()).st_size, 0)
@@ -206,14 +221,14 @@ def _read_into(stream, view):
 
 
 class _Joined(Frames):
-    """Frames of a file that was joined from packets of the video `path`, and of others."""
+    """Frames of an open file that was joined from packets of the video `path`, and of others."""
 
     def __init__(self, joined, path, *args, **options):
         super().__init__(path, *args, **options)
-        self._joined = joined
+        self.handed = [joined]
 
     def _input(self):
-        return opened(self._joined)
+        return opened(_name_of(*self.handed))
 
     def _read_log(self, log):
         super()._read_log(log)
@@ -259,10 +274,10 @@ def _from_key_frames(clips, size):
         parts += packets
     # The last one is shown last: had any given no frame, it were not there.
     only = sorted({*numpy.concatenate(list(places.values())).tolist(), len(parts) - 1})
-    with tempfile.NamedTemporaryFile() as f:
+    with _scratch() as f:
         f.write(clips[0][2].wrap(parts))
         f.flush()
-        frames = _Joined(f.name, clips[0][1], size, len(only), only=only)
+        frames = _Joined(f, clips[0][1], size, len(only), only=only)
         with contextlib.suppress(VideoError):
             got = numpy.concatenate(list(frames))
             if len(got) == len(only) and not frames.complaint:

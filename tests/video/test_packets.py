@@ -1,11 +1,14 @@
 """Frames counted by their packets, and read from the key frame before, against whole decodes."""
 import subprocess
+import sys
+import tempfile
 
 import imageio_ffmpeg
 import numpy
 import pytest
 
 from engine.learning.frames import frame_counts
+from engine.video import decode
 from engine.video.decode import Frames, count_frames, read_chosen, survey
 from engine.video.packets import packets_of
 from helperFunctions import Clip
@@ -147,3 +150,20 @@ def test_counts_tell_whether_pictures_were_looked_at(tmp_path):
         counts = frame_counts(tmp_path, clips, 1, whole=whole)
         assert counts.frames == {'a': 20} and not counts.failures
         assert [remark.kind for remark in counts.remarks.values()] == [kind] * bool(kind)
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs files without names')
+def test_what_is_joined_has_no_name_that_could_be_left(tmp_path, monkeypatch):
+    path, start, seen = film(tmp_path / 'a.avi'), decode.start, []
+    (tmp_path / 'temporary').mkdir()
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path / 'temporary'))
+
+    def starting(words, **options):
+        process = start(words, **options)
+        seen.append((f'file:{path}' in words, list((tmp_path / 'temporary').iterdir())))
+        return process
+    monkeypatch.setattr(decode, 'start', starting)
+    assert [number_of(frame) for frame in read_chosen([(path, [3, 12])], 40)[0]] == [3, 12]
+    film_times = Frames(path, 40, timed=True)
+    assert len(numpy.concatenate(list(film_times))) == len(film_times.times) == 20
+    assert seen == [(False, []), (True, [])]
