@@ -19,10 +19,10 @@ INSIDE = {
     'trak': 'tkhd* mdia* edts udta tref tapt meta', 'edts': 'elst*', 'tref': 'tmcd cdsc',
     'mdia': 'mdhd* hdlr* minf* elng', 'minf': 'dinf* stbl* vmhd smhd nmhd gmhd hdlr',
     'dinf': 'dref*', 'stbl': 'stsd* stts* stsc* stsz* stco co64 stss ctts sdtp',
-    'avc1': 'avcC* pasp btrt colr fiel clap'}
+    'avc1': 'avcC* pasp btrt colr fiel clap', 'mp4v': 'esds* pasp btrt colr fiel clap'}
 SOUND = ' sgpd sbgp'  # besides, in tables of what is not video
 NESTED = ('moov', 'edts', 'tref', 'mdia', 'minf', 'dinf')
-CODECS = {b'avc1': ('h264', 'avcC')}
+CODECS = {b'avc1': ('h264', 'avcC'), b'mp4v': ('mpeg4', 'esds')}
 # Bytes of a sample's description before its boxes, and of what may differ in two alike.
 ENTRY, RATES = 86, ('btrt',)
 MATRIX = 44  # bytes at a track header's end: how it is turned, and its size
@@ -206,10 +206,35 @@ def _description(data, box):
     begin, end = box.begin + 8, box.end
     inside = _boxes(data, 'entry', begin + ENTRY, end, INSIDE[kind.decode()])
     must(data[begin + 8:begin + 16] == bytes(7) + b'\1')
-    config = inside[name][0]
-    kept = [data[part.begin - 8:part.end] for parts in inside.values() for part in parts
-            if part.name not in RATES]
-    return codec, data[config.begin:config.end], data[begin:begin + ENTRY] + b''.join(kept)
+    kept = {part.name: data[part.begin:part.end] for parts in inside.values() for part in parts
+            if part.name not in RATES}
+    config = kept[name]
+    if name == 'esds':
+        kept[name], config = _elementary(config)
+    return codec, config, data[begin:begin + ENTRY] + b''.join(
+        _box(name, content) for name, content in kept.items())
+
+
+def _elementary(content):
+    """(a description of a stream of MPEG-4 Part 2, its rates of bits as 0; its headers)."""
+    at, ends = 4, [len(content)]
+    must(content[:4] == bytes(4))
+    for kind, size in ((3, 3), (4, 13), (5, 0)):
+        must(content[at] == kind)
+        length, at = 0, at + 1
+        while content[at] & 128:
+            length, at = (length | content[at] & 127) << 7, at + 1
+        length, at = length | content[at], at + 1
+        must(size < length <= ends[-1] - at)
+        ends.append(at + length)
+        if kind == 3:
+            must(content[at + 2] & 0xe0 == 0)  # nothing elsewhere
+        elif kind == 4:
+            must(content[at] == 0x20)
+            content = content[:at + 2] + bytes(11) + content[at + 13:]
+        at += size
+    must(ends[-1] == ends[-2])
+    return content, content[at:ends[-1]]
 
 
 # ----------------------------------------------------------------------- another such file

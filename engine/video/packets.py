@@ -1,10 +1,10 @@
 """The packets of plain clips: how many frames they are without decoding one, and those from a key
 frame to the frame that is wanted.
 
-Plain are .avi of MPEG-4 Part 2, as UCF-101 is, and H.264 in .mp4, .mov and .mkv, as cameras and
-x264 write it. Whatever is not plain is left to ffmpeg, by what avi.py, isomedia.py, matroska.py,
-mpeg4.py and h264.py say. Not among them are codecs of which a decoder shows no frame where one is
-damaged behind its headers: VP8, VP9 and AV1 of .webm must be decoded to be counted.
+Plain are .avi of MPEG-4 Part 2, as UCF-101 is, and H.264 or MPEG-4 Part 2 in .mp4, .mov and .mkv,
+progressive, with or without B-frames. Whatever is not plain is left to ffmpeg; avi.py, isomedia.py,
+matroska.py, mpeg4.py and h264.py say what that is. VP9 and AV1 never are: their decoders show no
+frame where a packet is damaged, even far behind its headers, which only decoding tells.
 """
 import os
 import struct

@@ -44,6 +44,25 @@ def test_plain_clips_are_read_by_their_packets(tmp_path, monkeypatch, words):
     assert [[number_of(frame) for frame in frames] for frames in got] == [[5, 19], [8]]
 
 
+@pytest.mark.parametrize('ending, words', [
+    ('avi', (*XVID, '-bf', '2')), ('avi', (*XVID, '-bf', '3', '-b_strategy', '1')),
+    ('mp4', ('-c:v', 'mpeg4', '-bf', '2', '-q:v', '2', '-g', '5')), ('mkv', (*XVID, '-bf', '2')),
+    ('mov', ('-c:v', 'mpeg4', '-q:v', '2', '-g', '5')), ('mp4', ('-c:v', 'libxvid', '-bf', '2'))])
+def test_b_frames_and_other_containers(tmp_path, monkeypatch, ending, words):
+    path = make_film(tmp_path / f'a.{ending}', 20, codec=words)
+    count = len(check(path))
+    monkeypatch.setattr('engine.video.decode.survey', None)
+    monkeypatch.setattr('engine.video.decode._from_the_start', None)
+    assert count_frames(path) == count and len(read_chosen([(path, [count - 2])], 40)[0]) == 1
+
+
+@pytest.mark.parametrize('bit', range(2, 12))
+def test_a_b_frame_at_a_wrong_time(tmp_path, bit):
+    """A decoder leaves it out, if its time is not between those of its neighbours."""
+    path = film(tmp_path / 'a.avi', '-bf', '2')
+    check(changed(path, bit_of_picture(path.read_bytes().count(b'\0\0\1\xb6') - 2, bit)))
+
+
 def test_real_clips_are_plain(real_data):
     for name in ('PushUps/v_PushUps_g01_c01', 'BasketballDunk/v_BasketballDunk_g04_c02'):
         path = real_data / 'UCF-101' / f'{name}.avi'
@@ -106,10 +125,9 @@ def test_an_odd_clip_is_counted_as_it_is_decoded(tmp_path, name):
 
 
 @pytest.mark.parametrize('ending, words', [
-    ('avi', (*XVID, '-bf', '2')), ('avi', ('-c:v', 'libxvid', '-bf', '2')),
-    ('avi', ('-c:v', 'msmpeg4v2')), ('avi', ('-c:v', 'ffv1')), ('mkv', XVID),
-    ('mp4', ('-c:v', 'mpeg4')), ('avi', (*XVID, '-data_partitioning', '1')),
-    ('webm', ('-c:v', 'libvpx', '-g', '6'))])
+    ('avi', ('-c:v', 'libxvid', '-bf', '2')), ('mkv', (*XVID, '-bf', '2', '-flags', '+ilme+ildct')),
+    ('avi', ('-c:v', 'msmpeg4v2')), ('avi', ('-c:v', 'ffv1')),
+    ('avi', (*XVID, '-data_partitioning', '1')), ('webm', ('-c:v', 'libvpx', '-g', '6'))])
 def test_other_kinds_are_as_they_are_decoded(tmp_path, ending, words):
     path = make_film(tmp_path / f'a.{ending}', 20, codec=words)
     assert len(check(path)) > 10 and packets_of(path) is None
