@@ -15,10 +15,11 @@ from engine.video.track import Track, must
 
 # Boxes that may stand in another; of those with a star there is one.
 INSIDE = {
-    'file': 'ftyp* moov* mdat free skip wide', 'moov': 'mvhd* trak udta meta iods',
-    'trak': 'tkhd* mdia* edts udta tref tapt meta', 'edts': 'elst*', 'tref': 'tmcd cdsc',
+    'file': 'ftyp* moov* mdat free skip wide', 'moov': 'mvhd* trak udta meta iods free skip',
+    'trak': 'tkhd* mdia* edts udta tref tapt meta free skip', 'edts': 'elst*', 'tref': 'tmcd cdsc',
     'mdia': 'mdhd* hdlr* minf* elng', 'minf': 'dinf* stbl* vmhd smhd nmhd gmhd hdlr',
-    'dinf': 'dref*', 'stbl': 'stsd* stts* stsc* stsz* stco co64 stss ctts sdtp',
+    'dinf': 'dref*',
+    'stbl': 'stsd* stts* stsc* stsz* stco co64 stss ctts sdtp cslg free skip',
     'avc1': 'avcC* pasp btrt colr fiel clap', 'mp4v': 'esds* pasp btrt colr fiel clap'}
 SOUND = ' sgpd sbgp'  # besides, in tables of what is not video
 NESTED = ('moov', 'edts', 'tref', 'mdia', 'minf', 'dinf')
@@ -147,7 +148,7 @@ def _shown_at(data, table, count):
     if 'ctts' in table.boxes:
         offsets = _table(data, table.one('ctts'), '>i4', 2)
         must(offsets[:, 0].sum() == count and (offsets[:, 0] > 0).all()
-             and ((offsets[:, 1] >= 0) & (offsets[:, 1] < MOST_TICKS)).all())
+             and (abs(offsets[:, 1]) < MOST_TICKS).all())
         shown = shown + numpy.repeat(offsets[:, 1], offsets[:, 0])
     return shown
 
