@@ -32,7 +32,7 @@ from pathlib import Path
 import helperFunctions as hf
 from engine import arguments, locks, stage, variants
 from engine.errors import UserError
-from engine.files import cannot_be_written, save_npy, write_text
+from engine.files import cannot_be_written, json_of, save_npy, write_text
 from engine.learning import featurefile, foreignfeatures
 from engine.progress import Progress
 
@@ -178,7 +178,7 @@ def claim(args, names, card):
     before = None
     if path.exists():
         try:
-            before = json.loads(path.read_text())
+            before = json_of(path.read_text())
             same = {key: before[key] for key in ('from', 'key', 'imported')} == {
                 key: card[key] for key in ('from', 'key', 'imported')}
         except (OSError, ValueError, KeyError, TypeError):

@@ -42,7 +42,7 @@ from engine import arguments, hdf5, locks, stage, usable_cores, variants
 from engine.cluster import record, submitting
 from engine.cluster.jobstates import Jobs
 from engine.errors import UserError
-from engine.files import write_text
+from engine.files import json_of, write_text
 from engine.reporting import counted
 from engine.weights import cardchecks
 
@@ -169,7 +169,7 @@ def finished(root):
     keys, now = set(), functools.cache(lambda names: features_now(root / names.train))
     for line in lines:
         try:
-            result = json.loads(line)
+            result = json_of(line)
             names = variants.Names(fold=result.get('fold') or '', **{
                 key: result['settings'][key] for key in ('stream', 'fusion', 'layer')
                 if key in result['settings']})

@@ -329,10 +329,22 @@ def find_file(name, root):
     return Path(name) if os.path.exists(name) else Path(root) / name
 
 
+def json_of(text):
+    """The JSON value of a text (str or bytes) that may be anybody's.
+
+    Raises:
+        ValueError: it is none, or nested deeper than Python goes.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError('nested too deep') from None
+
+
 def read_json(path):
     """The JSON value in a file, or None where there is no file."""
     try:
-        return json.loads(Path(path).read_text(encoding='utf-8'))
+        return json_of(Path(path).read_text(encoding='utf-8'))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

@@ -22,7 +22,7 @@ import time
 import uuid
 
 from engine.errors import UserError
-from engine.files import UMASK, cannot_be_written, make_folder, remove_leftovers
+from engine.files import UMASK, cannot_be_written, json_of, make_folder, remove_leftovers
 
 BEAT = 10.0  # seconds
 # As often a lock is looked at, every so many seconds, before it counts as left behind. A file
@@ -202,7 +202,7 @@ def _read(lock_path):
 def _about(text):
     """What a lock says of its maker; {} if it is not whole."""
     try:
-        about = json.loads(text)
+        about = json_of(text)
         return about if isinstance(about, dict) else {}
     except (TypeError, ValueError):
         return {}

@@ -17,7 +17,7 @@ def settings_flags(path):
     """The flags in a TOML file: {'ppn': 8, 'module': ['a', 'b']} -> --ppn=8 --module=a ..."""
     try:
         settings = tomllib.loads(path.read_text(encoding='utf-8-sig'))  # Windows' editors sign
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f'{path}: {getattr(error, "strerror", None) or error}') from None
     flags = []
     for key, value in settings.items():

@@ -11,7 +11,7 @@ import numpy
 from engine.learning.batches import NumberedBatches
 from engine.learning.examples import draws_of_epoch
 from engine.errors import UserError
-from engine.files import write_text
+from engine.files import json_of, write_text
 from engine.progress import Progress
 from engine.video.container import Remark
 from engine.video.decode import VideoError, read_chosen, survey
@@ -45,7 +45,7 @@ def frame_counts(root, clips, workers, table=COUNTS, whole=False):
     try:
         with open(path, encoding='utf-8') as f:
             known = {str(name): [int(size), int(changed), int(count), str(kind), str(reason)]
-                     for name, (size, changed, count, kind, reason) in json.load(f).items()}
+                     for name, (size, changed, count, kind, reason) in json_of(f.read()).items()}
     except (OSError, ValueError, TypeError, AttributeError):
         known = {}  # none, or no such table: counted anew
     counts, failures, remarks, fresh = {}, [], {}, []

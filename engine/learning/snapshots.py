@@ -11,7 +11,7 @@ import chainer
 import numpy
 
 from engine.errors import UserError
-from engine.files import check_outputs, put, replacing, write_text
+from engine.files import check_outputs, json_of, put, replacing, write_text
 from engine.weights.limits import DAMAGE
 from engine.weights.modelfile import load_weights, save_model, weights_digest
 
@@ -90,7 +90,7 @@ class Snapshots:
                 continue  # told of when it is to be resumed
         try:
             with open(self.settings_path, encoding='utf-8') as f:
-                return dict(json.load(f))
+                return dict(json_of(f.read()))
         except (OSError, ValueError, TypeError) as error:
             raise UserError(f'{self.settings_path}: not readable ({error}), so nobody knows with '
                             f'which settings {self._there()[0]} was made; --restart begins '

@@ -110,8 +110,8 @@ def read_results(path):
 def _checked(line):
     """The result that a line tells of; ValueError says why it is none."""
     try:
-        result = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        result = files.json_of(line)
+    except ValueError as error:
         raise ValueError(f'not JSON ({error})') from None
     if not isinstance(result, dict):
         raise ValueError('not a JSON object')

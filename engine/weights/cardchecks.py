@@ -5,13 +5,14 @@ import json
 from pathlib import Path
 
 from engine.errors import UserError
+from engine.files import json_of
 from engine.variants import OF_FRAMES, Names, place
 
 
 def check_classes(path, attrs, classes):
     """Refuses a file made for another class list, naming both."""
     try:
-        theirs = list(json.loads(attrs.get('classes', 'null')) or [])
+        theirs = list(json_of(attrs.get('classes', 'null')) or [])
     except (TypeError, ValueError):
         theirs = []
     if theirs != list(classes):
@@ -50,7 +51,7 @@ def packed_in(attrs):
 def settings_in(path, attrs):
     """The settings (dict) that a file says it was made with; {} where it says nothing."""
     try:
-        settings = json.loads(attrs.get('settings', '{}'))
+        settings = json_of(attrs.get('settings', '{}'))
     except ValueError:
         settings = None
     if not isinstance(settings, dict):

@@ -76,3 +76,10 @@ def test_a_program_writes_into_an_open_file(tmp_path, monkeypatch, platform):
         word = files.as_output(f).removeprefix('file:')
         subprocess.run(['sh', '-c', 'printf new > "$0"', word], pass_fds=[f.fileno()], check=True)
         assert f.read() == b'new' and (word == str(f.name)) == (platform == 'darwin')
+
+
+def test_json_that_is_nested_too_deep_is_named(tmp_path):
+    for text in ('[' * 100000, '{"a": ' * 100000, '9' * 5000):
+        (tmp_path / 'log').write_text(text)
+        with pytest.raises(UserError, match='log: not readable .*; delete it and run again'):
+            files.read_json(tmp_path / 'log')

@@ -64,7 +64,8 @@ def test_a_run_on_earlier_features_is_not_done(packed):
 def test_a_model_only_tested_again_is_no_run_done(tmp_path):
     result = dict(settings={'lr': 1}, seed=0, split=1)
     for more, done in (({'test_only': True}, 0), ({}, 1)):
-        (tmp_path / 'results.jsonl').write_text(f'[]\ncut o\n{json.dumps({**result, **more})}\n')
+        (tmp_path / 'results.jsonl').write_text(
+            f'[]\ncut o\n{"[" * 100000}\n{json.dumps({**result, **more})}\n')
         assert len(sweep.finished(tmp_path)) == done
 
 
