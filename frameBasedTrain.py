@@ -323,7 +323,8 @@ def make_optimizer(args, model, team):
 
 def train(args, model, clips, team, class_weights, settings):
     """Trains `model` for --epochs, from the snapshot if there is one, and gives it the weights of
-    the epoch to keep; returns the log and the line in it of that epoch."""
+    the epoch to keep; returns the log, the line in it of that epoch, and what computed it all."""
+    kernel = stage.tell_kernel(model)
     augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
                                 args.stream)
     kept, drawn = answers_in_memory(args, model, len(clips.held_out), augmentation.changes)
@@ -351,7 +352,8 @@ def train(args, model, clips, team, class_weights, settings):
     updater = FrameUpdater(model, drawn, class_weights, batches, optimizer, args.seed, rate,
                            device=model.device, workers=team)
     run = Training(updater, args.epochs, folder, dict(settings, schedule=schedule),
-                   validate_now if clips.held_out else None, best, restart=args.restart)
+                   validate_now if clips.held_out else None, best, restart=args.restart,
+                   kernel=kernel)
     run.run()
     if drawn:
         print(f'{drawn.found} of {drawn.asked} training frames were answered from memory')
@@ -360,7 +362,7 @@ def train(args, model, clips, team, class_weights, settings):
         best.load()
         line = best_line(log, args.keep)
         print(f'kept: epoch {line["epoch"]} of {len(log)}, of {RULES[args.keep]}')
-    return log, line
+    return log, line, run.kernel() or kernel
 
 
 def main():
@@ -382,10 +384,9 @@ def finetune(args, team, device, lists, path):
     print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
-    kernel = stage.tell_kernel(model)
     class_weights = examples.class_weights(
         args.class_weights, [clip.label for clip in clips.training], len(lists.classes))
-    log, kept = train(args, model, clips, team, class_weights, dict(
+    log, kept, kernel = train(args, model, clips, team, class_weights, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
         vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with, **held_out_by(args)))
     if not team.first:

@@ -268,13 +268,14 @@ def train(args, device, lists, team):
                         workers=team.size, **started)
         run = Training(make_updater(args, model, data, device, team, class_weights), args.epochs,
                        folder, settings, validate if len(data.validation) else None, best,
-                       restart=args.restart)
+                       restart=args.restart, kernel=kernel)
         run.run()
         if not team.first:
             return None
         if len(data.validation):
             best.load()
-        log, kept = run.log(), best_line(run.log(), args.keep)
+        kernel, log = run.kernel() or kernel, run.log()
+        kept = best_line(log, args.keep)
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {

@@ -85,7 +85,7 @@ MUTATIONS = [
      'return found.group(1) if found else name',
      'return found.group(0) if found else name', LISTS),
     # which epoch is kept, when a training stops, how the rate falls
-    ('engine/learning/snapshots.py', 'if loss < self.loss:', 'if loss <= self.loss:', TRAINING),
+    ('engine/learning/snapshots.py', 'if now < self.best:', 'if now <= self.best:', TRAINING),
     ('engine/learning/snapshots.py',
      'bool(self.patience) and self.age >= self.patience',
      'bool(self.patience) and self.age > self.patience', TRAINING),

@@ -27,6 +27,7 @@ import tempfile
 
 import numpy
 
+from engine.errors import UserError
 from engine.files import put
 
 CACHE = 'ucf101-chainer'
@@ -232,19 +233,20 @@ def chosen(name, variable, wanted=None):
         wanted: True or False ask for one of them whatever the environment says.
 
     Raises:
-        ValueError: the environment asks for something else.
-        RuntimeError: the library is asked for, and there is none.
+        UserError: the environment asks for something else, or for a library that there is none of.
+        RuntimeError: `wanted` does.
     """
     wish = os.environ.get(variable, '')
     if wish not in ('', 'compiled', 'numpy'):
-        raise ValueError(f'{variable} is {wish!r}: give compiled or numpy')
-    if wanted is None and wish:
-        wanted = wish == 'compiled'
-    if wanted is False:
+        raise UserError(f'{variable} is {wish!r}: give compiled or numpy')
+    if wanted is False or wanted is None and wish == 'numpy':
         return None
     library, name_or_reason = load(name)
+    reason = f'{name}.c is not to be had: {name_or_reason}'
     if library is None and wanted:
-        raise RuntimeError(f'{name}.c is not to be had: {name_or_reason}')
+        raise RuntimeError(reason)
+    if library is None and wish:
+        raise UserError(f'{variable} is {wish!r}, but {reason}; unset it to compute by NumPy')
     return library
 
 

@@ -22,6 +22,7 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 from chainer.backends import cuda
 
+from engine.errors import UserError
 from engine.fast.conv import check_layers
 from engine.fast.cudagraphs import can_record, recorded
 from engine.fast.winograd import INPUT_TRANSFORM, OUTPUT_TRANSFORM, transformed_weights
@@ -40,7 +41,7 @@ def find_cudnn():
     """-> (the module cudnn, its version), or (None, why there is none)."""
     wish = os.environ.get('ENGINE_CONV_GPU', '')
     if wish not in ('', 'cudnn', 'products'):
-        raise ValueError(f'ENGINE_CONV_GPU is {wish!r}: give cudnn or products')
+        raise UserError(f'ENGINE_CONV_GPU is {wish!r}: give cudnn or products')
     if wish == 'products':
         return None, 'ENGINE_CONV_GPU'
     try:
@@ -48,7 +49,8 @@ def find_cudnn():
         return cudnn, cudnn.backend_version_string()
     except Exception as error:  # not there, or not for this driver
         if wish:
-            raise RuntimeError(f'cuDNN is not to be had: {error}') from None
+            raise UserError(f'ENGINE_CONV_GPU is {wish!r}, but cuDNN is not to be had: '
+                            f'{error}') from None
         return None, f'no cuDNN: {error}'
 
 

@@ -22,7 +22,7 @@ class _Window(ctypes.Structure):
 def library_for(x, n_units):
     """The compiled steps where there are any that serve this input, (T, B, D), or None.
 
-    Raises ValueError or RuntimeError where ENGINE_LSTM asks for what is not.
+    Raises UserError where ENGINE_LSTM asks for what is not.
     """
     if not isinstance(x, numpy.ndarray) or x.dtype != numpy.float32 or n_units % 8:
         return None

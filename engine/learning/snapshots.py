@@ -17,18 +17,22 @@ from engine.weights.modelfile import load_weights, save_model, weights_digest
 
 # For messages that name the command that makes a file again.
 ANEW = 'the same command with --restart'
-SETTINGS = 'settings'
+SETTINGS, KERNELS = 'settings', 'kernels'
 UNTOLD = {'packed'}  # by snapshots that were made before
 
 
 class Snapshots:
     """snapshot.npz in a training's folder, and snapshot.before.npz, taken where that is damaged.
 
-    Both also hold what the run depends on; settings.json is for people (and tells it of snapshots
-    that were made before they did).
+    Both also hold what the run depends on, and by what it was computed so far; settings.json is
+    for people (and tells it of snapshots that were made before they did).
+
+    Args:
+        kernel: what computes from now on, of stage.tell_kernel.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, kernel=None):
+        self.kernel, self.kernels = kernel, []
         self.folder = os.fspath(folder)
         self.path, self.before, self.settings_path = (
             os.path.join(self.folder, name)
@@ -98,9 +102,12 @@ class Snapshots:
 
     def save(self, trainer):
         begin = time.monotonic()
+        if self.kernel and self.kernels[-1:] != [self.kernel]:
+            self.kernels.append(self.kernel)
         serializer = chainer.serializers.DictionarySerializer()
         serializer.save(trainer)
-        serializer.target[SETTINGS] = numpy.array(json.dumps(self.settings))
+        for key, value in ((SETTINGS, self.settings), (KERNELS, self.kernels)):
+            serializer.target[key] = numpy.array(json.dumps(value))
         with replacing(self.path) as temporary:
             with open(temporary, 'wb') as f:
                 numpy.savez(f, **serializer.target)
@@ -126,6 +133,7 @@ class Snapshots:
                 with numpy.load(path, allow_pickle=False) as f:
                     arrays = {name: f[name] for name in f.files}
                 chainer.serializers.NpzDeserializer(arrays).load(trainer)
+                self.kernels = [str(kernel) for kernel in json_of(str(arrays.get(KERNELS, '[]')))]
             except DAMAGE as error:
                 reason = ' '.join(str(error).split())[:200] or type(error).__name__
                 damaged.append(f'{path}: cannot be resumed ({reason})')

@@ -173,15 +173,16 @@ class Training:
         validate: function that returns a dict of validation figures; called each epoch.
         best (Best): what `validate` tells of each epoch; says when to stop.
         restart (bool): throws away what an earlier run left.
+        kernel: what computes it, of stage.tell_kernel.
     """
 
     def __init__(self, updater, epochs, folder, settings, validate=None, best=None,
-                 restart=False):
+                 restart=False, kernel=None):
         self.updater, self.folder, self.epochs = updater, os.fspath(folder), epochs
         self.best, self.workers = best, updater.workers
         self.stopped_by = 0  # the number of a signal
         self.plotted, self.unplotted = -math.inf, set()
-        self.snapshots = Snapshots(folder)
+        self.snapshots = Snapshots(folder, kernel)
         self.workers.from_first(lambda: self._prepare(settings, restart))
         self.trainer = training.Trainer(updater, self, out=self.folder)
         self._extend(validate)
@@ -281,6 +282,9 @@ class Training:
                 self._write_log()  # as the snapshot has it
         print(f'resumed after epoch {self.updater.epoch}, iteration '
               f'{self.updater.iteration}', flush=True)
+        if self.snapshots.kernels[-1:] not in ([], [self.snapshots.kernel]):
+            print(f'computed so far by {self.kernel()}: the last digits will not be those of a run '
+                  'that one kernel computes', flush=True)
 
     def run(self):
         """Trains to the end, from the snapshot if there is one.
@@ -328,6 +332,10 @@ class Training:
         # The end of an update or a validation is near as a rule, and then there is something to
         # keep. Nobody waits longer than stage.PATIENCE: then the last snapshot is what there is.
         self.stopped_by = number
+
+    def kernel(self):
+        """By what it was computed: one text, of all kernels that took their turn."""
+        return '; then '.join(self.snapshots.kernels)
 
     def log(self):
         """The log so far: a list of dicts, one an epoch."""

@@ -98,7 +98,7 @@ def read_log(root, name):
     if not (isinstance(epochs, list) and all(isinstance(e, dict) for e in epochs)):
         raise UserError(f'{path}: not the log of a training; train again with --restart')
     return [{key: value for key, value in epoch.items()
-             if is_number(value) and math.isfinite(value)} for epoch in epochs]
+             if is_number(value) and abs(value) < 1e300} for epoch in epochs]
 
 
 def sees_first_frames(settings):

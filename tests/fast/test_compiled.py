@@ -9,6 +9,7 @@ import sys
 import numpy
 import pytest
 
+from engine.errors import UserError
 from engine.fast import compiled, conv
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -283,5 +284,7 @@ def test_without_a_compiler_numpy_steps_in_and_says_so(monkeypatch):
     monkeypatch.setenv('ENGINE_CONV', 'numpy')
     assert conv.ConvStack(layers).kernel == 'numpy'
     monkeypatch.setenv('ENGINE_CONV', 'compiled')
-    with pytest.raises(RuntimeError, match='winograd.c is not to be had: no C compiler'):
+    with pytest.raises(UserError, match='winograd.c is not to be had: no C compiler'):
         conv.ConvStack(layers)
+    with pytest.raises(RuntimeError, match='winograd.c is not to be had: no C compiler'):
+        conv.ConvStack(layers, compiled=True)

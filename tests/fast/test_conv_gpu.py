@@ -8,6 +8,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
 from VGGNet_1024 import VGGNet_1024
+from engine.errors import UserError
 from engine.fast import conv_gpu, upload
 from engine.video.preprocessing import preprocess
 from convStacks import error, float64_stack, make_layers
@@ -168,10 +169,10 @@ def test_without_cudnn_the_products(monkeypatch):
     assert "products, float32 (no cuDNN: No module named 'cudnn')" in conv_gpu.make_stack(
         make_layers([8]), numpy).kernel
     monkeypatch.setenv('ENGINE_CONV_GPU', 'cudnn')
-    with pytest.raises(RuntimeError, match='not to be had'):
+    with pytest.raises(UserError, match='not to be had'):
         conv_gpu.find_cudnn()
     monkeypatch.setenv('ENGINE_CONV_GPU', 'fast')
-    with pytest.raises(ValueError, match='give cudnn or products'):
+    with pytest.raises(UserError, match='give cudnn or products'):
         conv_gpu.find_cudnn()
 
 

@@ -10,6 +10,7 @@ import chainer.functions as F
 import chainer.links as L
 from chainer import gradient_check
 
+from engine.errors import UserError
 from engine.fast import cells, compiled, lstm_window as window_module, recurrent
 from gpuKernels import elementwise, needs_compiler
 from engine.fast.lstm import GRU, LSTM, copy_gru, copy_lstm, lstm_window
@@ -127,11 +128,11 @@ def test_compiled_as_numpy(steps, batch, n, masked, dropped, monkeypatch):
 def test_way_by_name(monkeypatch):
     model = LSTM(3, 8)
     monkeypatch.setenv('ENGINE_LSTM', 'fortran')
-    with pytest.raises(ValueError, match='ENGINE_LSTM'):
+    with pytest.raises(UserError, match='ENGINE_LSTM'):
         model(normal(1, 16, 3, dtype=numpy.float32))
     monkeypatch.setattr(compiled, 'load', lambda name: (None, 'no C compiler'))
     monkeypatch.setenv('ENGINE_LSTM', 'compiled')
-    with pytest.raises(RuntimeError, match='no C compiler'):
+    with pytest.raises(UserError, match='no C compiler'):
         model(normal(1, 16, 3, dtype=numpy.float32))
     monkeypatch.setenv('ENGINE_LSTM', '')
     assert model(normal(1, 16, 3, dtype=numpy.float32)).shape == (1, 16, 8)

@@ -369,3 +369,17 @@ def test_a_mirrored_frame_is_the_frame_or_its_mirror(frames):
             assert (after == before).all() or (after == before[:, ::-1]).all()
             mirrored += bool((after != before).any())
     assert 40 < mirrored < 80
+
+
+def test_all_that_computed_a_training_is_told(tmp_path, capsys):
+    def run(epochs, kernel):
+        _, trained = training(tmp_path, epochs, kernel=kernel)
+        trained.run()
+        return trained.kernel(), capsys.readouterr().out
+    assert run(1, 'compiled')[0] == 'compiled'
+    kernel, out = run(2, 'compiled')
+    assert kernel == 'compiled' and 'computed so far' not in out
+    kernel, out = run(3, 'numpy')
+    assert kernel == 'compiled; then numpy' and 'computed so far by compiled: the last' in out
+    # What computes nothing more is not told of.
+    assert run(3, 'another')[0] == 'compiled; then numpy'

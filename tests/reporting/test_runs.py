@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from engine.reporting.predictionfile import write_predictions
-from engine.reporting.runs import read_run
+from engine.reporting.runs import read_log, read_run
 from engine.reporting.sections import position_section
 from helperFunctions import read_lists
 from predictionSet import CLASSES, NAMES, one_hot, write_lists
@@ -32,3 +32,9 @@ def test_one_row_a_clip_has_no_position(tmp_path):
                       'x', 1)
     got = read_run('joined', tmp_path / 'joined.hdf5', read_lists(tmp_path), 1)
     assert got.curve == {} and position_section([got]) == ''
+
+
+def test_a_number_that_no_float_holds_is_passed_over(tmp_path):
+    (tmp_path / 'x.training').mkdir()
+    (tmp_path / 'x.training' / 'log').write_text('[{"epoch": 1, "main/loss": 1%s}]' % ('0' * 400))
+    assert read_log(tmp_path, 'x') == [{'epoch': 1}]
