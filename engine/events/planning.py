@@ -56,14 +56,17 @@ def without_overlaps(stretches):
         by_film.setdefault(stretch.film.path, []).append(stretch)
     for inside in by_film.values():
         inside.sort(key=lambda stretch: (stretch.start, stretch.stop))
-        before = []  # those that began earlier and last until here
+        before = []  # those that began earlier and last until here, each longer than those before
         for i, stretch in enumerate(inside):
             before = [other for other in before if other.stop > stretch.start]
-            behind = itertools.takewhile(lambda other: other.start < stretch.stop,
-                                         map(inside.__getitem__, range(i + 1, len(inside))))
+            hidden = bool(before) and before[-1].stop >= stretch.stop
+            behind = itertools.takewhile(
+                lambda other: not hidden and other.start < stretch.stop,
+                map(inside.__getitem__, range(i + 1, len(inside))))
             others = before + [other for other in behind if other.label != stretch.label
                                and other.stop > stretch.start]
-            before.append(stretch)
+            if not hidden:
+                before.append(stretch)
             if not others:
                 kept.append(stretch)
                 continue

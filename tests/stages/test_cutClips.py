@@ -432,3 +432,10 @@ def test_stretches_are_drawn_where_there_is_room():
     ordered = sorted(drawn)
     for (film, _, stop), (other, start, _) in zip(ordered, ordered[1:]):
         assert film != other or start >= stop
+
+
+def test_many_marks_of_one_moment_are_no_endless_work():
+    film = Film('a', 'a')
+    marks = [Stretch(film, k % 3, 9, 'A', '', f'row {k}') for k in range(30000)]
+    kept, problems = without_overlaps(marks)
+    assert kept == [marks[0]] and len(problems) == len(marks) - 1
