@@ -34,7 +34,8 @@ from engine.reporting.readout import first_few
 from engine.reporting.page import element, join, page, paragraph, section
 from engine.reporting.resultsfile import RESULTS, line_of, read_results, settings_of
 from engine.reporting.runs import (MOST_RUNS, find_runs, names_of_run, predictions_path, read_run,
-                                   run_of, run_without_order, sees_first_frames)
+                                   run_of, run_without_order, say_if_of_other_features,
+                                   sees_first_frames)
 from engine.reporting.scoring import video_log_probability
 from engine.reporting.sections import (curve_of, matrix_section, position_section,
                                        results_section)
@@ -84,6 +85,7 @@ def collect(args, notes, faults):
         if run.method.missing:
             notes.append(f'{run.method.path} lacks {len(run.method.missing)} of the clips '
                          f'listed: {first_few(run.method.missing)}')
+    say_if_of_other_features(runs[:2], root, results, args.split, notes)
     titles = [run.title for run in runs]
     runs = [run if titles.count(run.title) == 1 else
             run._replace(method=run.method._replace(name=f'{run.title} ({run.name})'))

@@ -8,8 +8,8 @@ import numpy
 from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
-from engine.reporting.baselines import (baseline_of, of_others, sees_order, trained_otherwise,
-                                        what_makes_one)
+from engine.reporting.baselines import (baseline_of, of_others, same_features, sees_order,
+                                        trained_otherwise, what_makes_one)
 from engine.reporting.readout import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of, settings_of
 from engine.reporting.scoring import video_log_probability
@@ -150,6 +150,16 @@ def run_without_order(root, name, results, split, notes):
         notes.append(f'{name} is held against {blind}, {differ}; with the same flags: '
                      + what_makes_one(line))
     return blind
+
+
+def say_if_of_other_features(runs, root, results, split, notes):
+    """Notes that two Runs on one variant of features were made from different ones of it."""
+    variants = {names_of_run(root, run.name, results, split) for run in runs}
+    lines = [line_of(results, run.method.path, split) for run in runs]
+    if len(runs) == 2 and len(variants) == 1 and not same_features(*lines):
+        notes.append(f'{runs[0].name} and {runs[1].name} were made from different features, as '
+                     'their lines tell: what one gains over the other is of these, too; make both '
+                     'from those that are there now')
 
 
 def count_clips(path):

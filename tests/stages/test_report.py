@@ -258,6 +258,16 @@ def test_what_order_adds_stands_at_the_head(root, run):
             '2 flipped to right, 1 to wrong') in shown.text
 
 
+def test_runs_on_different_features_are_told(root, run):
+    assert 'different features' not in run(root)[2]
+    lines = [json.loads(line) for line in (root / 'results.jsonl').read_text().splitlines()]
+    for told, said in ((('a', 'b'), True), (('a', 'a'), False), (('a', None), False)):
+        (root / 'results.jsonl').write_text(''.join(
+            json.dumps({**line, 'features': features}) + '\n'
+            for line, features in zip(lines, told)))
+        assert ('frames and RNN were made from different features' in run(root)[2]) == said
+
+
 def test_which_frames_mattered_is_what_the_model_says_without_them(packed, run_rnn):
     run_rnn(packed, '--epochs', 1, '--inference', 'full', '--readout', 'mean')
     lists = read_lists(packed)
