@@ -9,11 +9,11 @@ is decoded; that is a picture still.
 After ITU-T H.264, 7.3 (syntax), 8.2.1 (order), C.4.5 (how many pictures wait to be shown).
 """
 import functools
-import heapq
 import re
 import struct
 from typing import NamedTuple
 
+from engine.video.expgolomb import Reader, in_order, signed, value
 from engine.video.track import must
 
 # Baseline, main, high, with 10 bits, with half of the colours.
@@ -76,7 +76,8 @@ def pictures(config, width, height, packets):
     for found in slices:
         must(found.number == (0 if found.key else (last + 1) % most))
         last = found.number if found.reference else last
-    shown = _shown(slices, _orders(slices, sequence.order_bits), sequence.waiting)
+    shown = in_order(_orders(slices, sequence.order_bits), [found.key for found in slices],
+                     sequence.waiting)
     keys = [number for number, found in enumerate(slices) if found.key]
     must(all(shown[key] == key for key in keys))
     return shown, keys, [not found.reference for found in slices], b''
@@ -98,29 +99,6 @@ def _orders(slices, bits):
         if found.reference:
             high, low = high + most * turn, found.order
     return orders
-
-
-def _shown(slices, orders, waiting):
-    """Numbers of pictures as a decoder shows them that lets so many wait."""
-    shown, heap, last = [], [], None
-
-    def show():
-        nonlocal last
-        order, number = heapq.heappop(heap)
-        must(last is None or order > last)  # it would come too late, and is left out
-        last = order
-        shown.append(number)
-    for number, (found, order) in enumerate(zip(slices, orders)):
-        if found.key:
-            while heap:
-                show()
-            last = None
-        heapq.heappush(heap, (order, number))
-        if len(heap) > waiting:
-            show()
-    while heap:
-        show()
-    return shown
 
 
 # ----------------------------------------------------------------------- a packet
@@ -155,20 +133,20 @@ def _slice(unit, sequence, sets):
     bits = f'{int.from_bytes(head, "big"):0{8 * len(head)}b}'
     found = START.match(bits)
     must(found)
-    kind, used = KINDS.get(found[2]), sets.get(_value(found[3]))
+    kind, used = KINDS.get(found[2]), sets.get(value(found[3]))
     must(kind and used and (kind == 'I' or not key))
     about = _matched(_before_weights(kind, key, sequence), bits, found.end())
     at, lists = about.end(), {'I': 0, 'P': 1, 'B': 2}[kind]
-    counts = [_value(code) + 1 if code else usual for code, usual in
+    counts = [value(code) + 1 if code else usual for code, usual in
               zip(about.group('first', 'second')[:lists], used.references)]
     must(all(len(MOVED.findall(moves or '')) <= count for moves, count in
              zip(about.group('moves', 'more'), counts)))
     if lists and used.weighted[lists - 1]:
         at = _matched(_weights(sum(counts), sequence.colours), bits, at).end()
     rest = _matched(_after_weights(kind, key, reference, used, sequence.number_bits), bits, at)
-    quantizer = used.quantizer + _signed(_value(rest['step']))
+    quantizer = used.quantizer + signed(value(rest['step']))
     must(sequence.least_quantizer <= quantizer <= 51)
-    return Slice(_value(found[1]), key, reference, int(about['number'], 2),
+    return Slice(value(found[1]), key, reference, int(about['number'], 2),
                  int(about['order'] or '0', 2))
 
 
@@ -176,16 +154,6 @@ def _matched(pattern, bits, at):
     found = pattern.match(bits, at)
     must(found)
     return found
-
-
-def _value(code):
-    """The number of an Exp-Golomb code."""
-    return int(code, 2) - 1
-
-
-def _signed(number):
-    """What the number of a code stands for where it has a sign: 1, -1, 2, -2 ..."""
-    return number // 2 + 1 if number % 2 else -number // 2
 
 
 def _codes(zeros):
@@ -235,32 +203,6 @@ def _after_weights(kind, key, reference, used, number_bits):
 
 # ----------------------------------------------------------------------- parameter sets
 
-class _Reader:
-    """The numbers in a parameter set, one after the other."""
-
-    def __init__(self, unit):
-        data = unit[1:].replace(b'\0\0\3', b'\0\0')
-        self.bits, self.at = f'{int.from_bytes(data, "big"):0{8 * len(data)}b}', 0
-
-    def take(self, bits):
-        self.at += bits
-        must(self.at <= len(self.bits))
-        return int(self.bits[self.at - bits:self.at], 2)
-
-    def code(self, most=1 << 16):
-        zeros = self.bits.index('1', self.at) - self.at
-        self.at += zeros
-        found = self.take(zeros + 1) - 1
-        must(found <= most)
-        return found
-
-    def signed(self):
-        return _signed(self.code())
-
-    def end(self):
-        must(self.bits[self.at:].rstrip('0') == '1')
-
-
 @functools.lru_cache(64)
 def _configured(config):
     """(Sequence, {number: Picture}, set of all parameter sets' bytes) of a configuration."""
@@ -284,7 +226,7 @@ def _configured(config):
 
 
 def _sequence(unit):
-    read = _Reader(unit)
+    read = Reader(unit[1:])
     profile = read.take(8)
     must(profile in PROFILES)
     read.take(16)
@@ -352,7 +294,7 @@ def _skip_buffer(read):
 
 
 def _picture(unit, sequence):
-    read = _Reader(unit)
+    read = Reader(unit[1:])
     number = read.code(255)
     must(read.code(31) == sequence)
     cabac = bool(read.take(1))

@@ -20,10 +20,12 @@ INSIDE = {
     'mdia': 'mdhd* hdlr* minf* elng', 'minf': 'dinf* stbl* vmhd smhd nmhd gmhd hdlr',
     'dinf': 'dref*',
     'stbl': 'stsd* stts* stsc* stsz* stco co64 stss ctts sdtp cslg free skip',
-    'avc1': 'avcC* pasp btrt colr fiel clap', 'mp4v': 'esds* pasp btrt colr fiel clap'}
+    **{kind: f'{config}* pasp btrt colr fiel clap' for kind, config in
+       (('avc1', 'avcC'), ('hvc1', 'hvcC'), ('hev1', 'hvcC'), ('mp4v', 'esds'))}}
 SOUND = ' sgpd sbgp'  # besides, in tables of what is not video
 NESTED = ('moov', 'edts', 'tref', 'mdia', 'minf', 'dinf')
-CODECS = {b'avc1': ('h264', 'avcC'), b'mp4v': ('mpeg4', 'esds')}
+CODECS = {b'avc1': ('h264', 'avcC'), b'hvc1': ('hevc', 'hvcC'), b'hev1': ('hevc', 'hvcC'),
+          b'mp4v': ('mpeg4', 'esds')}
 # Bytes of a sample's description before its boxes, and of what may differ in two alike.
 ENTRY, RATES = 86, ('btrt',)
 MATRIX = 44  # bytes at a track header's end: how it is turned, and its size

@@ -25,7 +25,7 @@ TIME, SIMPLE, GROUP, BLOCK = 0xE7, 0xA3, 0xA0, 0xA1
 IN_CLUSTER = {TIME, SIMPLE, GROUP, 0xAB, 0xA7, SUM, VOID}
 IN_GROUP = {BLOCK, 0x9B, 0xFB, 0x75A2, SUM, VOID}
 SCALE, DURATION = 0x2AD7B1, 0x4489
-CODECS = {b'V_MPEG4/ISO/AVC': 'h264', b'V_MPEG4/ISO/ASP': 'mpeg4'}
+CODECS = {b'V_MPEG4/ISO/AVC': 'h264', b'V_MPEGH/ISO/HEVC': 'hevc', b'V_MPEG4/ISO/ASP': 'mpeg4'}
 # Numbers of a file's head, and how large they are at most: versions, lengths of names and sizes.
 NUMBERS = {0x4286: 1, 0x42F7: 1, 0x42F2: 4, 0x42F3: 8, 0x4287: 4, 0x4285: 2}
 MOST_TIME = 1 << 15

@@ -1,10 +1,11 @@
 """The packets of plain clips: how many frames they are without decoding one, and those from a key
 frame to the frame that is wanted.
 
-Plain are .avi of MPEG-4 Part 2, as UCF-101 is, and H.264 or MPEG-4 Part 2 in .mp4, .mov and .mkv,
-progressive, with or without B-frames. Whatever is not plain is left to ffmpeg; avi.py, isomedia.py,
-matroska.py, mpeg4.py and h264.py say what that is. VP9 and AV1 never are: their decoders show no
-frame where a packet is damaged, even far behind its headers, which only decoding tells.
+Plain are .avi of MPEG-4 Part 2, as UCF-101 is, and that, H.264 or HEVC in .mp4, .mov and .mkv,
+progressive, with or without B-frames. Whatever is not plain is left to ffmpeg: avi.py, isomedia.py,
+matroska.py, mpeg4.py, h264.py and hevc.py say what that is. VP9 and AV1 never are plain: their
+decoders show no frame where a packet is damaged, even far behind its headers, which only decoding
+tells.
 """
 import os
 import struct
@@ -12,11 +13,11 @@ from typing import Callable, NamedTuple
 
 import numpy
 
-from engine.video import avi, h264, isomedia, matroska, mpeg4
+from engine.video import avi, h264, hevc, isomedia, matroska, mpeg4
 
 # Containers by what a file has at a place; codecs.
 CONTAINERS = ((0, b'RIFF', avi), (4, b'ftyp', isomedia), (0, b'\x1a\x45\xdf\xa3', matroska))
-CODECS = {'mpeg4': mpeg4, 'h264': h264}
+CODECS = {'mpeg4': mpeg4, 'h264': h264, 'hevc': hevc}
 # What a file may have: it is read into memory.
 MOST_BYTES = 1 << 26
 
@@ -63,7 +64,7 @@ def packets_of(path):
         with open(path, 'rb') as f:
             data = f.read(MOST_BYTES)
         return _packets(data)
-    except (OSError, struct.error, ValueError, IndexError):
+    except (OSError, struct.error, ValueError, LookupError):
         return None
 
 

@@ -1,16 +1,14 @@
 """H.264 in .mp4, .mov and .mkv counted by its packets, and read from the key frame before, against
 whole decodes."""
-import random
 import subprocess
 
 import imageio_ffmpeg
 import pytest
 
-from engine.video.decode import count_frames, read_chosen, survey
-from engine.video.ffmpeg import VideoError
+from engine.video.decode import count_frames, read_chosen
 from engine.video.packets import packets_of
 from numberedFilm import make_film, number_of
-from wholeDecode import changed, check
+from wholeDecode import changed, check, check_damaged
 
 X264 = ('-c:v', 'libx264', '-pix_fmt', 'yuv420p', '-crf', '12', '-x264-params')
 PYRAMID = 'bframes=5:b-adapt=0:b-pyramid=normal:keyint=9:ref=5'
@@ -124,38 +122,6 @@ def test_promises_that_are_not_kept(tmp_path):
     check(path)
 
 
-# ----------------------------------------------------------------------------- what is damaged
-
-def damages(data, places, rng):
-    """Yields copies of a file that is cut off, longer, or damaged: in what the container tells,
-    in headers of pictures, behind them."""
-    heads = [at for begin in places for at in range(begin, begin + 20)]
-    aside = [at for at in range(len(data)) if not any(b <= at < e for b, e in places.items())]
-    for number in range(48):
-        copy = bytearray(data)
-        if number % 8 == 0:
-            copy = copy[:rng.randrange(len(copy))] if number else copy + bytes(99)
-        elif number % 8 < 6:
-            copy[rng.choice((heads, aside)[number % 2])] ^= 1 << rng.randrange(8)
-        else:
-            begin = rng.choice(list(places))
-            for _ in range(5):
-                copy[min(begin + 20 + rng.randrange(90), places[begin] - 1)] = rng.randrange(256)
-        yield copy
-
-
 @pytest.mark.parametrize('ending', ['mp4', 'mkv'])
 def test_damaged_files_are_counted_as_they_are_decoded(tmp_path, ending):
-    whole, plain = film(tmp_path / f'a.{ending}', frames=14), 0
-    packets = packets_of(whole)
-    places = dict(zip(packets.begins.tolist(), packets.ends.tolist()))
-    for data in damages(whole.read_bytes(), places, random.Random(ending)):
-        path = tmp_path / f'damaged.{ending}'
-        path.write_bytes(data)
-        if packets_of(path):
-            plain += 1
-            try:
-                assert count_frames(path) == survey(path)[0]
-            except VideoError as error:
-                pytest.fail(f'counted, but not one frame is decoded: {error}')
-    assert 2 < plain < 40
+    assert 2 < check_damaged(film(tmp_path / f'a.{ending}', frames=14)) < 40
