@@ -39,6 +39,17 @@ def get_parser():
     return parser
 
 
+def check_together(paths):
+    """Refuses an RNN beside frame networks of which none made the features that it knows."""
+    cards = [(path, read_card(path)) for path in paths]
+    frames = [path for path, card in cards if card.get('kind') == 'frames']
+    made_by = {None, *map(weights_digest, frames)}
+    for path, card in cards:
+        if frames and card.get('kind') == 'rnn' and card.get('features') not in made_by:
+            raise UserError(f'{path}: trained on other features than those of {frames[0]}; save '
+                            'these (stages 2 to 4) and train it again, or name one model alone')
+
+
 def export(path, floats):
     """Returns (Exporter, notes) of a model file."""
     card = read_card(path)
@@ -69,6 +80,7 @@ def main():
         paths = [] if variants.is_imported(args.root) else [args.root / variants.FRAME_MODEL]
         rnn = args.root / variants.RNN_MODEL
         paths += [rnn] if rnn.exists() or not paths else []
+    check_together(paths)
     for path in paths:
         graph, notes = export(path, args.floats)
         out = (args.out or args.root) / f'{path.name.removesuffix(".model")}.onnx'

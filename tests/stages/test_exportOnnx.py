@@ -17,7 +17,7 @@ from RNNNet import RNNNet
 from VGGNet import VGGNet, load_vgg
 from engine.errors import UserError
 from engine.video.decode import Frames
-from engine.weights.modelfile import save_model
+from engine.weights.modelfile import save_model, weights_digest
 
 onnxruntime = pytest.importorskip('onnxruntime', reason='pip install -r requirements-onnx.txt')
 pytest.importorskip('onnx', reason='pip install -r requirements-onnx.txt')
@@ -78,6 +78,18 @@ def test_rnn_on_sequences_of_any_length(tmp_path, shape):
             with chainer.using_config('train', False), chainer.no_backprop_mode():
                 ours = chainer.functions.softmax(model(sequence[:length, None]), axis=2).array
             numpy.testing.assert_allclose(answer[:length], ours[:, 0], rtol=0, atol=1e-5)
+
+
+def test_networks_that_do_not_belong_together(small_set, tmp_path):
+    both, model = (small_set / 'VGG_1024.model', tmp_path / 'RNN.model'), RNNNet(16, 3, cells=[4])
+    card = {'kind': 'rnn', 'shape': model.shape, 'classes': ['a', 'b', 'c']}
+    save_model(both[1], model, {**card, 'features': 'of others'})
+    with pytest.raises(UserError, match='RNN.model: trained on other features than those of .*VGG'):
+        called(exportOnnx, small_set, *both, '--out', tmp_path)
+    assert not list(tmp_path.glob('*.onnx'))
+    called(exportOnnx, small_set, both[1], '--out', tmp_path)  # alone
+    save_model(both[1], model, {**card, 'features': weights_digest(both[0])})
+    called(exportOnnx, small_set, *both, '--out', tmp_path)
 
 
 def test_convertWeights_reads_back(small_set, tmp_path):
