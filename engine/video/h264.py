@@ -60,6 +60,10 @@ def pictures(config, width, height, packets):
     which on nothing before them is needed, whether no other needs it of each, b'': what else a
     decoder must be told).
 
+    Only the first is such a packet, and all are needed: behind a damaged macroblock ffmpeg shows
+    later pictures otherwise, even behind a key frame and where that picture is no reference, and
+    whether any is damaged nobody knows who has not decoded them all.
+
     Args:
         config: the decoder's configuration record, ISO/IEC 14496-15.
         width, height: pixels that the container tells.
@@ -78,9 +82,8 @@ def pictures(config, width, height, packets):
         last = found.number if found.reference else last
     shown = in_order(_orders(slices, sequence.order_bits), [found.key for found in slices],
                      sequence.waiting)
-    keys = [number for number, found in enumerate(slices) if found.key]
-    must(all(shown[key] == key for key in keys))
-    return shown, keys, [not found.reference for found in slices], b''
+    must(all(shown[number] == number for number, found in enumerate(slices) if found.key))
+    return shown, [0], [False] * len(slices), b''
 
 
 # ------------------------------------------------------------------- order of pictures

@@ -69,10 +69,10 @@ def pictures(config, width, height, packets):
     if 'B' in kinds:
         must(layer.between and 'B' not in kinds[:2])
         _check_times(found, layer.ticks)
-    keys = [number for number, kind in enumerate(kinds) if kind == 'I'
-            and (headed[number] or config) and kinds[number + 1:number + 2] != 'B']
-    must(keys and keys[0] == 0)
-    return _shown(kinds), keys, [kind == 'B' for kind in kinds], first
+    # behind damage that it does not tell of, what ffmpeg shows depends on all that came before
+    keys = [0] if config or 'B' in kinds else [number for number, has in enumerate(headed) if has]
+    must(keys[0] == 0)
+    return _shown(kinds), keys, [False] * len(kinds), first
 
 
 def _parted(packet):

@@ -1,5 +1,4 @@
-"""H.264 in .mp4, .mov and .mkv counted by its packets, and read from the key frame before, against
-whole decodes."""
+"""H.264 in .mp4, .mov and .mkv counted and read by its packets, against whole decodes."""
 import subprocess
 
 import imageio_ffmpeg
