@@ -28,6 +28,7 @@ it help? Train with and without it in two roots, then compare on the same test c
     done
     python results.py --root plain --root augmented --unit video --compare 1 2
 """
+import sys
 from typing import NamedTuple
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -39,6 +40,7 @@ from chainer.optimizer_hooks import GradientClipping
 import helperFunctions as hf
 from engine import arguments, files, locks, stage, usable_cores, variants
 from engine.learning import examples
+from engine.learning.principal import fit_fc6, frames_per_clip
 from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
@@ -60,6 +62,9 @@ from engine.learning.workers import add_communicator, get_workers
 FOLDER = 'frameTraining'
 # The fewest layers that let those learn that join frames; of flow all.
 DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
+
+# For a few hundred clips and a VGG.model without a top; docs/real-clips.md tells of the others.
+SMALL = {'fc6': 'principal', 'lr': 0.01, 'schedule': 'cosine', 'epochs': 8, 'frames_per_clip': 2}
 
 
 class Clips(NamedTuple):
@@ -98,6 +103,15 @@ def add_model(parser):
                             'the default: 2 for single frames, 3 for late fusion, all for early '
                             'and slow; and all for flow, whose x and y the first layer must '
                             'learn to tell apart')
+    group.add_argument('--fc6', choices=('vgg', 'principal'), default='vgg',
+                       help="what fc6 begins with: vgg, VGG.model's; principal, the directions in "
+                            "which the training frames' pool5 differs most, for a VGG.model "
+                            'without a top, whose fc6 is random (default: vgg)')
+    group.add_argument('--small', action='store_true',
+                       help='defaults for a set of a few hundred clips and a VGG.model without a '
+                            'top: ' + ' '.join(f'--{key.replace("_", "-")} {value}'
+                                               for key, value in SMALL.items())
+                            + '; flags given beside it still count')
     group.add_argument('--apart', type=arguments.whole(1), default=None, metavar='N',
                        help=f'frames between the two towers of late fusion (default: {APART})')
 
@@ -163,6 +177,8 @@ def add_bookkeeping(parser):
 
 def parse(parser):
     """Parses the command line; refuses flags that make no sense together."""
+    if '--small' in sys.argv[1:]:
+        parser.set_defaults(**SMALL)
     args = stage.parse(parser, epochs=2, batch=8)
     get_rate(args)  # refuses what does not go together
     if args.stream == 'flow' and (args.rotate or args.brightness):
@@ -173,14 +189,18 @@ def parse(parser):
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
     args.train_layers = args.train_layers or (
         'all' if args.stream == 'flow' else DEFAULT_LAYERS[args.fusion])
+    if args.fc6 == 'principal' and (args.fusion != 'single' or 'conv5_3' in
+                                    TRAIN_LAYERS[args.train_layers]):
+        raise UserError('--fc6 principal: for single frames whose convolutions stay as they are; '
+                        '--train-layers 2 or 3, or --fc6 vgg')
     return args
 
 
 def settings_of(args):
     """What decides a result, as JSON values; to keep the last epoch is no setting, as it was the
-    only way once."""
+    only way once, and so was VGG.model's fc6."""
     return {key: value for key, value in examples.without_usual(stage.settings_of(args)).items()
-            if (key, value) != ('keep', 'last')}
+            if (key, value) not in (('keep', 'last'), ('fc6', 'vgg'))}
 
 
 def held_out_by(args):
@@ -384,11 +404,19 @@ def finetune(args, team, device, lists, path):
     print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
+    vgg_digest = weights_digest(args.root / variants.VGG_MODEL)
+    if args.fc6 == 'principal':
+        made_with['principal'] = fit_fc6(
+            model, FrameIterator(
+                clips.training, clips.counts, args.batch, model.shape['input_size'],
+                frames_per_clip=frames_per_clip(model.shape['hidden'], len(clips.training)),
+                workers=args.workers, repeat=False),
+            args.root / variants.names_of(args).of(FOLDER) / 'fc6.npz', vgg_digest, team)
     class_weights = examples.class_weights(
         args.class_weights, [clip.label for clip in clips.training], len(lists.classes))
     log, kept, kernel = train(args, model, clips, team, class_weights, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
-        vgg=weights_digest(args.root / variants.VGG_MODEL), **made_with, **held_out_by(args)))
+        vgg=vgg_digest, **made_with, **held_out_by(args)))
     if not team.first:
         return 0
     model.to_device('@numpy')

@@ -25,8 +25,9 @@ HERE = Path(__file__).resolve().parent.parent  # of the scripts
 # What decides how a trained model is tested; all other settings belong to its training.
 TEST_FLAGS = ('inference', 'test_steps', 'reverse_too', 'readout')
 # What says where or how a run was made, not what it computed.
-NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'restart', 'device', 'fast', 'workers',
-                'communicator', 'memory', 'without', 'function', 'fold', 'baseline', 'beside')
+NOT_SETTINGS = ('root', 'name', 'split', 'seed', 'tiny', 'small', 'restart', 'device', 'fast',
+                'workers', 'communicator', 'memory', 'without', 'function', 'fold', 'baseline',
+                'beside')
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Seconds that a stage has to leave by itself: a scheduler's SIGKILL may come after 2.
 PATIENCE = 1.2

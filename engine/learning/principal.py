@@ -1,0 +1,109 @@
+"""fc6 for a VGG.model without a top, fitted to the maps of the training frames.
+
+A random fc6 keeps all that pool5 says, but spreads it evenly over noise, and what learns above has
+few clips to tell the two apart. Here its units are the directions in which the maps of the training
+frames differ most (principal component analysis), no label asked, as large as they are: whitened
+they were worse than random (docs/real-clips.md). ReLU lets one side of a direction through, so each
+has two units, of either sign.
+"""
+import hashlib
+import json
+import math
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+import numpy
+from chainer.backends import cuda
+
+from engine.files import replacing
+from engine.progress import followed
+from engine.weights.limits import DAMAGE
+
+FRAMES_PER_DIRECTION = 4
+FILE = 'fc6.npz'
+
+
+def principal_units(maps, units):
+    """(W, b) of a linear layer whose outputs, less what ReLU takes, are the principal components
+    of `maps`, each with both signs, at a mean square of 1 over these rows.
+
+    Args:
+        maps: (n, D) float32; changed.
+        units (int): rows of W; those for which there is no direction are 0.
+
+    Returns:
+        (units, D) and (units,) float32.
+    """
+    mean = maps.mean(axis=0, dtype=numpy.float64).astype(numpy.float32)
+    maps -= mean
+    # The directions are sums of rows: of (n, n) numbers rather than (D, D).
+    variances, shares = numpy.linalg.eigh((maps @ maps.T).astype(numpy.float64))
+    most = variances[-1] * len(maps) * numpy.finfo(numpy.float32).eps
+    number = min(units // 2, int((variances > max(most, 0)).sum()))
+    order = numpy.argsort(variances)[::-1][:number]
+    directions = (shares[:, order] / numpy.sqrt(variances[order])).T.astype(numpy.float32) @ maps
+    W = numpy.zeros((units, maps.shape[1]), numpy.float32)
+    W[:number], W[number:2 * number] = directions, -directions
+    # Of each direction one unit is its component, the other 0.
+    scale = math.sqrt(2 * number * len(maps) / variances[order].sum()) if number else 0
+    W *= numpy.float32(scale)
+    return W, -(W @ mean)
+
+
+def _read(path, made_of, shape):
+    """(W, b) as the file tells; None where it is not there, damaged, or of something else."""
+    try:
+        with numpy.load(path, allow_pickle=False) as f:
+            if numpy.array_equal(f['made_of'], made_of) and f['W'].shape == shape:
+                return f['W'], f['b']
+    except (FileNotFoundError, *DAMAGE):
+        pass  # it is made again
+    return None
+
+
+def frames_per_clip(units, n_clips):
+    """How many frames of each clip the directions of so many units are looked for in."""
+    return -(-FRAMES_PER_DIRECTION * (units // 2) // n_clips)
+
+
+def fit_fc6(model, batches, path, vgg, team):
+    """Gives `model` an fc6 of principal units of the maps of training frames; keeps them in the
+    file `path`, and takes them from there where they are of the same frames and weights.
+
+    Args:
+        model (VGGNet_1024): sees single frames; where it is to compute.
+        batches (FrameIterator): of the training clips, as they are, once.
+        vgg (str): digest of the weights below.
+        team (Workers): of whom the first one fits.
+
+    Returns:
+        What a card tells: {'directions': number, 'frames': number}.
+    """
+    shape, clips = model.fc6.W.shape, batches.clips
+    made_of = numpy.frombuffer(hashlib.sha256(json.dumps(
+        [vgg, shape, batches.per_clip, [(clip.name, batches.counts[clip.name]) for clip in clips]]
+    ).encode()).digest(), numpy.uint8)
+
+    def fitted():
+        found = _read(path, made_of, shape)
+        if found is None:
+            found = principal_units(_maps(model, batches), len(model.fc6.b))
+            with replacing(path) as temporary, open(temporary, 'wb') as f:
+                numpy.savez(f, W=found[0], b=found[1], made_of=made_of)
+        return found
+    W, b = team.from_first(fitted)
+    model.fc6.W.array, model.fc6.b.array = map(model.device.send, (W, b))
+    told = {'directions': int(W.any(axis=1).sum()) // 2, 'frames': len(clips) * batches.per_clip}
+    print(f'fc6: {told["directions"]} principal directions of {told["frames"]} frames of '
+          f'{len(clips)} training clips, each with both signs', flush=True)
+    return told
+
+
+def _maps(model, batches):
+    """pool5 of all frames, (n, D) float32."""
+    maps = []
+    with chainer.no_backprop_mode(), chainer.using_config('train', False):
+        for frames, _ in followed(batches, batches.batches_per_epoch, 'maps for fc6', 'batches'):
+            h = model.convolutions(model.device.send(frames)).array
+            maps.append(cuda.to_cpu(h).reshape(len(h), -1))
+    return numpy.concatenate(maps)
