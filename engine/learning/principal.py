@@ -19,8 +19,7 @@ from engine.files import replacing
 from engine.progress import followed
 from engine.weights.limits import DAMAGE
 
-FRAMES_PER_DIRECTION = 4
-FILE = 'fc6.npz'
+FRAMES_PER_DIRECTION = 8
 
 
 def principal_units(maps, units):
