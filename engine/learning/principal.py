@@ -19,7 +19,7 @@ from engine.files import replacing
 from engine.progress import followed
 from engine.weights.limits import DAMAGE
 
-FRAMES_PER_DIRECTION = 8
+FRAMES_PER_DIRECTION = 24
 
 
 def principal_units(maps, units):

@@ -63,14 +63,14 @@ def test_stage_1_begins_with_them(root, call_in, capsys):
     for clip in clips:
         n = count_frames(clip.path)
         frames = preprocess(read_frames(
-            clip.path, [(2 * i + 1) * n // 8 for i in range(4)], 32), vgg.mean)
+            clip.path, [(2 * i + 1) * n // (2 * m) for i in range(m)], 32), vgg.mean)
         with chainer.no_backprop_mode():
-            maps.append(vgg.convolutions(frames).array.reshape(4, -1))
+            maps.append(vgg.convolutions(frames).array.reshape(m, -1))
     W, b = principal_units(numpy.concatenate(maps), 8)
     for ours, expected in zip(fc6, (W, b)):
         numpy.testing.assert_allclose(numpy.sort(abs(ours), axis=0),
                                       numpy.sort(abs(expected), axis=0), rtol=0.01, atol=1e-3)
-    assert read_card(root / variants.FRAME_MODEL)['principal']['frames'] == 4 * len(clips)
+    assert read_card(root / variants.FRAME_MODEL)['principal']['frames'] == m * len(clips)
 
     kept = root / 'frameTraining' / 'fc6.npz'
     before = kept.stat().st_mtime_ns
