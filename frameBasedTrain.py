@@ -28,7 +28,6 @@ it help? Train with and without it in two roots, then compare on the same test c
     done
     python results.py --root plain --root augmented --unit video --compare 1 2
 """
-import sys
 from typing import NamedTuple
 
 import engine.chainer_today  # noqa: F401  (before chainer)
@@ -177,7 +176,7 @@ def add_bookkeeping(parser):
 
 def parse(parser):
     """Parses the command line; refuses flags that make no sense together."""
-    if '--small' in sys.argv[1:]:
+    if parser.parse_known_args()[0].small:
         parser.set_defaults(**SMALL)
     args = stage.parse(parser, epochs=2, batch=8)
     get_rate(args)  # refuses what does not go together
@@ -189,10 +188,9 @@ def parse(parser):
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
     args.train_layers = args.train_layers or (
         'all' if args.stream == 'flow' else DEFAULT_LAYERS[args.fusion])
-    if args.fc6 == 'principal' and (args.fusion != 'single' or 'conv5_3' in
-                                    TRAIN_LAYERS[args.train_layers]):
-        raise UserError('--fc6 principal: for single frames whose convolutions stay as they are; '
-                        '--train-layers 2 or 3, or --fc6 vgg')
+    if args.fc6 == 'principal' and (args.fusion != 'single' or args.train_layers not in '23'):
+        raise UserError('--fc6 principal: for single frames whose convolutions stay as they are, '
+                        'and a new fc7; --train-layers 2 or 3, or --fc6 vgg')
     return args
 
 

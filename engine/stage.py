@@ -83,7 +83,7 @@ def add_device(parser, convolutions=True):
 def parse(parser, argv=None, **tiny):
     """Parses; with --tiny the defaults given by name here take the place of the usual ones."""
     argv = sys.argv[1:] if argv is None else argv
-    if '--tiny' in argv:
+    if parser.parse_known_args(argv)[0].tiny:  # argparse takes it abbreviated too
         parser.set_defaults(**tiny)
     return parser.parse_args(argv)
 

@@ -9,6 +9,7 @@ has two units, of either sign.
 import hashlib
 import json
 import math
+import os
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -20,6 +21,13 @@ from engine.progress import followed
 from engine.weights.limits import DAMAGE
 
 FRAMES_PER_DIRECTION = 24
+# Of 512 all frames' products with one another, and their eigenvectors, take 5 GB; of 2048 80 GB.
+MOST_DIRECTIONS = 512
+
+
+def directions_of(units):
+    """How many directions so many units are to show."""
+    return min(units // 2, MOST_DIRECTIONS)
 
 
 def principal_units(maps, units):
@@ -38,7 +46,7 @@ def principal_units(maps, units):
     # The directions are sums of rows: of (n, n) numbers rather than (D, D).
     variances, shares = numpy.linalg.eigh((maps @ maps.T).astype(numpy.float64))
     most = variances[-1] * len(maps) * numpy.finfo(numpy.float32).eps
-    number = min(units // 2, int((variances > max(most, 0)).sum()))
+    number = min(directions_of(units), int((variances > max(most, 0)).sum()))
     order = numpy.argsort(variances)[::-1][:number]
     directions = (shares[:, order] / numpy.sqrt(variances[order])).T.astype(numpy.float32) @ maps
     W = numpy.zeros((units, maps.shape[1]), numpy.float32)
@@ -62,7 +70,7 @@ def _read(path, made_of, shape):
 
 def frames_per_clip(units, n_clips):
     """How many frames of each clip the directions of so many units are looked for in."""
-    return -(-FRAMES_PER_DIRECTION * (units // 2) // n_clips)
+    return -(-FRAMES_PER_DIRECTION * directions_of(units) // n_clips)
 
 
 def fit_fc6(model, batches, path, vgg, team):
@@ -76,11 +84,13 @@ def fit_fc6(model, batches, path, vgg, team):
         team (Workers): of whom the first one fits.
 
     Returns:
-        What a card tells: {'directions': number, 'frames': number}.
+        What a card and a snapshot tell: {'directions': number, 'frames': number, 'sha256': digest
+        of fc6}. A snapshot of frozen layers holds only those above, which fit no other fc6.
     """
     shape, clips = model.fc6.W.shape, batches.clips
     made_of = numpy.frombuffer(hashlib.sha256(json.dumps(
-        [vgg, shape, batches.per_clip, [(clip.name, batches.counts[clip.name]) for clip in clips]]
+        [vgg, shape, batches.per_clip, [(clip.name, os.path.getsize(clip.path),
+                                         batches.counts[clip.name]) for clip in clips]]
     ).encode()).digest(), numpy.uint8)
 
     def fitted():
@@ -92,7 +102,8 @@ def fit_fc6(model, batches, path, vgg, team):
         return found
     W, b = team.from_first(fitted)
     model.fc6.W.array, model.fc6.b.array = map(model.device.send, (W, b))
-    told = {'directions': int(W.any(axis=1).sum()) // 2, 'frames': len(clips) * batches.per_clip}
+    told = {'directions': int(W.any(axis=1).sum()) // 2, 'frames': len(clips) * batches.per_clip,
+            'sha256': hashlib.sha256(W.tobytes() + b.tobytes()).hexdigest()}
     print(f'fc6: {told["directions"]} principal directions of {told["frames"]} frames of '
           f'{len(clips)} training clips, each with both signs', flush=True)
     return told

@@ -83,7 +83,25 @@ def test_stage_1_begins_with_them(root, call_in, capsys):
         assert numpy.array_equal(f['fc6/W'], fc6[0])
 
 
-@pytest.mark.parametrize('flags', [('--train-layers', 'all'), ('--fusion', 'late')])
+def test_a_snapshot_goes_on_with_no_other_fc6(root, call_in):
+    """It holds fc7 and fc8 alone, which have learned from that one."""
+    flags = '--tiny', '--features', '4', '--fc6', 'principal'
+    call_in(root, frameBasedTrain, *flags)
+    kept = root / 'frameTraining' / 'fc6.npz'
+    with numpy.load(kept) as f:
+        arrays = dict(f)
+    arrays['W'][[0, 1]] = arrays['W'][[1, 0]]
+    numpy.savez(kept, **arrays)
+    with pytest.raises(UserError, match='other settings .principal'):
+        call_in(root, frameBasedTrain, *flags, '--epochs', '3')
+
+
+def test_wide_layers_have_no_more_directions_than_memory():
+    assert frames_per_clip(4096, 100) == frames_per_clip(1024, 100) == 123
+
+
+@pytest.mark.parametrize('flags', [('--train-layers', 'all'), ('--train-layers', '1'),
+                                   ('--fusion', 'late')])
 def test_it_is_of_frozen_convolutions_and_single_frames(root, flags, call_in):
     with pytest.raises(UserError, match='--fc6 principal: for single frames'):
         call_in(root, frameBasedTrain, '--tiny', '--fc6', 'principal', *flags)
@@ -94,4 +112,5 @@ def test_small_sets_defaults(monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['frameBasedTrain.py', *flags])
         return vars(frameBasedTrain.parse(frameBasedTrain.get_parser()))
     small = parsed('--small', '--lr', '0.5')
+    assert parsed('--smal', '--lr', '0.5') == small
     assert small == {**parsed(), **frameBasedTrain.SMALL, 'lr': 0.5, 'small': True}
