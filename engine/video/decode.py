@@ -17,7 +17,7 @@ from engine.video.container import (FIRST, better_map, complaint_about_film, hea
                                     remark_on, why_no_frame)
 from engine.video.ffmpeg import (VideoError, check_alive_to_the_end, command, ended, opened, run,
                                  start)
-from engine.video.packets import packets_of
+from engine.video.packets import MOST_BYTES, packets_of
 
 try:
     import fcntl
@@ -250,16 +250,19 @@ def read_frames(path, indices, size=224):
 def read_chosen(wanted, size=224):
     """The frames of several videos, [(path, indices)]: a list of what `read_frames` gives of each.
 
-    Those whose packets are plain are decoded from the key frames before, all by one ffmpeg; others
-    from their start, since seeking would give another frame in some.
+    Those whose packets are plain are decoded from the key frames before, by one ffmpeg as many as
+    MOST_BYTES hold; others from their start, since seeking would give another frame in some.
     """
-    alike, got = {}, {}
+    alike, held, got = {}, 0, {}
     for number, (path, indices) in enumerate(wanted):
         clip = packets_of(path)
         if clip:
             alike.setdefault(clip.kind, []).append((number, path, clip, indices))
-    for clips in alike.values():
-        got.update(_from_key_frames(clips, size))
+            held += len(clip.data)
+        if held > MOST_BYTES or number + 1 == len(wanted):
+            for clips in alike.values():
+                got.update(_from_key_frames(clips, size))
+            alike, held = {}, 0
     return [got[number] if number in got else _from_the_start(path, indices, size)
             for number, (path, indices) in enumerate(wanted)]
 

@@ -4,6 +4,7 @@ import subprocess
 import imageio_ffmpeg
 import pytest
 
+from engine.video import decode
 from engine.video.decode import count_frames, read_chosen
 from engine.video.packets import packets_of
 from numberedFilm import make_film, number_of
@@ -57,6 +58,16 @@ def test_clips_of_one_kind_share_a_decoder(tmp_path, monkeypatch):
     got = read_chosen([(paths[0], [3, 20]), (paths[1], [14]), (paths[2], [7])], 160)
     assert [number_of(frame) for frame in (*got[0], *got[1])] == [3, 20, 14]
     assert number_of(got[2][0][::-1, ::-1]) == 7
+
+
+def test_no_more_clips_are_held_than_memory_is_for(tmp_path, monkeypatch):
+    path, held = film(tmp_path / 'a.mp4'), []
+    whole = decode._from_key_frames
+    monkeypatch.setattr(decode, 'MOST_BYTES', 2 * path.stat().st_size)
+    monkeypatch.setattr(decode, '_from_key_frames',
+                        lambda clips, size: held.append(len(clips)) or whole(clips, size))
+    got = read_chosen([(path, [number]) for number in range(7)], 160)
+    assert [number_of(frame) for frame, in got] == [*range(7)] and held == [3, 3, 1]
 
 
 # ------------------------------------------------------------------------- what is not plain
