@@ -16,6 +16,7 @@ import chainer
 import numpy
 from chainer.backends import cuda
 
+from engine.fast.threads import one_blas_thread
 from engine.files import replacing
 from engine.progress import followed
 from engine.weights.limits import DAMAGE
@@ -96,7 +97,9 @@ def fit_fc6(model, batches, path, vgg, team):
     def fitted():
         found = _read(path, made_of, shape)
         if found is None:
-            found = principal_units(_maps(model, batches), len(model.fc6.b))
+            maps = _maps(model, batches)
+            with one_blas_thread():  # fitted again it is the same, whatever the cores
+                found = principal_units(maps, len(model.fc6.b))
             with replacing(path) as temporary, open(temporary, 'wb') as f:
                 numpy.savez(f, W=found[0], b=found[1], made_of=made_of)
         return found

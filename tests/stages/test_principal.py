@@ -3,6 +3,7 @@ import sys
 
 import numpy
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
@@ -10,6 +11,7 @@ import frameBasedTrain
 import helperFunctions as hf
 from engine import variants
 from engine.errors import UserError
+from engine.learning import principal
 from engine.learning.principal import frames_per_clip, principal_units
 from engine.video.decode import count_frames, read_frames
 from engine.video.preprocessing import preprocess
@@ -94,6 +96,19 @@ def test_a_snapshot_goes_on_with_no_other_fc6(root, call_in):
     numpy.savez(kept, **arrays)
     with pytest.raises(UserError, match='other settings .principal'):
         call_in(root, frameBasedTrain, *flags, '--epochs', '3')
+
+
+def test_they_do_not_depend_on_the_number_of_cores(root, call_in, monkeypatch):
+    """A refit gives the fc6 of the snapshot beside it: of other sums it would be another one."""
+    seen, units = [], principal.principal_units
+
+    def look(*args):
+        seen.extend(of['num_threads'] for of in threadpool_info() if of['user_api'] == 'blas')
+        return units(*args)
+    monkeypatch.setattr(principal, 'principal_units', look)
+    with threadpool_limits(2, 'blas'):
+        call_in(root, frameBasedTrain, '--tiny', '--features', '4', '--fc6', 'principal')
+    assert seen and set(seen) == {1}
 
 
 def test_wide_layers_have_no_more_directions_than_memory():
