@@ -154,7 +154,8 @@ def main():
         'source_input': takes, 'preprocessing': preprocessing(model.mean),
         **stage.provenance(args)})
     print(f'wrote {out} from {origin}; its first convolution takes {SAID[takes]} (--input); next: '
-          'python frameBasedTrain.py' + variants.place(args.root, args.split))
+          'python frameBasedTrain.py' + variants.place(args.root, args.split)
+          + ' (with few clips --small)' * ('fc6' in missing))
 
 
 def input_of(args, notes, layers, form):
