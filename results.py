@@ -119,6 +119,10 @@ def pick(results, wanted):
         methods = ', '.join(dict.fromkeys(r['method'] for r in results if r.get('predictions')))
         raise UserError(f'--compare {wanted}: no run of that method has a prediction file; '
                         f'those that have: {methods or "none"}')
+    if len({(str(r['root']), r['predictions']) for r in named}) > 1:
+        numbers = ', '.join(str(n) for n, r in enumerate(results, 1) if r in named)
+        raise UserError(f'--compare {wanted}: several runs are of that method; give the number '
+                        f'of one: {numbers}')
     return named[-1]
 
 

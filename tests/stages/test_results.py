@@ -326,6 +326,14 @@ def test_interval_over_groups(compared, run):
     assert '20.0 to 80.0' in run('--root', compared, '--interval', 'clips')[1]  # Binomial(10, 0.5)
 
 
+def test_compare_takes_no_run_for_another_of_its_method(compared, run):
+    with open(compared / 'results.jsonl', 'a') as f:
+        f.write(json.dumps(line('a', 0.9, n=10, predictions='b.hdf5', seed=1)) + '\n')
+    code, _, errors = run('--root', compared, '--compare', 'a', '2')
+    assert code == 1 and 'give the number of one: 1, 5' in errors
+    assert run('--root', compared, '--compare', '1', '2')[0] == 0
+
+
 @pytest.mark.parametrize('names,why', [(('old', 'a'), 'written over'), (('none', 'a'), 'none'),
                                        (('a', '9'), 'runs 1 to 4')])
 def test_compare_refuses_in_one_line(compared, names, why, run):
