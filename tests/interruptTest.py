@@ -99,7 +99,7 @@ def is_there(group):
 
 
 def wrong_end(code, codes, out, errors):
-    if 'Fatal Python error: init_import_site' in errors:  # Python's own start, before our first line
+    if 'Fatal Python error: init_import_site' in errors:  # Python's own start
         return []
     wrong = [f'exit code {code}:\n{out[-300:]}\n{errors[-2000:]}'] * (code not in codes)
     if code >= 0 and ('Traceback' in errors or 'Exception' in errors):
