@@ -176,9 +176,7 @@ def add_bookkeeping(parser):
 
 def parse(parser):
     """Parses the command line; refuses flags that make no sense together."""
-    if parser.parse_known_args()[0].small:
-        parser.set_defaults(**SMALL)
-    args = stage.parse(parser, epochs=2, batch=8)
+    args = stage.parse(parser, small=SMALL, epochs=2, batch=8)
     get_rate(args)  # refuses what does not go together
     if args.stream == 'flow' and (args.rotate or args.brightness):
         raise UserError('--rotate, --brightness: not of flow, which has directions and no light')

@@ -80,10 +80,14 @@ def add_device(parser, convolutions=True):
                            help="Chainer's own convolutions in place of engine/fast/conv.py")
 
 
-def parse(parser, argv=None, **tiny):
-    """Parses; with --tiny the defaults given by name here take the place of the usual ones."""
+def parse(parser, argv=None, small=None, **tiny):
+    """Parses; with --tiny the defaults given by name here take the place of the usual ones, and
+    before with --small, of a stage that has it, those in the dict `small`."""
     argv = sys.argv[1:] if argv is None else argv
-    if parser.parse_known_args(argv)[0].tiny:  # argparse takes it abbreviated too
+    given = parser.parse_known_args(argv)[0]  # argparse takes flags abbreviated too
+    if small and given.small:
+        parser.set_defaults(**small)
+    if given.tiny:
         parser.set_defaults(**tiny)
     return parser.parse_args(argv)
 

@@ -31,7 +31,7 @@ TASKS = {
 def make_task(root, task, out):
     """Writes OUT/arrays/CLASS/CLIP.npy and OUT/ucfTrainTestlist."""
     lists, names = hf.read_lists(root), variants.Names()
-    folder = out / 'ucfTrainTestlist'
+    folder = out / variants.LISTS
     for name in TASKS[task]:
         (out / 'arrays' / name).mkdir(parents=True, exist_ok=True)
     folder.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def make_task(root, task, out):
                 lines.append(f'{line} {label}' if side == 'train' else line)
                 groups.append(f'{line}\t{clip.group}')
         hf.write_list(folder / f'{side}list01.txt', lines)
-    hf.write_list(folder / hf.GROUPS, groups)
+    hf.write_list(folder / variants.GROUPS, groups)
     return len(groups)
 
 

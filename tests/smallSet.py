@@ -48,14 +48,17 @@ def save_random_model(root, seed=0):
         'held_out': sorted(clip.name for clip in held_out)})
 
 
-def vgg_set(source, root):
-    """Makes a root with clips and lists of another one and a random VGG.model; returns it."""
+def vgg_set(source, root, hidden=32, mean=None):
+    """Makes a root with clips and lists of another one and a random VGG.model, which takes frames
+    less `mean` (three numbers; default: the usual one); returns it."""
     root.mkdir(parents=True)
     for name in (variants.CLIPS, variants.LISTS):
         (root / name).symlink_to(source / name)
     numpy.random.seed(0)
-    vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-    save_model(root / variants.VGG_MODEL, vgg, {'kind': 'VGG', 'shape': vgg.shape})
+    vgg = VGGNet((8, 8, 8, 8, 8), hidden, 10, 32)
+    save_model(root / variants.VGG_MODEL, vgg, {
+        'kind': 'VGG', 'shape': vgg.shape,
+        **({'preprocessing': {'mean': list(mean)}} if mean else {})})
     return root
 
 

@@ -209,16 +209,22 @@ class Best:
         """Refuses to go on where the weights to be kept so far are gone, damaged or others."""
         if self.best[0] == float('inf'):
             return
-        if self.digest and not self._is(self.path) and self._is(self.before):
-            put(self.before, self.path)  # stopped between a better epoch and its snapshot
-        if weights_digest(self.path, ANEW) != self.digest and self.digest:
-            raise UserError(f'{self.path}: not the weights that the snapshot beside it tells of, '
-                            'but of another epoch or run; put those back, or begin anew: '
-                            + ANEW)
-
-    def _is(self, path):
         try:
-            return weights_digest(path) == self.digest
+            if weights_digest(self.path, ANEW) == self.digest or not self.digest:
+                return
+            fault = UserError(f'{self.path}: not the weights that the snapshot beside it tells of, '
+                              'but of another epoch or run; put those back, or begin anew: '
+                              + ANEW)
+        except UserError as error:
+            fault = error
+        if not (self.digest and self._are_before()):
+            raise fault
+        put(self.before, self.path)  # stopped between a better epoch and its snapshot
+
+    def _are_before(self):
+        """Whether those before are the weights that the snapshot tells of."""
+        try:
+            return weights_digest(self.before) == self.digest
         except UserError:
             return False
 

@@ -37,6 +37,20 @@ class Reader:
     def signed(self):
         return signed(self.code())
 
+    def skip_looks(self):
+        """Reads how pixels and colours look, with which both begin what they tell whoever shows
+        the video."""
+        if self.take(1) and self.take(8) == 255:  # shape of pixels
+            self.take(32)
+        if self.take(1):  # overscan
+            self.take(1)
+        if self.take(1):  # kinds of signal and colours
+            self.take(4)
+            if self.take(1):
+                self.take(24)
+        if self.take(1):  # where the colours are sampled
+            self.code(5), self.code(5)
+
     def end(self):
         must(self.bits[self.at:].rstrip('0') == '1')
 

@@ -261,16 +261,7 @@ def _sequence(unit):
 def _waiting(read):
     """How many pictures wait, in what a set says for whoever shows the video; 0 where it does
     not."""
-    if read.take(1) and read.take(8) == 255:  # shape of pixels
-        read.take(32)
-    if read.take(1):  # overscan
-        read.take(1)
-    if read.take(1):  # kinds of signal and colours
-        read.take(4)
-        if read.take(1):
-            read.take(24)
-    if read.take(1):  # where the colours are sampled
-        read.code(5), read.code(5)
+    read.skip_looks()
     if read.take(1):  # clock
         read.take(65)
     buffers = [read.take(1) and _skip_buffer(read) for _ in range(2)]

@@ -351,16 +351,7 @@ def _waiting(read, layers):
 
 def _skip_usability(read):
     """Reads what is told for whoever shows the video."""
-    if read.take(1) and read.take(8) == 255:  # shape of pixels
-        read.take(32)
-    if read.take(1):  # overscan
-        read.take(1)
-    if read.take(1):  # kinds of signal and colours
-        read.take(4)
-        if read.take(1):
-            read.take(24)
-    if read.take(1):  # where the colours are sampled
-        read.code(5), read.code(5)
+    read.skip_looks()
     read.take(1)
     must(read.take(1) == 0)  # no fields
     read.take(1)

@@ -23,7 +23,7 @@ from engine.errors import UserError
 from engine.files import load_npy
 from engine.learning import examples
 from engine.learning.frames import FrameIterator, frame_counts
-from engine.weights.modelfile import read_card, save_model
+from engine.weights.modelfile import read_card
 from engine.video.decode import count_frames, read_chosen, read_frames
 from engine.video.preprocessing import preprocess
 from smallSet import vgg_set
@@ -34,13 +34,7 @@ MEAN = (100.0, 110.0, 120.0)
 @pytest.fixture
 def root(small_set, tmp_path):
     """A root with the clips and a small random VGG.model."""
-    for name in (variants.CLIPS, variants.LISTS):
-        (tmp_path / name).symlink_to(small_set / name)
-    numpy.random.seed(0)
-    vgg = VGGNet((8, 8, 8, 8, 8), 32, 10, 32)
-    save_model(tmp_path / variants.VGG_MODEL, vgg, {
-        'kind': 'VGG', 'shape': vgg.shape, 'preprocessing': {'mean': list(MEAN)}})
-    return tmp_path
+    return vgg_set(small_set, tmp_path / 'root', mean=MEAN)
 
 
 @pytest.fixture

@@ -15,8 +15,9 @@ from engine.learning import principal
 from engine.learning.principal import frames_per_clip, principal_units
 from engine.video.decode import count_frames, read_frames
 from engine.video.preprocessing import preprocess
-from engine.weights.modelfile import read_card, save_model
-from VGGNet import VGGNet, load_vgg
+from engine.weights.modelfile import read_card
+from smallSet import vgg_set
+from VGGNet import load_vgg
 
 
 def test_units_are_the_components_with_both_signs():
@@ -43,13 +44,7 @@ def test_rows_that_are_all_alike_have_no_direction():
 
 @pytest.fixture
 def root(small_set, tmp_path):
-    for name in (variants.CLIPS, variants.LISTS):
-        (tmp_path / name).symlink_to(small_set / name)
-    numpy.random.seed(0)
-    vgg = VGGNet((8, 8, 8, 8, 8), 8, 10, 32)
-    save_model(tmp_path / variants.VGG_MODEL, vgg, {
-        'kind': 'VGG', 'shape': vgg.shape, 'preprocessing': {'mean': [100.0, 110.0, 120.0]}})
-    return tmp_path
+    return vgg_set(small_set, tmp_path / 'root', hidden=8, mean=(100.0, 110.0, 120.0))
 
 
 def test_stage_1_begins_with_them(root, call_in, capsys):
