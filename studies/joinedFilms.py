@@ -1,6 +1,6 @@
 """Films of real clips: test clips of a root end to end, group by group, and marks of them.
 
-    python tests/joinedFilms.py --root trial --out trial
+    python studies/joinedFilms.py --root trial --out trial
 
 Writes OUT/new/GROUP.avi, a film of each tested group with up to --clips clips of each class in an
 order of chance, and OUT/newMarks/plain.csv, which says what is shown when. Nobody in them is in a
@@ -17,6 +17,7 @@ import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helperFunctions as hf  # noqa: E402
+from engine import stage  # noqa: E402
 from engine.drawing.clips import FPS, write_avi  # noqa: E402
 from engine.drawing.shapes import HEIGHT, WIDTH  # noqa: E402
 from engine.files import replacing  # noqa: E402
@@ -76,4 +77,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    stage.run(main)

@@ -1,6 +1,6 @@
 """A task that only order can solve, from the saved features of a root.
 
-    python tests/orderTask.py --root trial --task direction --out trial/direction
+    python studies/orderTask.py --root trial --task direction --out trial/direction
     python importFeatures.py trial/direction/arrays --root trial/direction
     python save_hdf5.py --root trial/direction && python normalizeData.py --root trial/direction
     python rnn.py --root trial/direction --no-reverse --fold 1/5
@@ -20,7 +20,7 @@ import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helperFunctions as hf  # noqa: E402
-from engine import variants  # noqa: E402
+from engine import stage, variants  # noqa: E402
 
 TASKS = {
     'direction': {'Forward': lambda rows: rows, 'Backward': lambda rows: rows[::-1]},
@@ -64,4 +64,4 @@ def main():
 
 
 if __name__ == '__main__':
-    main()
+    stage.run(main)
