@@ -11,13 +11,17 @@
  */
 #include "kernel.h"
 
+/* A tile of the product is ROWS x WIDE vecs of sums, which stay in registers. Forward its rows are
+ * the four gates of ROWS / 4 units. */
 #if defined(__AVX512F__) || defined(__aarch64__)
-enum { WIDE = 2 };
+enum { ROWS = 8, WIDE = 2 };     /* 16 of 32 registers */
 #else
-enum { WIDE = 1 };               /* 8 of 16 registers hold sums */
+enum { ROWS = 4, WIDE = 3 };     /* 12 of 16 */
 #endif
-enum { ROWS = 8, PAIR = 2 };     /* rows of a tile; forward: the four gates of two units */
-enum { CACHED = 1 << 17 };       /* floats: half a megabyte */
+enum { PAIR = ROWS / 4 };
+/* What all tiles of a thread share of the right side stays in the L1 cache: as much of the depth,
+ * and of the batch. */
+enum { DEEP = 128, COLUMNS = 64 };
 
 struct window {
     int64_t steps, batch, units;  /* T, B, H: B a multiple of LANES, H of ROWS */
@@ -63,29 +67,59 @@ INLINE vec tanh_of(vec x)
 
 INLINE vec sigmoid_of(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
 
-/* sums (ROWS, wide vecs) of w (n, ROWS) and x (n, batch). */
+/* sums (ROWS, wide vecs) += w (n, ROWS) times x (n, batch). */
 INLINE void product(const float *w, const float *x, int64_t n, int64_t batch, int wide,
                     vec sums[ROWS][WIDE])
 {
-    for (int r = 0; r < ROWS; r++)
+    for (int64_t k = 0; k < n; k++, w += ROWS, x += batch) {
+        vec column[WIDE];
+#pragma GCC unroll 3
         for (int v = 0; v < wide; v++)
-            sums[r][v] = (vec){0};
-    for (int64_t k = 0; k < n; k++, w += ROWS, x += batch)
-        for (int v = 0; v < wide; v++) {
-            const vec column = LOAD(x + v * LANES);
-            for (int r = 0; r < ROWS; r++)
-                sums[r][v] += column * w[r];
-        }
+            column[v] = LOAD(x + v * LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++)
+#pragma GCC unroll 3
+            for (int v = 0; v < wide; v++)
+                sums[r][v] += column[v] * w[r];
+    }
 }
 
-/* Units u, u + 1 and `wide` vecs of the batch from b on, at step t. */
-INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b, int wide)
+/* A part of the product's depth: n of it from k on. The sums wait for the next part in memory. */
+struct part {
+    int64_t k, n;
+    int last;
+};
+
+/* Units from u on and `wide` vecs of the batch from b on, at step t. Sums wait where the gates
+ * will be. */
+INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b, int wide,
+                         struct part d)
 {
     const int64_t H = p->units, B = p->batch, all = H * B;
     const float *from = p->exchange + t % 2 * all;
     float *to = p->exchange + (t + 1) % 2 * all;
+    float *gates = p->gates + t * p->stride;
     vec sums[ROWS][WIDE];
-    product(p->packed + u * 4 * H, from + b, H, B, wide, sums);
+#define WAITING(r, v) (gates + (r) / PAIR * all + (u + (r) % PAIR) * B + b + (v) * LANES)
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < wide; v++)
+            sums[r][v] = (vec){0};
+    if (d.k)
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                sums[r][v] = LOAD(WAITING(r, v));
+    if (d.last)   /* what comes after the product is fetched while it is made */
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                __builtin_prefetch(p->z + ((r / PAIR * H + u + r % PAIR) * p->steps + t) * B
+                                   + b + v * LANES);
+    product(p->packed + d.k * 4 * H + u * 4 * d.n, from + d.k * B + b, d.n, B, wide, sums);
+    if (!d.last) {
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                STORE(WAITING(r, v), sums[r][v]);
+        return;
+    }
     for (int v = 0; v < wide; v++)
         for (int j = 0; j < PAIR; j++) {
             const int64_t row = u + j, column = b + v * LANES, at = row * B + column;
@@ -95,7 +129,7 @@ INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b
                     + LOAD(p->z + ((k * H + row) * p->steps + t) * B + column);
             for (int k = 0; k < 4; k++) {
                 gate[k] = k < 3 ? sigmoid_of(gate[k]) : tanh_of(gate[k]);
-                STORE(p->gates + t * p->stride + k * all + at, gate[k]);
+                STORE(gates + k * all + at, gate[k]);
             }
             float *c_at = p->c + t * (p->stride / 4) + at;
             const vec c_last = LOAD(c_at);
@@ -114,6 +148,7 @@ INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b
                 h *= LOAD(p->recurrent_mask + at);
             STORE(to + at, h);
         }
+#undef WAITING
 }
 
 /* h of the units of one thread to hs. */
@@ -126,21 +161,32 @@ static void put_out(const struct window *p, int64_t t, int64_t first, int64_t la
                 p->hs[((t + 1) * B + b) * H + u + r] = p->h[(u + r) * B + b];
 }
 
-/* The batch goes by in groups of columns whose share of the product's right side, n rows,
- * stays in the second-level cache, so that the weights are read once a group. */
-INLINE int64_t group_of(const struct window *p, int64_t n)
-{
-    const int64_t wide = WIDE * LANES, group = CACHED / (n * wide) * wide;
-    return group < wide ? wide : group > p->batch ? p->batch : group;
-}
-
-#define COLUMNS(from, group, tile) do {                                                 \
-        const int64_t end = from + group < p->batch ? from + group : p->batch;          \
-        int64_t b = from;                                                               \
-        for (; b + WIDE * LANES <= end; b += WIDE * LANES)                              \
-            tile(p, t, u, b, WIDE);                                                     \
-        for (; b < end; b += LANES)                                                     \
-            tile(p, t, u, b, 1);                                                        \
+/* tile(p, t, u, b, wide, d) for all units of a thread, `step` at a time, and all columns, part by
+ * part of the depth. */
+#define TILES(tile, step, depth) do {                                                   \
+        for (int64_t from = 0; from < p->batch; from += COLUMNS) {                      \
+            const int64_t end = from + COLUMNS < p->batch ? from + COLUMNS : p->batch;  \
+            struct part d = {0, 0, 0};                                                  \
+            do {                                                                        \
+                d.n = depth - d.k < DEEP ? depth - d.k : DEEP;                          \
+                d.last = d.k + d.n == depth;                                            \
+                for (int64_t u = first; u < last; u += step)                            \
+                    for (int64_t b = from; b < end;) {                                  \
+                        const int64_t left = (end - b) / LANES;                         \
+                        if (WIDE > 2 && left >= 3 && left != 4) {                       \
+                            tile(p, t, u, b, WIDE, d);                                  \
+                            b += WIDE * LANES;                                          \
+                        } else if (left >= 2) {                                         \
+                            tile(p, t, u, b, 2, d);                                     \
+                            b += 2 * LANES;                                             \
+                        } else {                                                        \
+                            tile(p, t, u, b, 1, d);                                     \
+                            b += LANES;                                                 \
+                        }                                                               \
+                    }                                                                   \
+                d.k += d.n;                                                             \
+            } while (!d.last);                                                          \
+        }                                                                               \
     } while (0)
 
 static void forward_part(void *window, int64_t rank, int64_t ranks)
@@ -149,33 +195,58 @@ static void forward_part(void *window, int64_t rank, int64_t ranks)
     const int64_t H = p->units, tiles = H / ROWS;
     const int64_t first = tiles * rank / ranks * ROWS, last = tiles * (rank + 1) / ranks * ROWS;
     long turn = 0;
-    for (int64_t u = first; u < last; u += PAIR) {
-        float *tile = p->packed + u * 4 * H;
-        for (int64_t k = 0; k < H; k++)
-            for (int r = 0; r < ROWS; r++)
-                tile[k * ROWS + r] = p->w_h[(r / PAIR * H + u + r % PAIR) * H + k];
+    for (int64_t k = 0; k < H; k += DEEP) {
+        const int64_t n = H - k < DEEP ? H - k : DEEP;
+        for (int64_t u = first; u < last; u += PAIR) {
+            float *tile = p->packed + k * 4 * H + u * 4 * n;
+            for (int64_t i = 0; i < n; i++)
+                for (int r = 0; r < ROWS; r++)
+                    tile[i * ROWS + r] = p->w_h[(r / PAIR * H + u + r % PAIR) * H + k + i];
+        }
     }
-    const int64_t group = group_of(p, H);
     for (int64_t t = 0; t < p->steps; t++) {
-        for (int64_t from = 0; from < p->batch; from += group)
-            for (int64_t u = first; u < last; u += PAIR)
-                COLUMNS(from, group, forward_tile);
+        TILES(forward_tile, PAIR, H);
         put_out(p, t, first, last);
         meet(p, ranks, &turn);
     }
 }
 
 /* ROWS units from u on. The gradient of step t + 1's gates becomes that of step t's. */
-INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t b, int wide)
+INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t b, int wide,
+                          struct part d)
 {
     const int64_t H = p->units, B = p->batch, all = H * B;
     const float *from = p->exchange + (t + 1) % 2 * 4 * all;
-    float *to = p->exchange + (t + 2) % 2 * 4 * all;
+    float *to = p->exchange + (t + 2) % 2 * 4 * all;   /* where sums wait, too */
     vec sums[ROWS][WIDE];
-    if (t + 1 < p->steps)
-        product(p->packed + u * 4 * H, from + b, 4 * H, B, wide, sums);
-    else
-        product(p->packed, from, 0, B, wide, sums);
+#define WAITING(r, v) (to + (u + (r)) * B + b + (v) * LANES)
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < wide; v++)
+            sums[r][v] = (vec){0};
+    if (d.k)
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                sums[r][v] = LOAD(WAITING(r, v));
+    if (d.last && t >= 0)
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++) {
+                const int64_t at = (u + r) * B + b + v * LANES;
+                for (int k = 0; k < 4; k++) {
+                    __builtin_prefetch(p->gates + t * 4 * all + k * all + at);
+                    __builtin_prefetch(p->z + ((k * H + u + r) * p->steps + t) * B
+                                       + b + v * LANES, 1);
+                }
+                __builtin_prefetch(p->tanh_c + t * all + at);
+                __builtin_prefetch(p->c + t * all + at);
+                __builtin_prefetch(p->gc + at);
+            }
+    product(p->packed + d.k * H + u * d.n, from + d.k * B + b, d.n, B, wide, sums);
+    if (!d.last) {
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                STORE(WAITING(r, v), sums[r][v]);
+        return;
+    }
     for (int v = 0; v < wide; v++) {
         const int64_t column = b + v * LANES;
         float gy[ROWS][LANES] = {{0}};
@@ -218,6 +289,7 @@ INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t 
             }
         }
     }
+#undef WAITING
 }
 
 static void backward_part(void *window, int64_t rank, int64_t ranks)
@@ -226,17 +298,19 @@ static void backward_part(void *window, int64_t rank, int64_t ranks)
     const int64_t H = p->units, tiles = H / ROWS;
     const int64_t first = tiles * rank / ranks * ROWS, last = tiles * (rank + 1) / ranks * ROWS;
     long turn = 0;
-    for (int64_t u = first; u < last; u += ROWS) {
-        float *tile = p->packed + u * 4 * H;
-        for (int64_t k = 0; k < 4 * H; k++)
-            for (int r = 0; r < ROWS; r++)
-                tile[k * ROWS + r] = p->w_h[k * H + u + r];
+    for (int64_t k = 0; k < 4 * H; k += DEEP) {
+        const int64_t n = 4 * H - k < DEEP ? 4 * H - k : DEEP;
+        for (int64_t u = first; u < last; u += ROWS) {
+            float *tile = p->packed + k * H + u * n;
+            for (int64_t i = 0; i < n; i++)
+                for (int r = 0; r < ROWS; r++)
+                    tile[i * ROWS + r] = p->w_h[(k + i) * H + u + r];
+        }
     }
-    const int64_t group = group_of(p, 4 * H);
     for (int64_t t = p->steps - 1; t >= (p->gh ? -1 : 0); t--) {
-        for (int64_t from = 0; from < p->batch; from += group)
-            for (int64_t u = first; u < last; u += ROWS)
-                COLUMNS(from, group, backward_tile);
+        /* Behind the last step there is nothing to multiply. */
+        const int64_t depth = t + 1 < p->steps ? 4 * H : 0;
+        TILES(backward_tile, ROWS, depth);
         meet(p, ranks, &turn);
     }
 }
