@@ -11,7 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine.fast import conv_gpu, conv_learn, kernelnames, winograd
+from engine.fast import conv_gpu, conv_learn, direct, kernelnames, winograd
 from engine.fast.conv import ConvStack
 from engine.weights.initial import HeNormal
 from engine.weights.modelfile import load_network
@@ -119,13 +119,19 @@ class VGGNet(chainer.Chain):
         stack = self._copies(names, make)
         return stack(x if x.dtype == numpy.uint8 else x.transpose(0, 2, 3, 1))
 
-    def linear6(self, maps):
-        """fc6 before its ReLU; on a GPU, where no gradient is needed, from weights in float16."""
-        if not self.fast or self.xp is numpy or chainer.config.enable_backprop:
-            return self._at_hand('fc6')(maps)
-        halves = self._copies(['fc6'], lambda: conv_gpu.HalfLinear(
-            self.fc6.W.array, self.fc6.b.array, self.xp))
-        return chainer.Variable(halves(chainer.as_array(maps).reshape(len(maps), -1)))
+    def linear(self, name, h):
+        """fc6, fc7 or fc8 before its ReLU. Where no gradient is needed by engine/fast/direct.py, or
+        on a GPU fc6 from weights in float16."""
+        if self.fast and not chainer.config.enable_backprop:
+            rows, y = chainer.as_array(h).reshape(len(h), -1), None
+            if self.xp is numpy:
+                y = direct.linear(rows, self[name].W.array, self[name].b.array)
+            elif name == 'fc6':
+                y = self._copies([name], lambda: conv_gpu.HalfLinear(
+                    self.fc6.W.array, self.fc6.b.array, self.xp))(rows)
+            if y is not None:
+                return chainer.Variable(y)
+        return self._at_hand(name)(h)
 
     def _copies(self, names, make):
         """What make() makes of some layers' weights, made again when these have changed."""
@@ -180,7 +186,7 @@ class VGGNet(chainer.Chain):
 
     def bottom(self, x):
         """(N, 3, S, S) -> fc6 after its ReLU, (N, hidden)."""
-        return F.relu(self.linear6(self.convolutions(x)))
+        return F.relu(self.linear('fc6', self.convolutions(x)))
 
     def feature(self, x):
         """(N, 3, S, S) -> fc7's linear output, before ReLU and dropout."""
@@ -188,11 +194,11 @@ class VGGNet(chainer.Chain):
 
     def feature_above(self, h):
         """(N, hidden), what `bottom` gives -> fc7's linear output."""
-        return self.fc7(F.dropout(h, self.dropout))
+        return self.linear('fc7', F.dropout(h, self.dropout))
 
     def top(self, h):
         """(N, hidden), what `bottom` gives -> (N, n_classes) scores before the softmax."""
-        return self.fc8(F.dropout(F.relu(self.feature_above(h)), self.dropout))
+        return self.linear('fc8', F.dropout(F.relu(self.feature_above(h)), self.dropout))
 
     def __call__(self, x):
         """(N, 3, S, S) preprocessed float32 -> (N, n_classes) scores before the softmax."""

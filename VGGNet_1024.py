@@ -96,8 +96,8 @@ class VGGNet_1024(VGGNet):
         """
         with chainer.no_backprop_mode(), chainer.using_config('train', False):
             maps = self.convolutions(x)
-            feature = self.fc7(F.relu(self.linear6(maps)))
-            scores = self.fc8(F.relu(feature))
+            feature = self.linear('fc7', F.relu(self.linear('fc6', maps)))
+            scores = self.linear('fc8', F.relu(feature))
             saved = feature if layer == 'fc7' else F.reshape(maps, (len(maps), -1))
             return saved.array, F.softmax(scores).array
 

@@ -51,8 +51,8 @@ def ours(model, frames, compiled):
 
     def run():
         with chainer.no_backprop_mode():
-            feature = model.fc7(F.relu(model.fc6(stack(frames))))
-            return feature.array, F.softmax(model.fc8(F.relu(feature))).array
+            feature = model.linear('fc7', F.relu(model.linear('fc6', stack(frames))))
+            return feature.array, F.softmax(model.linear('fc8', F.relu(feature))).array
     return run
 
 

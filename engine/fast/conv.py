@@ -6,7 +6,8 @@ Winograd's F(4x4,3x3) (engine/fast/winograd.py). Errors stay near 5e-6 of a laye
 
 Two kernels give numbers that agree to rounding:
 
-- ``compiled``: winograd.c, built by the machine's C compiler on first use (compiled.py);
+- ``compiled``: winograd.c, and direct.c for the first layer, built by the machine's C compiler on
+  first use (compiled.py);
 - ``numpy``: the same in NumPy, where there is no C compiler or ``ENGINE_CONV=numpy`` is set.
 
 What is not a number, or infinite, spoils at least the outputs that it spoils in Chainer's layers,
@@ -18,6 +19,7 @@ import functools
 import numpy
 
 from engine import usable_cores
+from engine.fast import direct
 from engine.fast.buffers import empty
 from engine.fast.compiled import plain
 from engine.fast.threads import in_threads, one_blas_thread
@@ -36,10 +38,15 @@ class _Compiled:
     through a layer together where they are small enough to stay in the cache, because then
     its weights are read once for all of them."""
 
-    def __init__(self, library, weights, biases, pools, relu, mean, threads):
+    def __init__(self, libraries, weights, biases, pools, relu, mean, threads):
+        library, of_few_channels = libraries
         self.kernel = Kernel(library, threads)
         self.relu, self.pools = relu, pools
         self.mean, self.no_mean = mean, numpy.zeros_like(mean)
+        self.first = None
+        if of_few_channels and weights[0].shape[1] <= direct.FEW_CHANNELS and not pools[0]:
+            self.first = direct.FirstConvolution(of_few_channels, weights[0], biases[0], mean,
+                                                 threads)
         self.shapes = [w.shape[:2] for w in weights]
         self.prepared = [self.kernel.prepare(w, b) for w, b in zip(weights, biases)]
         self.plan_of = None
@@ -71,14 +78,16 @@ class _Compiled:
         step = self.groups[level]
         mean = self.mean if x.dtype == numpy.uint8 else self.no_mean
         for begin in range(0, len(x), step):
-            part = x[begin:begin + step]
+            part, out = x[begin:begin + step], self.outs[level][begin:begin + step]
             if level:
                 self._fill(level - 1, part)
                 part = self.outs[level - 1][:len(part)]
-            self.kernel.convolve(
-                part, self.prepared[level], self.shapes[level][1],
-                self.outs[level][begin:begin + len(part)], None if level else mean, self.relu,
-                self.pools[level])
+            if level == 0 and self.first:
+                self.first(part, out, self.relu)
+            else:
+                self.kernel.convolve(
+                    part, self.prepared[level], self.shapes[level][1], out[:len(part)],
+                    None if level else mean, self.relu, self.pools[level])
 
 
 # ---- the same in NumPy ----------------------------------------------------------------------
@@ -186,7 +195,8 @@ class ConvStack:
         self.threads = threads or usable_cores()
         mean = plain(numpy.broadcast_to(numpy.float32(mean), self.in_channels))
         library = chosen(compiled)
-        made = _Numpy if library is None else functools.partial(_Compiled, library)
+        made = (_Numpy if library is None
+                else functools.partial(_Compiled, (library, direct.load())))
         self.kernel = kernel_name(compiled)
         self._run = made(weights, biases, pools, bool(relu), mean, self.threads)
 

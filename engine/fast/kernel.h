@@ -1,4 +1,4 @@
-/* What winograd.c and recurrent.c share: vectors of floats, and work shared among threads.
+/* What winograd.c, direct.c and recurrent.c share: vectors of floats, and work shared among threads.
  *
  * No intrinsics: the vector extensions of GCC and Clang serve every instruction set.
  */
@@ -88,6 +88,12 @@ int supported(void)
 INLINE vec choose(bits where, vec a, vec b)
 {
     return (vec)((where & (bits)a) | (~where & (bits)b));
+}
+
+/* Of equal ones the first; what is not a number wins. */
+INLINE vec larger(vec a, vec b)
+{
+    return choose(~(b <= a) & (a == a), b, a);
 }
 
 /* ---- threads ---------------------------------------------------------------------------- */

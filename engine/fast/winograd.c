@@ -252,12 +252,6 @@ INLINE void back(const vec m[6], vec t[4])
     t[3] = b + 0.125f * m[3] - 8 * m[4] + m[5];
 }
 
-/* Of equal ones the first; what is not a number wins. */
-INLINE vec larger(vec a, vec b)
-{
-    return choose(~(b <= a) & (a == a), b, a);
-}
-
 /* LANES channels of a tile, from m to the 4x4 or, pooled, 2x2 numbers of the output. */
 static void store_tile(const struct layer *l, int64_t tile, const float *m, int64_t channel)
 {

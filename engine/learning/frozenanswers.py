@@ -77,6 +77,6 @@ class Answers:
                 # The first of those that want the same row; what else stands there does not count.
                 row, first = numpy.unique(rows[left], return_index=True)
                 filled[row] = maps[left[first]]
-                answers[left[first]] = F.relu(model.linear6(filled)).array[row]
+                answers[left[first]] = F.relu(model.linear('fc6', filled)).array[row]
                 left = numpy.delete(left, first)
         return dict(zip(frames, cuda.to_cpu(answers)))

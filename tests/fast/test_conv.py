@@ -56,12 +56,13 @@ def test_deep_stack_stays_accurate(compiled):
     assert error(conv.ConvStack(layers, compiled=compiled)(x), float64_stack(x, layers)) < 1e-4
 
 
+@pytest.mark.parametrize('channels', [3, 7])  # by direct.c, by winograd.c
 @pytest.mark.parametrize('compiled', KERNELS)
-def test_bytes_less_their_mean(compiled):
+def test_bytes_less_their_mean(compiled, channels):
     """The zeros around a frame come after the mean is taken."""
-    layers = make_layers([8, '16'])
-    mean = numpy.array([103.939, 116.779, 123.68], 'f')
-    frames = numpy.random.default_rng(4).integers(0, 256, (2, 17, 21, 3)).astype('u1')
+    layers = make_layers([8, '16'], channels=channels)
+    mean = numpy.linspace(100, 125, channels, dtype='f')
+    frames = numpy.random.default_rng(4).integers(0, 256, (2, 17, 21, channels)).astype('u1')
     y = conv.ConvStack(layers, mean=mean, compiled=compiled)(frames)
     assert numpy.array_equal(y, conv.ConvStack(layers, compiled=compiled)(frames - mean))
     # Floats are taken as they are.

@@ -52,13 +52,13 @@ def test_answers_are_those_of_the_network(fusion, fast):
 @pytest.mark.parametrize('fast', [True, False])
 def test_the_bits_do_not_depend_on_company(fast, monkeypatch):
     model = network(fast=fast)
-    linear6, seen = model.linear6, set()
+    linear, seen = model.linear, set()
 
-    def by_row(maps):
+    def by_row(name, maps):
         """As a BLAS would whose rounding depends on the row and on how many there are."""
         seen.add(len(maps))
-        return linear6(maps) * (1 + 1e-5 * numpy.arange(len(maps), dtype='f')[:, None])
-    monkeypatch.setattr(model, 'linear6', by_row)
+        return linear(name, maps) * (1 + 1e-5 * numpy.arange(len(maps), dtype='f')[:, None])
+    monkeypatch.setattr(model, 'linear', by_row)
     frames = frames_for(model)
     together = Answers(model, 0)(frames, KEYS)
     for size in (1, 4, 17):

@@ -1,0 +1,79 @@
+"""engine/fast/direct.py against Chainer's own layers and float64."""
+import numpy
+import pytest
+
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer.functions as F
+
+from convStacks import error
+from engine.fast import direct
+
+pytestmark = pytest.mark.skipif(direct.load() is None, reason='no compiled kernel')
+
+
+def arrays(*shapes, seed=0):
+    random = numpy.random.default_rng(seed)
+    return [random.normal(size=shape).astype('f') for shape in shapes]
+
+
+def first(x, w, b, mean, relu=True, threads=2):
+    layer = direct.FirstConvolution(direct.load(), w, b, mean, threads)
+    out = numpy.full((*x.shape[:3], len(layer.b)), numpy.nan, 'f')
+    layer(x, out, relu)
+    return out
+
+
+@pytest.mark.parametrize('outs', [1, 16, 33, 64, 100])
+@pytest.mark.parametrize('size', [(1, 1), (3, 2), (9, 5), (8, 6), (17, 37)])
+@pytest.mark.parametrize('channels', [1, 2, 3, 4])
+def test_first_layer_agrees_with_chainer(channels, size, outs):
+    w, b, mean = arrays((outs, channels, 3, 3), (outs,), (channels,))
+    mean *= 50
+    x = numpy.random.default_rng(1).integers(0, 256, (2, *size, channels)).astype('u1')
+    for given, relu in ((x, True), (x, False), (x.astype('f') - mean, True)):
+        theirs = F.convolution_2d((x - mean).transpose(0, 3, 1, 2).astype('f'), w, b, pad=1)
+        largest = abs(theirs.array).max()
+        theirs = (F.relu(theirs) if relu else theirs).array.transpose(0, 2, 3, 1)
+        ours = first(given, w, b, mean, relu)
+        assert abs(ours[..., :outs] - theirs).max() <= 1e-6 * largest
+        assert not ours[..., outs:].any()  # what fills up whole vectors
+
+
+@pytest.mark.parametrize('n', [1, 2, 3, 4, 6, 7, 16, 64])
+@pytest.mark.parametrize('channels, outs', [(1, 1), (7, 5), (16, 24), (1030, 25), (5000, 101)])
+def test_linear_agrees_with_float64(channels, outs, n):
+    x, w, b = arrays((n, channels), (outs, channels), (outs,))
+    exact = x.astype(float) @ w.T.astype(float) + b
+    assert error(direct.linear(x, w, b), exact) < 1e-6
+
+
+def test_linear_leaves_others_what_they_do_better():
+    x, w, b = arrays((direct.FEW_FRAMES + 1, 5), (3, 5), (3,))
+    assert direct.linear(x, w, b) is None and direct.linear(x[:0], w, b) is None
+    assert direct.linear(x[:2].astype('d'), w, b) is None
+
+
+def test_the_bits_do_not_depend_on_company_or_threads(monkeypatch):
+    x, w, b = arrays((13, 1111), (70, 1111), (70,))
+    together = direct.linear(x, w, b)
+    for part in (slice(0, 1), slice(3, 9), slice(12, 13)):
+        assert numpy.array_equal(direct.linear(x[part], w, b), together[part])
+    monkeypatch.setattr(direct, 'usable_cores', lambda: 3)
+    assert numpy.array_equal(direct.linear(x, w, b), together)
+    x, w, b = arrays((3, 21, 19, 3), (20, 3, 3, 3), (20,))
+    mean = numpy.zeros(3, 'f')
+    together = first(x, w, b, mean)
+    assert numpy.array_equal(first(x[1:2], w, b, mean, threads=5), together[1:2])
+
+
+def test_what_is_no_number_goes_where_it_goes_in_chainer():
+    x, w, b = arrays((1, 9, 14, 3), (8, 3, 3, 3), (8,))
+    x[0, 4, 7, 1], x[0, 0, 0, 2] = numpy.nan, -numpy.inf
+    with numpy.errstate(invalid='ignore'):
+        theirs = F.relu(F.convolution_2d(x.transpose(0, 3, 1, 2), w, b, pad=1)).array
+    ours = first(x, w, b, numpy.zeros(3, 'f'))[..., :8].transpose(0, 3, 1, 2)
+    assert numpy.array_equal(numpy.isnan(ours), numpy.isnan(theirs))
+    assert numpy.array_equal(numpy.isinf(ours), numpy.isinf(theirs))
+    x, w, b = arrays((3, 40), (9, 40), (9,))
+    x[1, 3] = numpy.nan
+    assert numpy.isnan(direct.linear(x, w, b)).all(axis=1).tolist() == [False, True, False]
