@@ -46,9 +46,10 @@ static void load_row(const struct job *j, int64_t image, int64_t y, float *to)
     if (y < 0 || y >= j->height)
         return;
     const int64_t at = (image * j->height + y) * row;
-    for (int64_t i = 0; i < row; i++)
-        to[c + i] = (j->bytes ? (float)((const uint8_t *)j->x)[at + i]
-                              : ((const float *)j->x)[at + i]) - j->mean[i % c];
+    for (int64_t x = 0; x < row; x += c)
+        for (int64_t k = 0; k < c; k++)
+            to[c + x + k] = (j->bytes ? (float)((const uint8_t *)j->x)[at + x + k]
+                                      : ((const float *)j->x)[at + x + k]) - j->mean[k];
 }
 
 /* PIXELS pixels from x on, `vecs` vecs of channels from `panel` on. */
