@@ -123,7 +123,9 @@ class VGGNet(chainer.Chain):
         """fc6, fc7 or fc8 before its ReLU. Where no gradient is needed by engine/fast/direct.py, or
         on a GPU fc6 from weights in float16."""
         if self.fast and not chainer.config.enable_backprop:
-            rows, y = chainer.as_array(h).reshape(len(h), -1), None
+            rows, y = chainer.as_array(h), None
+            if rows.ndim > 2:
+                rows = rows.reshape(len(rows), -1)
             if self.xp is numpy:
                 y = direct.linear(rows, self[name].W.array, self[name].b.array)
             elif name == 'fc6':

@@ -376,7 +376,9 @@ def print_settings(args):
 
 
 def command_line():
-    return shlex.join(['python', os.path.basename(sys.argv[0])] + sys.argv[1:])
+    script = Path(sys.argv[0]).resolve()
+    name = str(script.relative_to(HERE)) if script.is_relative_to(HERE) else script.name
+    return shlex.join(['python', name] + sys.argv[1:])
 
 
 def commit():

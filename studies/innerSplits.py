@@ -9,12 +9,13 @@ be judged by clips that it did not choose by, and ROOT's test list stays unread.
 docs/real-clips.md.
 """
 import argparse
+import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helperFunctions as hf  # noqa: E402
-from engine import stage, variants  # noqa: E402
+from engine import arguments, stage, variants  # noqa: E402
 from engine.errors import UserError  # noqa: E402
 
 
@@ -24,8 +25,6 @@ def make_inner(root, out, fold):
     lists = hf.read_lists(root)
     train, test = hf.hold_out_fold(lists.train, fold)
     folder = out / variants.LISTS
-    if folder.exists():
-        raise UserError(f'{folder}: there already; remove {out}, or give another --out')
     folder.mkdir(parents=True)
     for name in (variants.CLIPS, 'VGG.model'):
         (out / name).symlink_to((root / name).resolve())
@@ -45,10 +44,15 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--root', type=Path, required=True, help='clips, lists and VGG.model')
     parser.add_argument('--out', required=True, help='what the new roots begin with')
-    parser.add_argument('--folds', type=int, default=5)
+    parser.add_argument('--folds', type=arguments.whole(2), default=5)
     args = parser.parse_args()
-    for k in range(1, args.folds + 1):
-        out = Path(f'{args.out}{k}')
+    if not (model := args.root / 'VGG.model').exists():
+        raise UserError(f'{model}: not there; made by: python convertWeights.py')
+    folders = [Path(f'{args.out}{k}') for k in range(1, args.folds + 1)]
+    for out in folders:
+        if os.path.lexists(out):
+            raise UserError(f'{out}: there already; remove it, or give another --out')
+    for k, out in enumerate(folders, 1):
         train, test = make_inner(args.root, out, f'{k}/{args.folds}')
         print(f'{out}: {len(train)} clips to learn from, {len(test)} to judge by')
 

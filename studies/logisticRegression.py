@@ -24,54 +24,70 @@ from engine.learning.sequences import FeatureStore  # noqa: E402
 from engine.learning.trainingset import clips_of  # noqa: E402
 from engine.reporting import predictionfile, resultsfile, scoring  # noqa: E402
 from engine.weights import cardchecks  # noqa: E402
+from engine.errors import UserError  # noqa: E402
 
-PENALTIES = 10.0 ** numpy.arange(-5, 3)  # C: one over the weight of half the squared norm
+MADE_BY = 'python save_hdf5.py'
+PENALTIES = 10.0 ** numpy.arange(-5, 5)  # C: one over the weight of half the squared norm
 
 
-def clip_means(f, kind, lists, mean, std):
-    """(clips, (clips, D) float64 mean of each clip's normalised features, labels (clips,))."""
-    store = FeatureStore(f, clips_of(kind, f, lists))
-    rows = [store.rows(i, numpy.arange(n)).mean(axis=0, dtype=float)
-            for i, n in enumerate(store.lengths)]
-    return store.clips, (numpy.array(rows).reshape(-1, len(mean)) - mean) / std, store.labels
+def clip_means(path, kind, args, lists, mean=0, std=1):
+    """(clips, (clips, D) mean of each clip's normalised features, labels (clips,), attributes)."""
+    with hdf5.open_hdf5(path, MADE_BY) as f:
+        said = hdf5.attributes(f)
+        cardchecks.check_classes(path, said, lists.classes)
+        cardchecks.check_split(path, said, args.split, variants.names_of(args))
+        wanted = clips_of(kind, f, lists)
+        store = FeatureStore(f, wanted)
+        if not len(store):
+            raise UserError(f'{path}: holds no {kind} clip; made by: {MADE_BY}')
+        if len(store) < len(wanted):
+            print(f'{len(wanted) - len(store)} {kind} clips have no features and are not counted')
+        rows = [store.rows(i, numpy.arange(n)).mean(axis=0, dtype=float)
+                for i, n in enumerate(store.lengths)]
+    return store.clips, (numpy.array(rows) - mean) / std, store.labels, said
+
+
+def log_probabilities(fit, rows, n_classes):
+    """(clips, n_classes); a class that had nothing to learn from has hardly any."""
+    softmax = numpy.zeros((len(rows), n_classes))
+    softmax[:, fit.classes_] = fit.predict_proba(rows)
+    return numpy.log(numpy.maximum(softmax, 1e-30))
 
 
 def main():
     parser = stage.new_parser(__doc__)
     stage.add_variant(parser, 'stream', 'fusion', 'fold')
     args = stage.parse(parser)
-    names = variants.names_of(args)
-    lists = hf.read_lists(args.root, args.split)
-    with hdf5.open_hdf5(args.root / names.train, 'python save_hdf5.py') as f:
+    names, lists = variants.names_of(args), hf.read_lists(args.root, args.split)
+    with hdf5.open_hdf5(args.root / names.train, MADE_BY) as f:
         mean, std = statistics.read(f, 'python normalizeData.py')[:2]
-        packed = cardchecks.packed_in(hdf5.attributes(f))
-        _, x, y = clip_means(f, 'training', lists, mean, std)
-        held_out, xv, yv = clip_means(f, 'validation', lists, mean, std)
-    with hdf5.open_hdf5(args.root / names.test, 'python save_hdf5.py') as f:
-        tested, xt, yt = clip_means(f, 'test', lists, mean, std)
-    fits = [LogisticRegression(C=C, max_iter=5000).fit(x, y) for C in PENALTIES]
-    losses = [-numpy.mean(fit.predict_log_proba(xv)[numpy.arange(len(yv)),
-                                                    numpy.searchsorted(fit.classes_, yv)])
-              for fit in fits]
-    best = fits[int(numpy.argmin(losses))]
 
-    figures = {}
-    for kind, clips, rows, labels in (('validation', held_out, xv, yv), ('test', tested, xt, yt)):
-        softmax = numpy.zeros((len(rows), len(lists.classes)))
-        softmax[:, best.classes_] = best.predict_proba(rows)
+    def rows_of(kind):
+        return clip_means(args.root / (names.test if kind == 'test' else names.train), kind, args,
+                          lists, mean, std)
+    _, x, y, said = rows_of('training')
+    held_out, chosen_by, wanted, _ = rows_of('validation')
+    fits = [LogisticRegression(C=C, max_iter=5000).fit(x, y) for C in PENALTIES]
+    fit = min(fits, key=lambda fit: scoring.score(
+        log_probabilities(fit, chosen_by, len(lists.classes)), wanted)['loss'])
+
+    figures, method = {}, names.method('logistic regression')
+    for kind, (clips, rows, labels, _) in (('validation', (held_out, chosen_by, wanted, None)),
+                                           ('test', rows_of('test'))):
+        logs = log_probabilities(fit, rows, len(lists.classes))
         out = args.root / f'{names.of("logistic")}_{kind}Predictions.hdf5'
         predictionfile.write_predictions(
-            out, ((clip.name, row[None]) for clip, row in zip(clips, softmax)), lists.classes,
-            'logistic regression', args.split)
-        figures[kind] = scoring.score(numpy.log(numpy.maximum(softmax, 1e-30)), labels)
-    validation = figures['validation']
+            out, ((clip.name, numpy.exp(row)[None]) for clip, row in zip(clips, logs)),
+            lists.classes, method, args.split)
+        figures[kind] = scoring.score(logs, labels)
+    packed = cardchecks.packed_in(said)
     resultsfile.append_result(
-        args.root, 'logistic regression', args.split, 'video', args.seed, {'C': best.C},
+        args.root, method, args.split, 'video', args.seed, {'C': fit.C},
         predictions=out.name, **({'features': packed} if packed else {}),
-        **resultsfile.fold_of(names), validation_loss=validation['loss'],
-        validation_accuracy=validation['top1'], **figures['test'])
-    print(f'logistic regression, C {best.C:g}, by video:  {scoring.in_words(figures["test"])} '
-          f'(validation: top-1 {validation["top1"]:.3f})')
+        **resultsfile.fold_of(names), validation_loss=figures['validation']['loss'],
+        validation_accuracy=figures['validation']['top1'], **figures['test'])
+    print(f'{method}, C {fit.C:g}, by video:  {scoring.in_words(figures["test"])} '
+          f'(validation: top-1 {figures["validation"]["top1"]:.3f})')
 
 
 if __name__ == '__main__':

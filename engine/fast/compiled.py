@@ -209,7 +209,8 @@ def load(name):
         (ctypes.CDLL, for what and by what it was compiled), or (None, why there is no library).
     """
     source = pathlib.Path(__file__).with_name(f'{name}.c')
-    key = _digest(source.read_text(), source.with_name('kernel.h').read_text(), _cpu(), *FLAGS)
+    headers = sorted(source.parent.glob('*.h'))
+    key = _digest(*(path.read_text() for path in (source, *headers)), _cpu(), *FLAGS)
     stem = f'{name}-{key[:24]}'
     wished = f'{stem}-{_digest(os.environ.get("CC", ""))[:8]}'
     try:

@@ -6,7 +6,7 @@ Winograd's F(4x4,3x3) (engine/fast/winograd.py). Errors stay near 5e-6 of a laye
 
 Two kernels give numbers that agree to rounding:
 
-- ``compiled``: winograd.c, and direct.c for the first layer, built by the machine's C compiler on
+- ``compiled``: winograd.c, with direct.h for the first layer, built by the machine's C compiler on
   first use (compiled.py);
 - ``numpy``: the same in NumPy, where there is no C compiler or ``ENGINE_CONV=numpy`` is set.
 
@@ -38,15 +38,13 @@ class _Compiled:
     through a layer together where they are small enough to stay in the cache, because then
     its weights are read once for all of them."""
 
-    def __init__(self, libraries, weights, biases, pools, relu, mean, threads):
-        library, of_few_channels = libraries
+    def __init__(self, library, weights, biases, pools, relu, mean, threads):
         self.kernel = Kernel(library, threads)
         self.relu, self.pools = relu, pools
         self.mean, self.no_mean = mean, numpy.zeros_like(mean)
         self.first = None
-        if of_few_channels and weights[0].shape[1] <= direct.FEW_CHANNELS and not pools[0]:
-            self.first = direct.FirstConvolution(of_few_channels, weights[0], biases[0], mean,
-                                                 threads)
+        if weights[0].shape[1] <= direct.FEW_CHANNELS and not pools[0]:
+            self.first = direct.FirstConvolution(library, weights[0], biases[0], mean, threads)
         self.shapes = [w.shape[:2] for w in weights]
         self.prepared = [self.kernel.prepare(w, b) for w, b in zip(weights, biases)]
         self.plan_of = None
@@ -195,8 +193,7 @@ class ConvStack:
         self.threads = threads or usable_cores()
         mean = plain(numpy.broadcast_to(numpy.float32(mean), self.in_channels))
         library = chosen(compiled)
-        made = (_Numpy if library is None
-                else functools.partial(_Compiled, (library, direct.load())))
+        made = _Numpy if library is None else functools.partial(_Compiled, library)
         self.kernel = kernel_name(compiled)
         self._run = made(weights, biases, pools, bool(relu), mean, self.threads)
 

@@ -1,4 +1,4 @@
-/* What winograd.c, direct.c and recurrent.c share: vectors of floats, and work shared among threads.
+/* What winograd.c and recurrent.c share: vectors of floats, and work shared among threads.
  *
  * No intrinsics: the vector extensions of GCC and Clang serve every instruction set.
  */

@@ -16,6 +16,7 @@
  * that it spoils in a direct convolution.
  */
 #include "kernel.h"
+#include "direct.h"
 
 #include <math.h>
 #include <stddef.h>

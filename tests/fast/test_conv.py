@@ -56,7 +56,7 @@ def test_deep_stack_stays_accurate(compiled):
     assert error(conv.ConvStack(layers, compiled=compiled)(x), float64_stack(x, layers)) < 1e-4
 
 
-@pytest.mark.parametrize('channels', [3, 7])  # by direct.c, by winograd.c
+@pytest.mark.parametrize('channels', [3, 7])  # directly, by Winograd
 @pytest.mark.parametrize('compiled', KERNELS)
 def test_bytes_less_their_mean(compiled, channels):
     """The zeros around a frame come after the mean is taken."""

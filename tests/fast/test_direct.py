@@ -6,9 +6,9 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer.functions as F
 
 from convStacks import error
-from engine.fast import direct
+from engine.fast import direct, winograd
 
-pytestmark = pytest.mark.skipif(direct.load() is None, reason='no compiled kernel')
+pytestmark = pytest.mark.skipif(winograd.chosen() is None, reason=winograd.kernel_name())
 
 
 def arrays(*shapes, seed=0):
@@ -17,7 +17,7 @@ def arrays(*shapes, seed=0):
 
 
 def first(x, w, b, mean, relu=True, threads=2):
-    layer = direct.FirstConvolution(direct.load(), w, b, mean, threads)
+    layer = direct.FirstConvolution(winograd.chosen(), w, b, mean, threads)
     out = numpy.full((*x.shape[:3], len(layer.b)), numpy.nan, 'f')
     layer(x, out, relu)
     return out
@@ -51,10 +51,13 @@ def test_linear_leaves_others_what_they_do_better():
     x, w, b = arrays((direct.FEW_FRAMES + 1, 5), (3, 5), (3,))
     assert direct.linear(x, w, b) is None and direct.linear(x[:0], w, b) is None
     assert direct.linear(x[:2].astype('d'), w, b) is None
+    # What does not fit is Chainer's to refuse.
+    assert direct.linear(x[:2, :4], w, b) is None and direct.linear(x[:2], w, b[:2]) is None
+    assert direct.linear(x[:2, :, None], w, b) is None
 
 
 def test_the_bits_do_not_depend_on_company_or_threads(monkeypatch):
-    x, w, b = arrays((13, 1111), (70, 1111), (70,))
+    x, w, b = arrays((13, 11111), (70, 11111), (70,))
     together = direct.linear(x, w, b)
     for part in (slice(0, 1), slice(3, 9), slice(12, 13)):
         assert numpy.array_equal(direct.linear(x[part], w, b), together[part])

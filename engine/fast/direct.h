@@ -1,13 +1,12 @@
-/* The layers of a network that Winograd's algorithm gains nothing for: a 3x3 convolution of few
- * channels, which is the first one of pictures, and fully connected layers on few frames.
+/* A part of winograd.c: the layers of a network that its algorithm gains nothing for, a 3x3
+ * convolution of few channels, which is the first one of pictures, and fully connected layers on
+ * few frames.
  *
  * Every output number is the same sequence of operations whichever other frames or rows come along
  * and whichever thread it falls to. What is not a number, or infinite, goes where it goes in
  * Chainer's layers.
  */
-#include "kernel.h"
-
-struct job {
+struct direct {
     const void *x;
     const float *w, *bias, *mean;
     float *out, *work;          /* `each` floats of every thread, of any content */
@@ -16,7 +15,7 @@ struct job {
     _Atomic int64_t next;       /* piece of the work that nobody has taken */
 };
 
-static int64_t take(struct job *job) { return atomic_fetch_add(&job->next, 1); }
+static int64_t take_piece(struct direct *job) { return atomic_fetch_add(&job->next, 1); }
 
 /* ---- a convolution of few channels ------------------------------------------------------- */
 
@@ -29,16 +28,16 @@ enum { PIXELS = 6, VECS = 2 };  /* 12 of 16 */
 enum { STRIP = 8 };             /* rows of the output that a thread takes */
 
 /* Floats of a row of the input with what surrounds it, to the end of the last pixels at once. */
-static int64_t row_size(const struct job *j) { return (j->width + 2 + PIXELS) * j->channels; }
+static int64_t row_size(const struct direct *j) { return (j->width + 2 + PIXELS) * j->channels; }
 
 int64_t first_size(int64_t width, int64_t channels)
 {
-    struct job job = {.width = width, .channels = channels};
+    struct direct job = {.width = width, .channels = channels};
     return (STRIP + 2) * row_size(&job);
 }
 
 /* Row y of the input to `to`, less the mean; zeros where there is none. */
-static void load_row(const struct job *j, int64_t image, int64_t y, float *to)
+static void load_row(const struct direct *j, int64_t image, int64_t y, float *to)
 {
     const int64_t c = j->channels, row = j->width * c;
     for (int64_t i = 0; i < row_size(j); i++)
@@ -53,7 +52,7 @@ static void load_row(const struct job *j, int64_t image, int64_t y, float *to)
 }
 
 /* PIXELS pixels from x on, `vecs` vecs of channels from `panel` on. */
-INLINE void pixels(const struct job *j, const float *rows, int64_t x, int64_t panel, float *out,
+INLINE void pixels(const struct direct *j, const float *rows, int64_t x, int64_t panel, float *out,
                    const int vecs)
 {
     const int64_t c = j->channels, size = row_size(j);
@@ -84,11 +83,11 @@ INLINE void pixels(const struct job *j, const float *rows, int64_t x, int64_t pa
 
 static void first_part(void *p, int64_t rank, int64_t ranks)
 {
-    struct job *j = p;
+    struct direct *j = p;
     (void)ranks;
     float *rows = j->work + rank * j->each;
     const int64_t strips = (j->height + STRIP - 1) / STRIP, size = row_size(j);
-    for (int64_t piece; (piece = take(j)) < j->n * strips;) {
+    for (int64_t piece; (piece = take_piece(j)) < j->n * strips;) {
         const int64_t image = piece / strips, top = piece % strips * STRIP;
         const int64_t end = top + STRIP < j->height ? top + STRIP : j->height;
         for (int64_t y = top - 1; y < end + 1; y++)
@@ -114,7 +113,7 @@ void first(const void *x, const float *mean, const float *w, const float *bias, 
            int64_t n, int64_t height, int64_t width, int64_t channels, int64_t outs,
            int64_t bytes, int64_t relu, float *work, int64_t threads)
 {
-    struct job job = {x, w, bias, mean, out, work, first_size(width, channels), n, height, width,
+    struct direct job = {x, w, bias, mean, out, work, first_size(width, channels), n, height, width,
                       channels, outs, bytes, relu, 0};
     in_threads(first_part, &job, threads);
 }
@@ -188,13 +187,13 @@ static float total(const float *lanes)
 
 static void dense_part(void *p, int64_t rank, int64_t ranks)
 {
-    struct job *j = p;
+    struct direct *j = p;
     (void)ranks;
     float *sums = j->work + rank * j->each;
     const int64_t c = j->channels, whole = c / LANES * LANES;
     const int64_t groups = (j->n + FRAMES - 1) / FRAMES;   /* of nearly equal numbers of frames */
     const float *x = j->x;
-    for (int64_t begin; (begin = take(j) * SOME) < j->outs;) {
+    for (int64_t begin; (begin = take_piece(j) * SOME) < j->outs;) {
         const int64_t end = begin + SOME < j->outs ? begin + SOME : j->outs;
         for (int64_t i = 0; i < j->each; i++)
             sums[i] = 0;
@@ -222,7 +221,7 @@ static void dense_part(void *p, int64_t rank, int64_t ranks)
 void dense(const float *x, const float *w, const float *bias, float *out, int64_t n,
            int64_t channels, int64_t outs, float *work, int64_t threads)
 {
-    struct job job = {.x = x, .w = w, .bias = bias, .out = out, .work = work,
+    struct direct job = {.x = x, .w = w, .bias = bias, .out = out, .work = work,
                       .each = dense_size(n), .n = n, .channels = channels, .outs = outs};
     in_threads(dense_part, &job, threads);
 }
