@@ -43,7 +43,7 @@ class _Compiled:
         self.relu, self.pools = relu, pools
         self.mean, self.no_mean = mean, numpy.zeros_like(mean)
         self.first = None
-        if weights[0].shape[1] <= direct.FEW_CHANNELS and not pools[0]:
+        if direct.serves(weights[0], pools[0]):
             self.first = direct.FirstConvolution(library, weights[0], biases[0], mean, threads)
         self.shapes = [w.shape[:2] for w in weights]
         self.prepared = [self.kernel.prepare(w, b) for w, b in zip(weights, biases)]

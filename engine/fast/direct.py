@@ -31,6 +31,11 @@ def _declared(library):
     return library
 
 
+def serves(w, pool):
+    """Whether FirstConvolution takes a layer of these weights."""
+    return w.shape[1] <= FEW_CHANNELS and not pool
+
+
 class FirstConvolution:
     """A 3x3 convolution (stride 1, padding 1) of at most FEW_CHANNELS, with bias.
 
