@@ -82,8 +82,8 @@ def main():
         figures[kind] = scoring.score(logs, labels)
     packed = cardchecks.packed_in(said)
     resultsfile.append_result(
-        args.root, method, args.split, 'video', args.seed, {'C': fit.C},
-        predictions=out.name, **({'features': packed} if packed else {}),
+        args.root, method, args.split, 'video', args.seed, {}, predictions=out.name, C=fit.C,
+        **({'features': packed} if packed else {}),
         **resultsfile.fold_of(names), validation_loss=figures['validation']['loss'],
         validation_accuracy=figures['validation']['top1'], **figures['test'])
     print(f'{method}, C {fit.C:g}, by video:  {scoring.in_words(figures["test"])} '

@@ -62,9 +62,9 @@ def test_logistic_regression_is_at_its_optimum_on_the_clips_means(undisturbed, t
         W = flat.reshape(-1, one.shape[1])
         scores = x @ W[1:] + W[0]
         q = special.softmax(scores, axis=1)
-        slope = line['settings']['C'] * (q - one)
+        slope = line['C'] * (q - one)
         return ((W[1:] ** 2).sum() / 2
-                - line['settings']['C'] * (one * numpy.log(q)).sum()), numpy.concatenate(
+                - line['C'] * (one * numpy.log(q)).sum()), numpy.concatenate(
                     [slope.sum(axis=0), (x.T @ slope + W[1:]).ravel()])
     W = optimize.minimize(loss, numpy.zeros((1 + x.shape[1]) * one.shape[1]), jac=True,
                           options={'maxiter': 5000}).x.reshape(-1, one.shape[1])
