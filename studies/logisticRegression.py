@@ -80,11 +80,10 @@ def main():
             out, ((clip.name, numpy.exp(row)[None]) for clip, row in zip(clips, logs)),
             lists.classes, method, args.split)
         figures[kind] = scoring.score(logs, labels)
-    packed = cardchecks.packed_in(said)
     resultsfile.append_result(
         args.root, method, args.split, 'video', args.seed, {}, predictions=out.name, C=fit.C,
-        **({'features': packed} if packed else {}),
-        **resultsfile.fold_of(names), validation_loss=figures['validation']['loss'],
+        features=cardchecks.packed_in(said), **resultsfile.fold_of(names),
+        validation_loss=figures['validation']['loss'],
         validation_accuracy=figures['validation']['top1'], **figures['test'])
     print(f'{method}, C {fit.C:g}, by video:  {scoring.in_words(figures["test"])} '
           f'(validation: top-1 {figures["validation"]["top1"]:.3f})')

@@ -67,11 +67,27 @@ INLINE vec tanh_of(vec x)
 
 INLINE vec sigmoid_of(vec x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
 
-/* sums (ROWS, wide vecs) += w (n, ROWS) times x (n, batch). */
-INLINE void product(const float *w, const float *x, int64_t n, int64_t batch, int wide,
-                    vec sums[ROWS][WIDE])
+/* A part of the product's depth: n of it from k on. */
+struct part {
+    int64_t k, n;
+    int last;
+};
+
+/* sums (ROWS, wide vecs) of w (d.n, ROWS) times x (d.n, batch) and of the parts before. They wait for
+ * the next part in memory: `together` rows of the batch from `waiting` on, the next so many `apart`
+ * floats behind. */
+INLINE void product(const float *w, const float *x, int64_t batch, int wide, struct part d,
+                    float *waiting, const int together, int64_t apart, vec sums[ROWS][WIDE])
 {
-    for (int64_t k = 0; k < n; k++, w += ROWS, x += batch) {
+#define WAITING(r, v) (waiting + (r) / together * apart + (r) % together * batch + (v) * LANES)
+    for (int r = 0; r < ROWS; r++)
+        for (int v = 0; v < wide; v++)
+            sums[r][v] = (vec){0};
+    if (d.k)
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                sums[r][v] = LOAD(WAITING(r, v));
+    for (int64_t k = 0; k < d.n; k++, w += ROWS, x += batch) {
         vec column[WIDE];
 #pragma GCC unroll 3
         for (int v = 0; v < wide; v++)
@@ -82,13 +98,12 @@ INLINE void product(const float *w, const float *x, int64_t n, int64_t batch, in
             for (int v = 0; v < wide; v++)
                 sums[r][v] += column[v] * w[r];
     }
+    if (!d.last)
+        for (int r = 0; r < ROWS; r++)
+            for (int v = 0; v < wide; v++)
+                STORE(WAITING(r, v), sums[r][v]);
+#undef WAITING
 }
-
-/* A part of the product's depth: n of it from k on. The sums wait for the next part in memory. */
-struct part {
-    int64_t k, n;
-    int last;
-};
 
 /* Units from u on and `wide` vecs of the batch from b on, at step t. Sums wait where the gates
  * will be. */
@@ -100,26 +115,15 @@ INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b
     float *to = p->exchange + (t + 1) % 2 * all;
     float *gates = p->gates + t * p->stride;
     vec sums[ROWS][WIDE];
-#define WAITING(r, v) (gates + (r) / PAIR * all + (u + (r) % PAIR) * B + b + (v) * LANES)
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < wide; v++)
-            sums[r][v] = (vec){0};
-    if (d.k)
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < wide; v++)
-                sums[r][v] = LOAD(WAITING(r, v));
     if (d.last)   /* what comes after the product is fetched while it is made */
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < wide; v++)
                 __builtin_prefetch(p->z + ((r / PAIR * H + u + r % PAIR) * p->steps + t) * B
                                    + b + v * LANES);
-    product(p->packed + d.k * 4 * H + u * 4 * d.n, from + d.k * B + b, d.n, B, wide, sums);
-    if (!d.last) {
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < wide; v++)
-                STORE(WAITING(r, v), sums[r][v]);
+    product(p->packed + d.k * 4 * H + u * 4 * d.n, from + d.k * B + b, B, wide, d,
+            gates + u * B + b, PAIR, all, sums);
+    if (!d.last)
         return;
-    }
     for (int v = 0; v < wide; v++)
         for (int j = 0; j < PAIR; j++) {
             const int64_t row = u + j, column = b + v * LANES, at = row * B + column;
@@ -148,7 +152,6 @@ INLINE void forward_tile(const struct window *p, int64_t t, int64_t u, int64_t b
                 h *= LOAD(p->recurrent_mask + at);
             STORE(to + at, h);
         }
-#undef WAITING
 }
 
 /* h of the units of one thread to hs. */
@@ -219,14 +222,6 @@ INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t 
     const float *from = p->exchange + (t + 1) % 2 * 4 * all;
     float *to = p->exchange + (t + 2) % 2 * 4 * all;   /* where sums wait, too */
     vec sums[ROWS][WIDE];
-#define WAITING(r, v) (to + (u + (r)) * B + b + (v) * LANES)
-    for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < wide; v++)
-            sums[r][v] = (vec){0};
-    if (d.k)
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < wide; v++)
-                sums[r][v] = LOAD(WAITING(r, v));
     if (d.last && t >= 0)
         for (int r = 0; r < ROWS; r++)
             for (int v = 0; v < wide; v++) {
@@ -240,13 +235,10 @@ INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t 
                 __builtin_prefetch(p->c + t * all + at);
                 __builtin_prefetch(p->gc + at);
             }
-    product(p->packed + d.k * H + u * d.n, from + d.k * B + b, d.n, B, wide, sums);
-    if (!d.last) {
-        for (int r = 0; r < ROWS; r++)
-            for (int v = 0; v < wide; v++)
-                STORE(WAITING(r, v), sums[r][v]);
+    product(p->packed + d.k * H + u * d.n, from + d.k * B + b, B, wide, d,
+            to + u * B + b, ROWS, 0, sums);
+    if (!d.last)
         return;
-    }
     for (int v = 0; v < wide; v++) {
         const int64_t column = b + v * LANES;
         float gy[ROWS][LANES] = {{0}};
@@ -289,7 +281,6 @@ INLINE void backward_tile(const struct window *p, int64_t t, int64_t u, int64_t 
             }
         }
     }
-#undef WAITING
 }
 
 static void backward_part(void *window, int64_t rank, int64_t ranks)
