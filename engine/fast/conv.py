@@ -19,7 +19,6 @@ import functools
 import numpy
 
 from engine import usable_cores
-from engine.fast import direct
 from engine.fast.buffers import empty
 from engine.fast.compiled import plain
 from engine.fast.threads import in_threads, one_blas_thread
@@ -42,11 +41,9 @@ class _Compiled:
         self.kernel = Kernel(library, threads)
         self.relu, self.pools = relu, pools
         self.mean, self.no_mean = mean, numpy.zeros_like(mean)
-        self.first = None
-        if direct.serves(weights[0], pools[0]):
-            self.first = direct.FirstConvolution(library, weights[0], biases[0], mean, threads)
         self.shapes = [w.shape[:2] for w in weights]
-        self.prepared = [self.kernel.prepare(w, b) for w, b in zip(weights, biases)]
+        self.prepared = [self.kernel.prepare(w, b, level == 0, pool)
+                         for level, (w, b, pool) in enumerate(zip(weights, biases, pools))]
         self.plan_of = None
 
     def _plan(self, n, height, width):
@@ -80,12 +77,8 @@ class _Compiled:
             if level:
                 self._fill(level - 1, part)
                 part = self.outs[level - 1][:len(part)]
-            if level == 0 and self.first:
-                self.first(part, out, self.relu)
-            else:
-                self.kernel.convolve(
-                    part, self.prepared[level], self.shapes[level][1], out[:len(part)],
-                    None if level else mean, self.relu, self.pools[level])
+            self.kernel.convolve(part, self.prepared[level], self.shapes[level][1], out[:len(part)],
+                                 None if level else mean, self.relu, self.pools[level])
 
 
 # ---- the same in NumPy ----------------------------------------------------------------------

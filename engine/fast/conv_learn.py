@@ -16,7 +16,6 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
 from engine import usable_cores
-from engine.fast import direct
 from engine.fast.buffers import borrow, give_back
 from engine.fast.compiled import plain
 from engine.fast.winograd import Kernel, channels_first, chosen, out_size, weights_gradient
@@ -82,12 +81,8 @@ class _ConvStack(chainer.FunctionNode):
                 outs = kernel.padded(len(W))
                 whole = borrow((n, height, width, outs)) if pool else None
                 out = borrow((n, out_size(height, pool), out_size(width, pool), outs))
-                if level == 0 and direct.serves(W, pool):
-                    direct.FirstConvolution(kernel.library, W, b, self.no_mean,
-                                            kernel.threads)(h, out)
-                else:
-                    kernel.convolve(h, kernel.prepare(W, b), W.shape[1], out,
-                                    None if level else self.no_mean, pool=pool, whole=whole)
+                kernel.convolve(h, kernel.prepare(W, b, level == 0, pool), W.shape[1], out,
+                                None if level else self.no_mean, pool=pool, whole=whole)
                 self.held.append((h, out, whole))
                 h = out
         return channels_first(h[..., :len(W)]),

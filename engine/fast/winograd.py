@@ -1,11 +1,13 @@
 """Winograd's F(4x4,3x3) for convolutions 3x3: its matrices, and winograd.c, which computes with it.
 
 Lavin and Gray 2016, arXiv:1509.09308: 36 products for 16 outputs in place of 144. What computes
-by it: engine/fast/conv.py, conv_learn.py and conv_gpu.py.
+by it: engine/fast/conv.py, conv_learn.py and conv_gpu.py. A first layer of few channels is computed
+directly on the CPU (direct.h): its transforms would take longer than its products.
 """
 import ctypes
 import functools
 import threading
+from typing import NamedTuple
 
 import numpy
 
@@ -13,6 +15,7 @@ from engine.fast import compiled
 from engine.fast.buffers import empty
 
 MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
+FEW_CHANNELS = 4          # of a first layer's input, for which it is computed directly
 LARGE_WEIGHTS = 16 << 20  # bytes, from where twice as many tiles save more in reading these
 
 # F(4x4,3x3) at the points 0, 1, -1, 1/2, -2 and infinity: with 2 in place of 1/2, as is usual,
@@ -70,6 +73,11 @@ def _declared(library):
         call = getattr(library, name)
         call.argtypes = [ctypes.POINTER(_Layer), *[ctypes.c_void_p] * arrays, ctypes.c_int64]
         call.restype = None
+    library.first.argtypes = ([ctypes.c_void_p] * 5 + [ctypes.c_int64] * 7
+                              + [ctypes.c_void_p, ctypes.c_int64])
+    library.first.restype = None
+    library.first_size.argtypes = [ctypes.c_int64] * 2
+    library.first_size.restype = ctypes.c_int64
     return library
 
 
@@ -82,6 +90,14 @@ def chosen(wanted=None):
 def kernel_name(wanted=None):
     """What convolutions would run on now, for logs: see compiled.kernel_name."""
     return compiled.kernel_name('winograd', 'ENGINE_CONV', wanted)
+
+
+class Weights(NamedTuple):
+    """A layer's, as Kernel.convolve wants them: `w` transformed for Winograd's products or, for
+    the direct way, (3, 3, inputs, outputs); outputs filled up to whole vectors."""
+    w: numpy.ndarray
+    bias: numpy.ndarray
+    directly: bool
 
 
 class Kernel:
@@ -100,21 +116,34 @@ class Kernel:
     def padded(self, channels):
         return -(-channels // self.lanes) * self.lanes
 
-    def prepare(self, w, b):
-        """(outputs, inputs, 3, 3) and (outputs,) -> what `convolve` wants of a layer's weights."""
+    def prepare(self, w, b, first=False, pool=False):
+        """(outputs, inputs, 3, 3) and (outputs,), whether the layer is a first one, and pooled ->
+        its Weights."""
         outs = self.padded(len(w))
-        u, w = empty(36 * outs * w.shape[1]), compiled.plain(w)
-        self.library.prepare(compiled.address(w), *w.shape[:2], compiled.address(u))
-        return u, numpy.pad(b, (0, outs - len(b)))
+        rest = outs - len(w)
+        directly = first and not pool and w.shape[1] <= FEW_CHANNELS
+        if directly:
+            u = compiled.plain(numpy.pad(w.transpose(2, 3, 1, 0), [(0, 0)] * 3 + [(0, rest)]))
+        else:
+            u, w = empty(36 * outs * w.shape[1]), compiled.plain(w)
+            self.library.prepare(compiled.address(w), *w.shape[:2], compiled.address(u))
+        return Weights(u, numpy.pad(b, (0, rest)), directly)
 
     def convolve(self, x, weights, channels, out, mean=None, relu=True, pool=False, whole=None):
         """Fills out, and with pooling `whole` with what is pooled.
 
         `mean` is given for a first layer; `channels` are those of x that are no padding.
         """
+        if weights.directly:
+            self.library.first(
+                compiled.address(x, x.dtype),
+                *map(compiled.address, (mean, weights.w, weights.bias, out)), *x.shape,
+                out.shape[3], x.dtype == numpy.uint8, bool(relu),
+                self.each_thread(self.library.first_size(*x.shape[2:])), self.threads)
+            return
         tiles = self.tiles(x)
         # As many blocks for every thread, and none longer than the cache likes.
-        most = MOST_TILES * (2 if weights[0].nbytes > LARGE_WEIGHTS else 1)
+        most = MOST_TILES * (2 if weights.w.nbytes > LARGE_WEIGHTS else 1)
         blocks = max(1, -(-tiles // (most * self.threads)) * self.threads)
         layer = self.layer(x, channels, -(-tiles // blocks), out, weights, whole, mean, relu, pool)
         self.run('convolve', layer, work=self.library.work_size(ctypes.byref(layer)))
@@ -124,10 +153,11 @@ class Kernel:
         return len(x) * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
 
     @staticmethod
-    def layer(x, channels, tiles, out=None, weights=(None, None), whole=None, mean=None,
+    def layer(x, channels, tiles, out=None, weights=None, whole=None, mean=None,
               relu=False, pool=False):
         """struct layer, for `run`; the arrays must outlive it."""
-        where = [compiled.address(a) for a in (out, whole, mean, *weights)]
+        u, bias = weights[:2] if weights else (None, None)
+        where = [compiled.address(a) for a in (out, whole, mean, u, bias)]
         return _Layer(compiled.address(x, x.dtype), *where, *x.shape[:3], channels, x.shape[3],
                       0 if out is None else out.shape[3], mean is not None,
                       x.dtype == numpy.uint8, relu, pool, tiles)
@@ -138,10 +168,15 @@ class Kernel:
             self.scratch = empty(sum(sizes))
         return numpy.split(self.scratch[:sum(sizes)], numpy.cumsum(sizes)[:-1])
 
+    def each_thread(self, floats):
+        """The address of so many floats, of any content, of every thread's own."""
+        if len(self.work) < floats * self.threads:
+            self.work = empty(floats * self.threads)
+        return compiled.address(self.work)
+
     def run(self, name, layer, *arrays, work=0):
         """Calls a function of the library, with `work` floats of each thread's own."""
+        arrays = [compiled.address(a) for a in arrays]
         if work:
-            if len(self.work) < work * self.threads:
-                self.work = empty(work * self.threads)
-            arrays += self.work,
-        getattr(self.library, name)(layer, *map(compiled.address, arrays), self.threads)
+            arrays.append(self.each_thread(work))
+        getattr(self.library, name)(layer, *arrays, self.threads)

@@ -1,4 +1,4 @@
-"""engine/fast/direct.py against Chainer's own layers and float64."""
+"""direct.h, through winograd.Kernel and direct.linear, against Chainer's layers and float64."""
 import numpy
 import pytest
 
@@ -17,9 +17,11 @@ def arrays(*shapes, seed=0):
 
 
 def first(x, w, b, mean, relu=True, threads=2):
-    layer = direct.FirstConvolution(winograd.chosen(), w, b, mean, threads)
-    out = numpy.full((*x.shape[:3], len(layer.b)), numpy.nan, 'f')
-    layer(x, out, relu)
+    kernel = winograd.Kernel(winograd.chosen(), threads)
+    weights = kernel.prepare(w, b, first=True)
+    assert weights.directly
+    out = numpy.full((*x.shape[:3], len(weights.bias)), numpy.nan, 'f')
+    kernel.convolve(x, weights, w.shape[1], out, mean, relu)
     return out
 
 
@@ -30,11 +32,12 @@ def test_first_layer_agrees_with_chainer(channels, size, outs):
     w, b, mean = arrays((outs, channels, 3, 3), (outs,), (channels,))
     mean *= 50
     x = numpy.random.default_rng(1).integers(0, 256, (2, *size, channels)).astype('u1')
-    for given, relu in ((x, True), (x, False), (x.astype('f') - mean, True)):
+    for given, off, relu in ((x, mean, True), (x, mean, False),
+                             (x.astype('f') - mean, numpy.zeros_like(mean), True)):
         theirs = F.convolution_2d((x - mean).transpose(0, 3, 1, 2).astype('f'), w, b, pad=1)
         largest = abs(theirs.array).max()
         theirs = (F.relu(theirs) if relu else theirs).array.transpose(0, 2, 3, 1)
-        ours = first(given, w, b, mean, relu)
+        ours = first(given, w, b, off, relu)
         assert abs(ours[..., :outs] - theirs).max() <= 1e-6 * largest
         assert not ours[..., outs:].any()  # what fills up whole vectors
 
