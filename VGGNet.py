@@ -11,7 +11,7 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine.fast import conv_gpu, conv_learn, direct, kernelnames, winograd
+from engine.fast import conv_gpu, conv_learn, kernelnames, linear, winograd
 from engine.fast.conv import ConvStack
 from engine.weights.initial import HeNormal
 from engine.weights.modelfile import load_network
@@ -120,20 +120,17 @@ class VGGNet(chainer.Chain):
         return stack(x if x.dtype == numpy.uint8 else x.transpose(0, 2, 3, 1))
 
     def linear(self, name, h):
-        """fc6, fc7 or fc8 before its ReLU. Where no gradient is needed by engine/fast/direct.py, or
-        on a GPU fc6 from weights in float16."""
-        if self.fast and not chainer.config.enable_backprop:
-            rows, y = chainer.as_array(h), None
-            if rows.ndim > 2:
-                rows = rows.reshape(len(rows), -1)
-            if self.xp is numpy:
-                y = direct.linear(rows, self[name].W.array, self[name].b.array)
-            elif name == 'fc6':
-                y = self._copies([name], lambda: conv_gpu.HalfLinear(
-                    self.fc6.W.array, self.fc6.b.array, self.xp))(rows)
-            if y is not None:
-                return chainer.Variable(y)
-        return self._at_hand(name)(h)
+        """fc6, fc7 or fc8 before its ReLU. On the CPU by engine/fast/linear.py; on a GPU, where no
+        gradient is needed, fc6 from weights in float16."""
+        y = None
+        if self.fast and self.xp is numpy:
+            layer, rows = self[name], F.reshape(h, (len(h), -1))
+            y = linear.learning(rows, layer.W, layer.b)
+        elif self.fast and name == 'fc6' and not chainer.config.enable_backprop:
+            rows = chainer.as_array(h)
+            y = chainer.Variable(self._copies([name], lambda: conv_gpu.HalfLinear(
+                self.fc6.W.array, self.fc6.b.array, self.xp))(rows.reshape(len(rows), -1)))
+        return self._at_hand(name)(h) if y is None else y
 
     def _copies(self, names, make):
         """What make() makes of some layers' weights, made again when these have changed."""

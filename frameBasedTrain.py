@@ -51,7 +51,7 @@ from engine.errors import UserError
 from engine.progress import followed
 from engine.learning.frames import COUNTS, FrameIterator, frame_counts
 from engine.weights.modelfile import save_model, weights_digest
-from engine.fast.optimizers import MomentumSGD, WeightDecay
+from engine.fast.optimizers import MomentumSGD
 from engine.learning.rates import add_rate, get_rate
 from engine.learning.snapshots import RULES, Best, add_keep, best_line, told_of
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
@@ -63,7 +63,8 @@ FOLDER = 'frameTraining'
 DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
 
 # For a few hundred clips and a VGG.model without a top; docs/real-clips.md tells of the others.
-SMALL = {'fc6': 'principal', 'lr': 0.01, 'schedule': 'cosine', 'epochs': 8, 'frames_per_clip': 2}
+SMALL = {'fc6': 'principal', 'train_layers': '3', 'lr': 0.0005, 'schedule': 'cosine', 'epochs': 8,
+         'frames_per_clip': 2}
 
 
 class Clips(NamedTuple):
@@ -108,8 +109,9 @@ def add_model(parser):
                             'without a top, whose fc6 is random (default: vgg)')
     group.add_argument('--small', action='store_true',
                        help='defaults for a set of a few hundred clips and a VGG.model without a '
-                            'top: ' + ' '.join(f'--{key.replace("_", "-")} {value}'
-                                               for key, value in SMALL.items())
+                            'top, with a narrow fc6 (convertWeights.py --hidden 128): '
+                            + ' '.join(f'--{key.replace("_", "-")} {value}'
+                                       for key, value in SMALL.items())
                             + '; flags given beside it still count')
     group.add_argument('--apart', type=arguments.whole(1), default=None, metavar='N',
                        help=f'frames between the two towers of late fusion (default: {APART})')
@@ -184,6 +186,9 @@ def parse(parser):
         raise UserError('--validation-every: not beside --fold, which says what is held out')
     if args.apart and args.fusion != 'late':
         raise UserError(f'--apart: of --fusion late alone, not of {args.fusion}')
+    if args.small and (args.fusion != 'single' or args.stream == 'flow'):
+        raise UserError('--small: for single pictures; what looks at several, or at flow, has more '
+                        'to learn: give --epochs, --frames-per-clip and --lr in its place')
     args.train_layers = args.train_layers or (
         'all' if args.stream == 'flow' else DEFAULT_LAYERS[args.fusion])
     if args.fc6 == 'principal' and (args.fusion != 'single' or args.train_layers not in '23'):
@@ -328,12 +333,11 @@ def validate(model, answers, batches, n):
 
 def make_optimizer(args, model, team):
     """Momentum SGD of the layers that learn; it never sees the frozen ones."""
-    optimizer = MomentumSGD(args.lr, args.momentum)
+    optimizer = MomentumSGD(args.lr, args.momentum, args.weight_decay)
     optimizer.setup(model.trained_part())
     team.agree(optimizer)
     if args.clip:
         optimizer.add_hook(GradientClipping(args.clip))
-    optimizer.add_hook(WeightDecay(args.weight_decay))
     return optimizer
 
 

@@ -31,9 +31,11 @@ RATE = 1e-9      # the labels are random: a usual one would end in numbers that 
 
 def in_chainer(model, frames, labels, fast, device=chainer.get_device('@numpy')):
     trained = model.trained_part()
-    kind = (optimizers, optimizers) if fast else (chainer.optimizers, chainer.optimizer_hooks)
-    optimizer = kind[0].MomentumSGD(RATE, 0.9).setup(trained)
-    optimizer.add_hook(kind[1].WeightDecay(0.0005))
+    if fast:
+        optimizer = optimizers.MomentumSGD(RATE, 0.9, 0.0005).setup(trained)
+    else:
+        optimizer = chainer.optimizers.MomentumSGD(RATE, 0.9).setup(trained)
+        optimizer.add_hook(chainer.optimizer_hooks.WeightDecay(0.0005))
 
     def run():
         model.fast = fast

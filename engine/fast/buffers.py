@@ -6,6 +6,7 @@ import numpy
 
 # Bytes, given back before. Forgets the oldest, so that sizes that change do not heap up.
 _spare = collections.deque(maxlen=64)
+_returned = collections.deque(maxlen=64)  # of `lend`, from any thread, at any moment
 _lock = threading.Lock()
 
 
@@ -18,6 +19,8 @@ def borrow(shape, dtype=numpy.float32):
     """empty(shape, dtype), if possible in memory given back before."""
     size = _size(shape, dtype)
     with _lock:
+        while _returned:
+            _spare.append(_returned.popleft())
         # A last batch is smaller than the others; it takes the memory of theirs.
         fitting = [k for k, spare in enumerate(_spare) if size <= len(spare) <= 2 * size]
         if not fitting:
@@ -26,6 +29,21 @@ def borrow(shape, dtype=numpy.float32):
         memory = _spare[best]
         del _spare[best]
     return _array(memory, shape, dtype)
+
+
+class _Loan:
+    """What a lent array is a view of."""
+
+    def __init__(self, array):
+        self.memory, self.__array_interface__ = array.base, array.__array_interface__
+
+    def __del__(self):
+        _returned.append(self.memory)  # and no lock, which the thread so interrupted may hold
+
+
+def lend(shape, dtype=numpy.float32):
+    """borrow(shape, dtype), which is back when nobody holds it, or a view of it, any more."""
+    return numpy.asarray(_Loan(borrow(shape, dtype)))
 
 
 def _size(shape, dtype):

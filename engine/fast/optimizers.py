@@ -2,7 +2,8 @@
 
 On the CPU they go through each parameter in blocks that stay in the cache, on all cores; the
 numbers are Chainer's, bit for bit. Arguments and state files are Chainer's, too. With AMSGrad or
-AdaBound, in float16 and on a GPU all is Chainer's own.
+AdaBound, in float16 and on a GPU all is Chainer's own. MomentumSGD takes weight decay itself, too,
+in place of a last hook: most of its time goes into reading parameters and gradients.
 """
 import numpy
 
@@ -14,7 +15,7 @@ from chainer.optimizers.momentum_sgd import MomentumSGDRule
 from engine import usable_cores
 from engine.fast.threads import in_threads
 
-BLOCK = 1 << 15   # elements whose parameter, gradient and moments stay in the cache
+BLOCK = 1 << 16   # elements whose parameter, gradient and moments stay in the cache
 LEAST = 1 << 18   # elements of a thread
 
 
@@ -79,25 +80,40 @@ class Adam(optimizers.Adam):
 
 class _MomentumSGDRule(MomentumSGDRule):
 
-    def update_core_cpu(self, param):
-        grad, lr, momentum = param.grad, self.hyperparam.lr, self.hyperparam.momentum
-        if grad is None or not _fits(param.array, grad, self.state['v']):
-            super().update_core_cpu(param)
+    def __init__(self, parent_hyperparam, weight_decay):
+        super().__init__(parent_hyperparam)
+        self.weight_decay = weight_decay
+
+    def update_core(self, param):
+        if param.grad is None or not _fits(param.array, param.grad, self.state['v']):
+            if self.weight_decay:
+                WeightDecay(self.weight_decay)(self, param)
+            super().update_core(param)
             return
+        lr, momentum, decay = self.hyperparam.lr, self.hyperparam.momentum, self.weight_decay
 
         def update(s, x, g, v):
-            numpy.multiply(g, lr, out=s)
+            if decay:                      # s = lr (g + decay x)
+                numpy.multiply(x, decay, out=s)
+                s += g
+                s *= lr
+            else:
+                numpy.multiply(g, lr, out=s)
             v *= momentum
             v -= s
             x += v
-        _in_blocks(update, param.array, grad, self.state['v'])
+        _in_blocks(update, param.array, param.grad, self.state['v'])
 
 
 class MomentumSGD(optimizers.MomentumSGD):
-    """``chainer.optimizers.MomentumSGD``."""
+    """``chainer.optimizers.MomentumSGD``; `weight_decay` as by a WeightDecay behind all hooks."""
+
+    def __init__(self, lr=0.01, momentum=0.9, weight_decay=0.0):
+        super().__init__(lr, momentum)
+        self.weight_decay = weight_decay
 
     def create_update_rule(self):
-        return _MomentumSGDRule(self.hyperparam)
+        return _MomentumSGDRule(self.hyperparam, self.weight_decay)
 
 
 class WeightDecay(optimizer_hooks.WeightDecay):

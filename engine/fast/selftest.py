@@ -10,7 +10,7 @@ import numpy
 import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
-from engine.fast import compiled, conv, conv_learn, direct, lstm_window
+from engine.fast import compiled, conv, conv_learn, linear, lstm_window
 
 TOLERANCE = 1e-4  # of the largest number
 
@@ -54,7 +54,7 @@ def _winograd():
     _agree(*gradients)
     x, w, b = (random.randn(*shape).astype('f') for shape in ((7, 2077), (70, 2077), (70,)))
     os.environ['ENGINE_CONV'] = 'compiled'
-    _agree([direct.linear(x, w, b)], [x @ w.T + b])
+    _agree([linear.linear(x, w, b)], [x @ w.T + b])
 
 
 def _recurrent():

@@ -1,12 +1,15 @@
-"""direct.h, through winograd.Kernel and direct.linear, against Chainer's layers and float64."""
+"""direct.h, through winograd.Kernel and linear.py, against Chainer's layers and float64."""
+import gc
+
 import numpy
 import pytest
 
 import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
 import chainer.functions as F
 
 from convStacks import error
-from engine.fast import direct, winograd
+from engine.fast import linear, winograd
 
 pytestmark = pytest.mark.skipif(winograd.chosen() is None, reason=winograd.kernel_name())
 
@@ -47,25 +50,25 @@ def test_first_layer_agrees_with_chainer(channels, size, outs):
 def test_linear_agrees_with_float64(channels, outs, n):
     x, w, b = arrays((n, channels), (outs, channels), (outs,))
     exact = x.astype(float) @ w.T.astype(float) + b
-    assert error(direct.linear(x, w, b), exact) < 1e-6
+    assert error(linear.linear(x, w, b), exact) < 1e-6
 
 
 def test_linear_leaves_others_what_they_do_better():
-    x, w, b = arrays((direct.FEW_FRAMES + 1, 5), (3, 5), (3,))
-    assert direct.linear(x, w, b) is None and direct.linear(x[:0], w, b) is None
-    assert direct.linear(x[:2].astype('d'), w, b) is None
+    x, w, b = arrays((linear.FEW_FRAMES + 1, 5), (3, 5), (3,))
+    assert linear.linear(x, w, b) is None and linear.linear(x[:0], w, b) is None
+    assert linear.linear(x[:2].astype('d'), w, b) is None
     # What does not fit is Chainer's to refuse.
-    assert direct.linear(x[:2, :4], w, b) is None and direct.linear(x[:2], w, b[:2]) is None
-    assert direct.linear(x[:2, :, None], w, b) is None
+    assert linear.linear(x[:2, :4], w, b) is None and linear.linear(x[:2], w, b[:2]) is None
+    assert linear.linear(x[:2, :, None], w, b) is None
 
 
 def test_the_bits_do_not_depend_on_company_or_threads(monkeypatch):
     x, w, b = arrays((13, 11111), (70, 11111), (70,))
-    together = direct.linear(x, w, b)
+    together = linear.linear(x, w, b)
     for part in (slice(0, 1), slice(3, 9), slice(12, 13)):
-        assert numpy.array_equal(direct.linear(x[part], w, b), together[part])
-    monkeypatch.setattr(direct, 'usable_cores', lambda: 3)
-    assert numpy.array_equal(direct.linear(x, w, b), together)
+        assert numpy.array_equal(linear.linear(x[part], w, b), together[part])
+    monkeypatch.setattr(linear, 'usable_cores', lambda: 3)
+    assert numpy.array_equal(linear.linear(x, w, b), together)
     x, w, b = arrays((3, 21, 19, 3), (20, 3, 3, 3), (20,))
     mean = numpy.zeros(3, 'f')
     together = first(x, w, b, mean)
@@ -82,4 +85,46 @@ def test_what_is_no_number_goes_where_it_goes_in_chainer():
     assert numpy.array_equal(numpy.isinf(ours), numpy.isinf(theirs))
     x, w, b = arrays((3, 40), (9, 40), (9,))
     x[1, 3] = numpy.nan
-    assert numpy.isnan(direct.linear(x, w, b)).all(axis=1).tolist() == [False, True, False]
+    assert numpy.isnan(linear.linear(x, w, b)).all(axis=1).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize('n', [1, 9, 70])
+@pytest.mark.parametrize('differs', [(0, 1, 2), (1, 2), (0,)])
+def test_a_layer_that_learns_agrees_with_chainer(n, differs):
+    arrays_of = arrays((n, 50), (33, 50), (33,), (n, 33))
+    found = []
+    for function in (linear.learning, F.linear):
+        variables = [chainer.Variable(a.copy(), requires_grad=i in differs)
+                     for i, a in enumerate(arrays_of[:3])]
+        y = function(*variables)
+        y.grad = arrays_of[3]
+        y.backward()
+        found.append([y.array, *[variables[i].grad for i in differs]])
+    for ours, theirs in zip(*found):
+        assert ours.shape == theirs.shape and error(ours, theirs) < 1e-6
+
+
+def test_a_gradient_stays_what_it_is_while_it_is_held():
+    x, w, b = arrays((5, 40), (30, 40), (30,))
+    layers = []
+    for factor in range(1, 5):
+        W = chainer.Variable(w)
+        F.sum(factor * linear.learning(x, W, b)).backward()
+        layers.append(W)
+    one = x.sum(axis=0) * numpy.ones((30, 1))
+    for factor, W in enumerate(layers, 1):
+        assert error(W.grad, factor * one) < 1e-6
+    held, memory = layers[0].grad[3:5], layers[1].grad.__array_interface__['data']
+    del layers, W
+    gc.collect()
+    W = [chainer.Variable(w) for _ in range(3)]
+    for each in W:  # three are free, of one there still is a view
+        F.sum(linear.learning(x, each, b)).backward()
+    assert error(held, one[3:5]) < 1e-6
+    assert memory in [each.grad.__array_interface__['data'] for each in W]
+
+
+def test_what_does_not_fit_is_chainers_to_refuse():
+    x, w, b = arrays((2, 4), (3, 5), (3,))
+    assert linear.learning(x, w, b) is None
+    assert linear.learning(*(a.astype('d') for a in arrays((2, 5), (3, 5), (3,)))) is None

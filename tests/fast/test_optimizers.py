@@ -11,7 +11,7 @@ from engine.fast import optimizers
 @pytest.mark.parametrize('dtype', [numpy.float32, numpy.float64, numpy.float16])
 @pytest.mark.parametrize('name, settings', [
     ('Adam', {}), ('Adam', {'alpha': 0.01, 'beta1': 0.8, 'eta': 0.5, 'weight_decay_rate': 0.1}),
-    ('Adam', {'amsgrad': True}), ('MomentumSGD', {}),
+    ('Adam', {'amsgrad': True}), ('MomentumSGD', {}), ('MomentumSGD', {'weight_decay': 0.01}),
     ('MomentumSGD', {'lr': 0.3, 'momentum': 0.5})])
 @pytest.mark.parametrize('transposed', [False, True])
 def test_same_numbers_as_chainer(name, settings, dtype, transposed, monkeypatch, tmp_path):
@@ -29,11 +29,15 @@ def test_same_numbers_as_chainer(name, settings, dtype, transposed, monkeypatch,
             model.w = chainer.Parameter(start.copy())
             model.none = chainer.Parameter(start[:1].copy())
         models.append(model)
-        both.append(getattr(ours, name)(**settings).setup(model))
-        both[-1].add_hook(theirs.WeightDecay(0.01))
+        own = {} if ours is optimizers else {'weight_decay': 0}  # which Chainer's does not take
+        both.append(getattr(ours, name)(**{key: value for key, value in settings.items()
+                                           if key not in own}).setup(model))
+        if ours is chainer.optimizers or 'weight_decay' not in settings:
+            both[-1].add_hook(theirs.WeightDecay(0.01))
     for _ in range(4):
         gradient = random.randn(11, 9).astype(dtype)
         for model, optimizer in zip(models, both):
+            model.cleargrads()
             model.w.grad = gradient.T.copy().T if transposed else gradient.copy()
             optimizer.update()
         numpy.testing.assert_array_equal(models[0].w.array, models[1].w.array)

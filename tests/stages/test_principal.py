@@ -124,3 +124,6 @@ def test_small_sets_defaults(monkeypatch):
     small = parsed('--small', '--lr', '0.5')
     assert parsed('--smal', '--lr', '0.5') == small
     assert small == {**parsed(), **frameBasedTrain.SMALL, 'lr': 0.5, 'small': True}
+    for flags in (('--stream', 'flow'), ('--fusion', 'slow')):
+        with pytest.raises(UserError, match='^--small: for single pictures'):
+            parsed('--small', *flags)
