@@ -111,10 +111,9 @@ class _ConvStack(chainer.FunctionNode):
                     gradients[1 + 2 * level], gradients[2 + 2 * level] = self._of_weights(
                         x, gz, W.shape, level == 0)
                 if wanted:
-                    turned = W[:, :, ::-1, ::-1].swapaxes(0, 1)
-                    nothing = numpy.zeros(W.shape[1], numpy.float32)
+                    turned = kernel.prepare(W, numpy.zeros(W.shape[1], 'f'), turned=True)
                     g = borrow((*x.shape[:3], kernel.padded(W.shape[1])))
-                    kernel.convolve(gz, kernel.prepare(turned, nothing), len(W), g, relu=False)
+                    kernel.convolve(gz, turned, len(W), g, relu=False)
                 give_back(gz)
                 if not wanted:
                     break
@@ -133,8 +132,9 @@ class _ConvStack(chainer.FunctionNode):
         widths = kernel.padded(ins), gz.shape[3]
         frames = max(1, min(len(x), MOST_BYTES // (4 * 36 * kernel.tiles(x[:1]) * sum(widths))))
         tiles = kernel.tiles(x[:frames])
-        # Some floats between two points, as point_stride of winograd.c has it.
-        v, t, u = kernel.space(*(36 * (tiles * width + 3 * kernel.lanes) for width in widths),
+        # As tile_stride and spread_size of winograd.c have them.
+        strides, more = [width + kernel.lanes for width in widths], 3 * kernel.lanes
+        v, t, u = kernel.space(*(36 * (tiles * stride + more) for stride in strides),
                                36 * ins * widths[1])
         u[...] = 0
         gb = numpy.zeros(widths[1])
@@ -145,7 +145,9 @@ class _ConvStack(chainer.FunctionNode):
             kernel.run('spread_input', of_input, v, work=37 * widths[0])
             kernel.run('spread_gradient', kernel.layer(g, g.shape[3], tiles), t)
             kernel.run('add_products', of_input, v, t, u)
-            gb += g.sum(axis=(1, 2)).sum(axis=0)
+            # Point 7 of the gradient's transform is the sum over a tile.
+            sums = t[7 * (tiles * strides[1] + more):][:tiles * strides[1]]
+            gb += sums.reshape(tiles, -1)[:, :widths[1]].sum(axis=0, dtype=float)
         gW = weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
         return gW, gb[:outs].astype(numpy.float32)
 

@@ -61,9 +61,12 @@ int64_t work_size(const struct layer *l)
 
 /* ---- weights ---------------------------------------------------------------------------- */
 
-/* w (co, c, 3, 3) to u: for each panel of output channels, for each point, (c, panel). The sums
- * are double, over the channels of a panel side by side. */
-void prepare(const float *w, int64_t co, int64_t c, float *u)
+/* The weights of `co` outputs and c inputs to u: for each panel of output channels, for each
+ * point, (c, panel). Those of an output and an input, 3x3, stand at w + output * by_output +
+ * input * by_input, and are turned half round where `turned`. The sums are double, over the
+ * channels of a panel side by side. */
+void prepare(const float *w, int64_t co, int64_t c, int64_t by_output, int64_t by_input,
+             int64_t turned, float *u)
 {
     static const double g[6][3] = {
         {1, 0, 0}, {1. / 3, 1. / 3, 1. / 3}, {-1. / 3, 1. / 3, -1. / 3},
@@ -73,10 +76,12 @@ void prepare(const float *w, int64_t co, int64_t c, float *u)
         int64_t wide = all - p < PANEL ? all - p : PANEL;
         for (int64_t k = 0; k < c; k++) {
             double from[3][3][PANEL] = {{{0}}}, half[6][3][PANEL];
-            for (int64_t o = p; o < p + wide && o < co; o++)
+            for (int64_t o = p; o < p + wide && o < co; o++) {
+                const float *nine = w + o * by_output + k * by_input;
                 for (int i = 0; i < 3; i++)
                     for (int j = 0; j < 3; j++)
-                        from[i][j][o - p] = w[((o * c + k) * 3 + i) * 3 + j];
+                        from[i][j][o - p] = nine[turned ? 8 - 3 * i - j : 3 * i + j];
+            }
             for (int i = 0; i < 6; i++)
                 for (int j = 0; j < 3; j++)
                     for (int o = 0; o < PANEL; o++)
@@ -149,16 +154,17 @@ static void load_pixel(const struct layer *l, int64_t at, float *to)
                           : ((const float *)l->in)[at + k]) - l->mean[k];
 }
 
-/* Tile number `tile` of the batch to v, where `rows` tiles lie side by side. `patch` is zero in
- * the channels that padding adds; `zeros` stands for what lies outside the image. */
-static void load_tile(const struct layer *l, int64_t tile, float *v, int64_t rows,
+/* Tile number `tile` of the batch to v, where `rows` tiles lie side by side, points `stride` floats
+ * apart. `patch` is zero in the channels that padding adds; `zeros` stands for what lies outside
+ * the image. */
+static void load_tile(const struct layer *l, int64_t tile, float *v, int64_t stride, int64_t rows,
                       const float *zeros, float *patch)
 {
     const float *from[POINTS];
     int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
     int64_t left = tile % across * 4 - 1, top = tile / across % down * 4 - 1;
     int64_t image = tile / across / down * l->height * l->width;
-    int64_t wide = padded(l->channels), stride = point_stride(l);
+    int64_t wide = padded(l->channels);
 
     for (int i = 0; i < 6; i++)
         for (int j = 0; j < 6; j++) {
@@ -342,7 +348,8 @@ static void convolve_part(struct job *job, float *work)
         for (int64_t g = 0; g < groups; g++) {
             int64_t from = g * count / groups, rows = (g + 1) * count / groups - from;
             for (int64_t r = 0; r < rows; r++)
-                load_tile(l, begin + from + r, v + from * wide + r * LANES, rows, zeros, patch);
+                load_tile(l, begin + from + r, v + from * wide + r * LANES, stride, rows, zeros,
+                          patch);
         }
         const float *u = l->u;
         for (int64_t panel = 0; panel < l->stride_out; panel += PANEL) {
@@ -371,19 +378,30 @@ static void convolve_part(struct job *job, float *work)
 enum { FEW = 32 };    /* tiles that a thread transforms at once */
 enum { LONG = 128 };  /* tiles whose part in a product of ROWS x PANEL stays in the L1 cache */
 
+/* Floats between two tiles of what is transformed. One vec more than a power of two, or a column
+ * of tiles would fall into a few sets of that cache. */
+static int64_t tile_stride(int64_t channels) { return padded(channels) + LANES; }
+
+/* Floats of one point of all tiles. */
+static int64_t spread_size(const struct layer *l, int64_t channels)
+{
+    return l->tiles * tile_stride(channels) + 3 * LANES;
+}
+
 static void spread_input_part(struct job *job, float *work)
 {
     const struct layer *l = job->l;
     float *v = job->a;
-    int64_t wide = padded(l->channels);
+    int64_t wide = padded(l->channels), apart = tile_stride(l->channels);
+    int64_t stride = spread_size(l, l->channels);
     for (int64_t i = 0; i < (POINTS + 1) * wide; i++)
         work[i] = 0;
     for (int64_t tile; (tile = take(job) * FEW) < l->tiles;)
         for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++)
-            load_tile(l, tile, v + tile * wide, 1, work, work + wide);
+            load_tile(l, tile, v + tile * apart, stride, 1, work, work + wide);
 }
 
-INLINE void apart(const vec t[4], vec m[6])
+INLINE void spread(const vec t[4], vec m[6])
 {
     vec a = t[0] + t[2], b = t[1] + t[3];
     m[0] = t[0];
@@ -400,7 +418,7 @@ static void spread_gradient_part(struct job *job, float *work)
     float *v = job->a;
     (void)work;
     int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
-    int64_t wide = l->channels, stride = point_stride(l);
+    int64_t wide = l->channels, stride = spread_size(l, wide);
     for (int64_t tile; (tile = take(job) * FEW) < l->tiles;)
         for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++) {
             int64_t x = tile % across * 4, y = tile / across % down * 4;
@@ -416,29 +434,29 @@ static void spread_gradient_part(struct job *job, float *work)
                         if (y + i < l->height && x + j < l->width)
                             column[i] = LOAD(in + (i * l->width + j) * wide + k);
                     }
-                    apart(column, m);
+                    spread(column, m);
                     for (int i = 0; i < 6; i++)
                         half[i][j] = m[i];
                 }
                 for (int i = 0; i < 6; i++) {
-                    apart(half[i], m);
+                    spread(half[i], m);
                     for (int j = 0; j < 6; j++)
-                        STORE(v + (6 * i + j) * stride + tile * wide + k, m[j]);
+                        STORE(v + (6 * i + j) * stride + tile * tile_stride(wide) + k, m[j]);
                 }
             }
         }
 }
 
-/* u (rows, stride) += v (tiles, wide) transposed times t (tiles, stride), `vecs` vecs of it. */
+/* u (rows, outs) += v (tiles, wide) transposed times t (tiles, stride), `vecs` vecs of it. */
 INLINE void accumulate(const int rows, const int vecs, const float *v, const float *t,
-                       int64_t tiles, int64_t wide, int64_t stride, float *u)
+                       int64_t tiles, int64_t wide, int64_t stride, int64_t outs, float *u)
 {
     vec sum[ROWS][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int s = 0; s < vecs; s++)
-            sum[r][s] = LOAD(u + r * stride + s * LANES);
+            sum[r][s] = LOAD(u + r * outs + s * LANES);
     for (int64_t k = 0; k < tiles; k++, v += wide, t += stride) {
         vec w[2];
         __builtin_prefetch(t + 8 * stride);
@@ -457,13 +475,13 @@ INLINE void accumulate(const int rows, const int vecs, const float *v, const flo
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int s = 0; s < vecs; s++)
-            STORE(u + r * stride + s * LANES, sum[r][s]);
+            STORE(u + r * outs + s * LANES, sum[r][s]);
 }
 
 static void accumulate_any(int64_t rows, int64_t vecs, const float *v, const float *t,
-                           int64_t tiles, int64_t wide, int64_t stride, float *u)
+                           int64_t tiles, int64_t wide, int64_t stride, int64_t outs, float *u)
 {
-    switch (rows) { CASES(accumulate, v, t, tiles, wide, stride, u) }
+    switch (rows) { CASES(accumulate, v, t, tiles, wide, stride, outs, u) }
 }
 
 static void add_products_part(struct job *job, float *work)
@@ -472,18 +490,18 @@ static void add_products_part(struct job *job, float *work)
     const float *v = job->a, *t = job->b;
     float *u = job->c;
     (void)work;
-    int64_t wide = padded(l->channels), outs = l->stride_out;
+    int64_t outs = l->stride_out, wide = tile_stride(l->channels), stride = tile_stride(outs);
     int64_t groups = (l->channels + ROWS - 1) / ROWS;   /* of nearly equal numbers of channels */
     for (int64_t unit; (unit = take(job)) < POINTS * groups;) {
         int64_t point = unit / groups, g = unit % groups;
         int64_t from = g * l->channels / groups, rows = (g + 1) * l->channels / groups - from;
-        const float *left = v + point * point_stride(l) + from;
-        const float *right = t + point * (l->tiles * outs + 3 * LANES);
+        const float *left = v + point * spread_size(l, l->channels) + from;
+        const float *right = t + point * spread_size(l, outs);
         for (int64_t k = 0; k < l->tiles; k += LONG) {
             int64_t tiles = l->tiles - k < LONG ? l->tiles - k : LONG;
             for (int64_t panel = 0; panel < outs; panel += PANEL)
                 accumulate_any(rows, outs - panel < PANEL ? 1 : 2, left + k * wide,
-                               right + k * outs + panel, tiles, wide, outs,
+                               right + k * stride + panel, tiles, wide, stride, outs,
                                u + (point * l->channels + from) * outs + panel);
         }
     }
@@ -528,8 +546,8 @@ void convolve(const struct layer *l, float *work, int64_t threads)
     in_threads(work_on, &job, threads);
 }
 
-/* All tiles of the input to v (POINTS, tiles, padded channels), points point_stride(l) apart,
- * with l->tiles the number of all. `work` holds (POINTS + 1) * padded(channels) floats for each
+/* All tiles of the input to v, spread_size(l, channels) floats a point, with l->tiles the number
+ * of all. `work` holds (POINTS + 1) * padded(channels) floats for each
  * thread. */
 void spread_input(const struct layer *l, float *v, float *work, int64_t threads)
 {
@@ -539,7 +557,8 @@ void spread_input(const struct layer *l, float *v, float *work, int64_t threads)
 }
 
 /* The same of the gradient of the output before ReLU, l->in (n, height, width, channels),
- * channels a multiple of LANES. */
+ * channels a multiple of LANES. Its point 7, a + b both ways, is the sum over
+ * a tile. */
 void spread_gradient(const struct layer *l, float *v, int64_t threads)
 {
     struct job job = {spread_gradient_part, l, .a = v};

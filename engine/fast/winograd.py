@@ -12,7 +12,8 @@ from typing import NamedTuple
 import numpy
 
 from engine.fast import compiled
-from engine.fast.buffers import empty
+from engine.fast.buffers import empty, lend
+from engine.fast.threads import in_threads
 
 MOST_TILES = 28           # of a block, so that all their transforms stay in the L2 cache
 FEW_CHANNELS = 4          # of a first layer's input, for which it is computed directly
@@ -38,7 +39,10 @@ def transformed_weights(w):
 def weights_gradient(gu):
     """(36, inputs, outputs), the gradient of transformed_weights(w) -> that of w, float32."""
     gw = numpy.kron(_G, _G).T.astype(numpy.float32) @ gu.reshape(36, -1)
-    return numpy.ascontiguousarray(gw.reshape(3, 3, *gu.shape[1:]).transpose(3, 2, 0, 1))
+    turned = lend((gu.shape[2], gu.shape[1], 9))
+    for k, of_place in enumerate(gw.reshape(9, *gu.shape[1:])):  # each by itself: twice as fast
+        turned[..., k] = of_place.T
+    return turned.reshape(*turned.shape[:2], 3, 3)
 
 
 def out_size(size, pool):
@@ -66,7 +70,7 @@ class _Layer(ctypes.Structure):
 @functools.lru_cache(maxsize=None)
 def _declared(library):
     library.work_size.restype = ctypes.c_int64
-    library.prepare.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p]
+    library.prepare.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 5, ctypes.c_void_p]
     library.prepare.restype = None
     for name, arrays in (('convolve', 1), ('spread_input', 2), ('spread_gradient', 1),
                          ('add_products', 3), ('through_output', 2)):
@@ -116,18 +120,27 @@ class Kernel:
     def padded(self, channels):
         return -(-channels // self.lanes) * self.lanes
 
-    def prepare(self, w, b, first=False, pool=False):
+    def prepare(self, w, b, first=False, pool=False, turned=False):
         """(outputs, inputs, 3, 3) and (outputs,), whether the layer is a first one, and pooled ->
-        its Weights."""
-        outs = self.padded(len(w))
-        rest = outs - len(w)
-        directly = first and not pool and w.shape[1] <= FEW_CHANNELS
-        if directly:
-            u = compiled.plain(numpy.pad(w.transpose(2, 3, 1, 0), [(0, 0)] * 3 + [(0, rest)]))
-        else:
-            u, w = empty(36 * outs * w.shape[1]), compiled.plain(w)
-            self.library.prepare(compiled.address(w), *w.shape[:2], compiled.address(u))
-        return Weights(u, numpy.pad(b, (0, rest)), directly)
+        its Weights. `turned` gives those of the way back: outputs are inputs, turned half round."""
+        w = compiled.plain(w)
+        of, by = w.shape[:2], (9 * w.shape[1], 9)
+        if turned:
+            of, by = of[::-1], by[::-1]
+        outs, ins = of
+        bias = numpy.pad(b, (0, self.padded(outs) - outs))
+        if first and not pool and ins <= FEW_CHANNELS:
+            u = numpy.pad(w.transpose(2, 3, 1, 0), [(0, 0)] * 3 + [(0, len(bias) - outs)])
+            return Weights(compiled.plain(u), bias, True)
+        u, panel = lend(36 * len(bias) * ins), 2 * self.lanes  # PANEL of winograd.c
+        step = -(-outs // (panel * self.threads)) * panel
+
+        def some(begin):
+            self.library.prepare(
+                compiled.address(w) + 4 * begin * by[0], min(step, outs - begin), ins, *by,
+                turned, compiled.address(u) + 4 * 36 * ins * begin)
+        in_threads(some, range(0, outs, step), self.threads)
+        return Weights(u, bias, False)
 
     def convolve(self, x, weights, channels, out, mean=None, relu=True, pool=False, whole=None):
         """Fills out, and with pooling `whole` with what is pooled.

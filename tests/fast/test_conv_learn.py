@@ -159,12 +159,15 @@ def test_what_is_handed_out_is_nobodys_buffer():
 
 def test_batches_of_changing_size_do_not_heap_up_memory(monkeypatch):
     monkeypatch.setattr(buffers, '_spare', collections.deque(maxlen=64))
+    monkeypatch.setattr(buffers, '_returned', collections.deque(maxlen=64))
     layers, held = variables(make_layers([8, '20', 12]), 'f'), []
     for n in (8, 8, 5, 8, 6, 7, 8, 5, 6, 8):
+        for W, b, _ in layers:
+            W.cleargrad(), b.cleargrad()
         y = conv_learn.conv_stack(noise((n, 3, 20, 20)), layers)
         y.grad = noise(y.shape)
         y.backward()
-        held.append(sum(map(len, buffers._spare)))
+        held.append(sum(map(len, [*buffers._spare, *buffers._returned])))
     assert 0 < held[0] == held[1] and held[-1] < 2 * held[0]
 
 
