@@ -3,7 +3,8 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
-from engine.video.ffmpeg import NO_VIDEO, VideoError, command, complaint_of, opened, run
+from engine.video.ffmpeg import (
+    NO_VIDEO, VideoError, command, complaint_of, opened, refuse_pipes, run)
 
 # Pictures that come with a film, by their marks: never the film.
 NO_FILM = ('attached pic', 'still image', 'timed thumbnails')
@@ -120,10 +121,13 @@ def read_header(path):
 
     Both are 0 where it does not say, or is no video.
     """
-    frames, rate = avi_header(path)
-    if frames and rate:
-        return frames, rate
-    return _by_length(header_of(run(command(*opened(path)), path).log))
+    try:
+        frames, rate = avi_header(path)
+        if frames and rate:
+            return frames, rate
+        return _by_length(header_of(run(command(*opened(path)), path).log))
+    except VideoError:
+        return 0, 0.0
 
 
 def _by_length(header):
@@ -139,6 +143,7 @@ MOST_RATE = 120
 def avi_header(path):
     """Frames and frames a second of an .avi's main header, or 0, 0.0 where there is none to
     trust: of a cut-off file ffmpeg's own duration tells what is left, not what was there."""
+    refuse_pipes(path)
     try:
         with open(path, 'rb') as f:
             start = f.read(52)

@@ -5,8 +5,10 @@ no playlist, no script that joins files, no address. When the program that start
 even of SIGKILL, ffmpeg finds its pipe closed and ends.
 """
 import contextlib
+import os
 import re
 import signal
+import stat
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -51,9 +53,21 @@ def command(*words):
 
 
 def opened(path, *options):
-    """The words that open a video as an input of ffmpeg, whoever made it."""
+    """The words that open a video as an input of ffmpeg, whoever made it.
+
+    Raises VideoError for a pipe or a device, which would be waited for.
+    """
+    refuse_pipes(path)
     return ['-protocol_whitelist', 'file', '-format_whitelist', FORMATS, *options, '-i',
             f'file:{path}']
+
+
+def refuse_pipes(path):
+    """Raises VideoError for what is there and is neither a file nor a folder."""
+    with contextlib.suppress(OSError):  # what is not there is for ffmpeg to say
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise VideoError(f'{path}: a pipe or a device, and no file')
 
 
 def start(words, **options):

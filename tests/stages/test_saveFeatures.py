@@ -1,4 +1,5 @@
 """Stage 2: what is saved for a clip, what is not, and what survives a kill."""
+import contextlib
 import errno
 import json
 import os
@@ -316,21 +317,43 @@ def test_clip_whose_decoder_is_killed_is_not_taken_for_whole(own_clips, monkeypa
             read()
 
 
-def test_leaves_before_the_walltime_is_over(small_set, tmp_path):
+def test_a_pipe_or_a_device_is_no_clip(own_clips):
+    pipe, device = (clip.path for clip in clips_of(own_clips)[:2])
+    for path in (pipe, device):
+        path.unlink()
+    os.mkfifo(pipe)
+    device.symlink_to('/dev/zero')
+    done = extract(own_clips, timeout=60)
+    assert done.returncode == 3
+    for path in (pipe, device):
+        assert f'{path}: a pipe or a device, and no file' in done.stdout + done.stderr
+    assert done.stdout.splitlines()[-1].startswith('part 1: 22 clips finished, 2 failed')
+
+
+def waiting_at(path, tmp_path, monkeypatch):
+    """As on a file system that hangs: each ffmpeg waits at this clip until somebody opens what is
+    returned for writing, and closes it."""
+    hold, slow = tmp_path / 'hold', tmp_path / 'slow'
+    os.mkfifo(hold)
+    slow.write_text(f'''#!/bin/sh
+case "$*" in *{path.name}*) read line < '{hold}' ;; esac
+exec '{imageio_ffmpeg.get_ffmpeg_exe()}' "$@"
+''')
+    slow.chmod(0o755)
+    monkeypatch.setenv('IMAGEIO_FFMPEG_EXE', str(slow))
+    return hold
+
+
+def test_leaves_before_the_walltime_is_over(small_set, tmp_path, monkeypatch):
     root = copy_set(small_set, tmp_path / 'r')
-    # a named pipe that nobody writes to, as a file system that hangs
-    shutil.copytree((root / variants.CLIPS).resolve(), tmp_path / 'clips')
-    (root / variants.CLIPS).unlink()
-    (tmp_path / 'clips').rename(root / variants.CLIPS)
-    path = clips_of(root)[0].path
-    path.unlink()
-    os.mkfifo(path)
+    hold = waiting_at(clips_of(root)[0].path, tmp_path, monkeypatch)
     begin = time.monotonic()
     done = extract(root, '--walltime', '00:02:08', '--margin', 120)
     assert done.returncode == 4
     assert 'stopped (120 s are left of --walltime)' in done.stdout
     assert time.monotonic() - begin < 60
-    os.close(os.open(path, os.O_WRONLY | os.O_NONBLOCK))  # ends the ffmpeg that still waits
+    with contextlib.suppress(OSError):  # of one that still waits
+        os.close(os.open(hold, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def test_of_two_jobs_at_the_same_part_one_works(undisturbed, small_set, tmp_path):
@@ -389,14 +412,11 @@ def test_full_and_read_only_file_systems(small_set, tmp_path):
         subprocess.run(['umount', target], check=True)
 
 
-def test_vanished_clips_stop_the_part_and_fail_no_clip(own_clips):
+def test_vanished_clips_stop_the_part_and_fail_no_clip(own_clips, tmp_path, monkeypatch):
     # The clips go away once the stage has dealt them out.
-    clips = clips_of(own_clips)
-    first = deal(clips, 1)[0][0].path
-    first.unlink()
-    os.mkfifo(first)
+    hold = waiting_at(deal(clips_of(own_clips), 1)[0][0].path, tmp_path, monkeypatch)
     process = started(own_clips, '--workers', '1')
-    pipe = os.open(first, os.O_WRONLY)  # once ffmpeg waits for it
+    pipe = os.open(hold, os.O_WRONLY)  # once ffmpeg waits for it
     os.rename(own_clips / variants.CLIPS, own_clips / 'elsewhere')
     os.close(pipe)
     out, _ = process.communicate(timeout=60)
