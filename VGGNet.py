@@ -124,7 +124,7 @@ class VGGNet(chainer.Chain):
         gradient is needed, fc6 from weights in float16."""
         y = None
         if self.fast and self.xp is numpy:
-            layer, rows = self[name], F.reshape(h, (len(h), -1))
+            layer, rows = self[name], h if h.ndim == 2 else F.reshape(h, (len(h), -1))
             y = linear.learning(rows, layer.W, layer.b)
         elif self.fast and name == 'fc6' and not chainer.config.enable_backprop:
             rows = chainer.as_array(h)
