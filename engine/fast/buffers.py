@@ -38,7 +38,8 @@ class _Loan:
         self.memory, self.__array_interface__ = array.base, array.__array_interface__
 
     def __del__(self):
-        _returned.append(self.memory)  # and no lock, which the thread so interrupted may hold
+        if _returned is not None:  # as it is when Python ends
+            _returned.append(self.memory)  # and no lock, which the thread so interrupted may hold
 
 
 def lend(shape, dtype=numpy.float32):

@@ -2,7 +2,7 @@
 
 :func:`conv_stack` computes what Chainer's ``convolution_2d(h, W, b, pad=1)``, ``relu`` and
 ``max_pooling_2d(h, 2, stride=2)`` compute, and their gradients, with the kernel of
-engine/fast/winograd.py, all of it by Winograd's F(4x4,3x3):
+engine/fast/winograd.py, by Winograd's F(4x4,3x3):
 
 - the gradient of a layer's input is a convolution, with its weights turned half round;
 - that of its weights comes from 36 matrix products over all tiles of the input and of the
@@ -16,7 +16,7 @@ import engine.chainer_today  # noqa: F401  (before chainer)
 import chainer
 
 from engine import usable_cores
-from engine.fast.buffers import borrow, give_back
+from engine.fast.buffers import borrow, give_back, lend
 from engine.fast.compiled import plain
 from engine.fast.winograd import Kernel, channels_first, chosen, out_size, weights_gradient
 
@@ -81,8 +81,9 @@ class _ConvStack(chainer.FunctionNode):
                 outs = kernel.padded(len(W))
                 whole = borrow((n, height, width, outs)) if pool else None
                 out = borrow((n, out_size(height, pool), out_size(width, pool), outs))
-                kernel.convolve(h, kernel.prepare(W, b, level == 0, pool), W.shape[1], out,
-                                None if level else self.no_mean, pool=pool, whole=whole)
+                prepared = kernel.prepare(W, b, level == 0, pool, memory=lend)
+                kernel.convolve(h, prepared, W.shape[1], out, None if level else self.no_mean,
+                                pool=pool, whole=whole)
                 self.held.append((h, out, whole))
                 h = out
         return channels_first(h[..., :len(W)]),
@@ -111,7 +112,8 @@ class _ConvStack(chainer.FunctionNode):
                     gradients[1 + 2 * level], gradients[2 + 2 * level] = self._of_weights(
                         x, gz, W.shape, level == 0)
                 if wanted:
-                    turned = kernel.prepare(W, numpy.zeros(W.shape[1], 'f'), turned=True)
+                    turned = kernel.prepare(W, numpy.zeros(W.shape[1], 'f'), turned=True,
+                                            memory=lend)
                     g = borrow((*x.shape[:3], kernel.padded(W.shape[1])))
                     kernel.convolve(gz, turned, len(W), g, relu=False)
                 give_back(gz)
@@ -130,10 +132,12 @@ class _ConvStack(chainer.FunctionNode):
         what comes before its ReLU."""
         kernel, (outs, ins) = self.kernel, shape[:2]
         widths = kernel.padded(ins), gz.shape[3]
-        frames = max(1, min(len(x), MOST_BYTES // (4 * 36 * kernel.tiles(x[:1]) * sum(widths))))
-        tiles = kernel.tiles(x[:frames])
         # As tile_stride and spread_size of winograd.c have them.
-        strides, more = [width + kernel.lanes for width in widths], 3 * kernel.lanes
+        strides = [(width // kernel.lanes | 1) * kernel.lanes for width in widths]
+        more = 3 * kernel.lanes
+        of_frame = 4 * 36 * max(1, kernel.tiles(x[:1])) * sum(strides)
+        frames = max(1, min(len(x), MOST_BYTES // of_frame))
+        tiles = kernel.tiles(x[:frames])
         v, t, u = kernel.space(*(36 * (tiles * stride + more) for stride in strides),
                                36 * ins * widths[1])
         u[...] = 0

@@ -3,7 +3,8 @@
 On the CPU they go through each parameter in blocks that stay in the cache, on all cores; the
 numbers are Chainer's, bit for bit. Arguments and state files are Chainer's, too. With AMSGrad or
 AdaBound, in float16 and on a GPU all is Chainer's own. MomentumSGD takes weight decay itself, too,
-in place of a last hook: most of its time goes into reading parameters and gradients.
+in place of a last hook (no gradient holds it): most of its time goes into reading parameters and
+gradients.
 """
 import numpy
 

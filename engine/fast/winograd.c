@@ -378,9 +378,9 @@ static void convolve_part(struct job *job, float *work)
 enum { FEW = 32 };    /* tiles that a thread transforms at once */
 enum { LONG = 128 };  /* tiles whose part in a product of ROWS x PANEL stays in the L1 cache */
 
-/* Floats between two tiles of what is transformed. One vec more than a power of two, or a column
- * of tiles would fall into a few sets of that cache. */
-static int64_t tile_stride(int64_t channels) { return padded(channels) + LANES; }
+/* Floats between two tiles of what is transformed: an odd number of vecs, or a column of tiles would
+ * fall into a few sets of that cache. */
+static int64_t tile_stride(int64_t channels) { return (padded(channels) / LANES | 1) * LANES; }
 
 /* Floats of one point of all tiles. */
 static int64_t spread_size(const struct layer *l, int64_t channels)

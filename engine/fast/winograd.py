@@ -120,9 +120,10 @@ class Kernel:
     def padded(self, channels):
         return -(-channels // self.lanes) * self.lanes
 
-    def prepare(self, w, b, first=False, pool=False, turned=False):
+    def prepare(self, w, b, first=False, pool=False, turned=False, memory=empty):
         """(outputs, inputs, 3, 3) and (outputs,), whether the layer is a first one, and pooled ->
-        its Weights. `turned` gives those of the way back: outputs are inputs, turned half round."""
+        its Weights. `turned` gives those of the way back: outputs are inputs, turned half round.
+        `memory` is buffers.lend for such as are needed once."""
         w = compiled.plain(w)
         of, by = w.shape[:2], (9 * w.shape[1], 9)
         if turned:
@@ -132,7 +133,7 @@ class Kernel:
         if first and not pool and ins <= FEW_CHANNELS:
             u = numpy.pad(w.transpose(2, 3, 1, 0), [(0, 0)] * 3 + [(0, len(bias) - outs)])
             return Weights(compiled.plain(u), bias, True)
-        u, panel = lend(36 * len(bias) * ins), 2 * self.lanes  # PANEL of winograd.c
+        u, panel = memory(36 * len(bias) * ins), 2 * self.lanes  # PANEL of winograd.c
         step = -(-outs // (panel * self.threads)) * panel
 
         def some(begin):
