@@ -264,6 +264,9 @@ def load_network(network, path, made_by='the stage that writes it'):
     return model, card
 
 
+HARMLESS = 1 << 16  # what a card may tell of that its network has no use for, such as units
+
+
 class _TooLarge(ValueError):
     """A card claims more than is in its file."""
 
@@ -291,7 +294,7 @@ def _no_larger_than(sizes, shape):
         return initial.nothing(initializer, shape)
     for value in shape.values():  # of these come arrays that Chainer does not make
         n = value if isinstance(value, int) else len(value) if isinstance(value, list) else 0
-        take(numbers=n if n > sum(sizes) else 0)
+        take(numbers=n if n > max(sum(sizes), HARMLESS) else 0)
     with initial.chosen(choose):
         yield
 

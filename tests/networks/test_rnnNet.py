@@ -210,6 +210,15 @@ def test_a_saved_network_gives_the_same_scores(tmp_path):
         assert numpy.array_equal(model(xs).array, loaded(xs).array)
 
 
+@pytest.mark.parametrize('cell', ['mean', 'linear', 'lstm'])
+def test_a_network_of_few_features_is_read_again(cell, tmp_path):
+    """mean and linear have no use for the 1024 units that their card tells of."""
+    model = RNNNet(4, 3, cell, **{'cells': (2,), 'hidden': 2} if cell == 'lstm' else {})
+    model.set_statistics(numpy.zeros(4, 'f'), numpy.ones(4, 'f'))
+    save_model(tmp_path / 'x.model', model, {'shape': model.shape})
+    assert load_rnn(tmp_path / 'x.model')[0].shape == model.shape
+
+
 def test_the_deep_video_lstm():
     """Ng et al. 2015: five layers of 512, a softmax at every step, which no later step reaches."""
     model, xs, *_ = example('lstm', hidden=0, batch_norm=False, cells=(512,) * 5)
