@@ -294,7 +294,8 @@ def _no_larger_than(sizes, shape):
         return initial.nothing(initializer, shape)
     for value in shape.values():  # of these come arrays that Chainer does not make
         n = value if isinstance(value, int) else len(value) if isinstance(value, list) else 0
-        take(numbers=n if n > max(sum(sizes), HARMLESS) else 0)
+        most = max(sum(sizes), HARMLESS if isinstance(value, int) else 0)
+        take(numbers=n if n > most else 0)
     with initial.chosen(choose):
         yield
 
