@@ -418,7 +418,7 @@ static void spread_gradient_part(struct job *job, float *work)
     float *v = job->a;
     (void)work;
     int64_t across = (l->width + 3) / 4, down = (l->height + 3) / 4;
-    int64_t wide = l->channels, stride = spread_size(l, wide);
+    int64_t wide = l->channels, apart = tile_stride(wide), stride = spread_size(l, wide);
     for (int64_t tile; (tile = take(job) * FEW) < l->tiles;)
         for (int64_t end = tile + FEW < l->tiles ? tile + FEW : l->tiles; tile < end; tile++) {
             int64_t x = tile % across * 4, y = tile / across % down * 4;
@@ -441,7 +441,7 @@ static void spread_gradient_part(struct job *job, float *work)
                 for (int i = 0; i < 6; i++) {
                     spread(half[i], m);
                     for (int j = 0; j < 6; j++)
-                        STORE(v + (6 * i + j) * stride + tile * tile_stride(wide) + k, m[j]);
+                        STORE(v + (6 * i + j) * stride + tile * apart + k, m[j]);
                 }
             }
         }
@@ -547,8 +547,7 @@ void convolve(const struct layer *l, float *work, int64_t threads)
 }
 
 /* All tiles of the input to v, spread_size(l, channels) floats a point, with l->tiles the number
- * of all. `work` holds (POINTS + 1) * padded(channels) floats for each
- * thread. */
+ * of all. `work` holds (POINTS + 1) * padded(channels) floats for each thread. */
 void spread_input(const struct layer *l, float *v, float *work, int64_t threads)
 {
     struct job job = {spread_input_part, l, .a = v, .work = work,
@@ -557,8 +556,7 @@ void spread_input(const struct layer *l, float *v, float *work, int64_t threads)
 }
 
 /* The same of the gradient of the output before ReLU, l->in (n, height, width, channels),
- * channels a multiple of LANES. Its point 7, a + b both ways, is the sum over
- * a tile. */
+ * channels a multiple of LANES. Its point 7, a + b both ways, is the sum over a tile. */
 void spread_gradient(const struct layer *l, float *v, int64_t threads)
 {
     struct job job = {spread_gradient_part, l, .a = v};

@@ -167,11 +167,10 @@ class Kernel:
         return len(x) * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
 
     @staticmethod
-    def layer(x, channels, tiles, out=None, weights=None, whole=None, mean=None,
+    def layer(x, channels, tiles, out=None, weights=(None, None), whole=None, mean=None,
               relu=False, pool=False):
         """struct layer, for `run`; the arrays must outlive it."""
-        u, bias = weights[:2] if weights else (None, None)
-        where = [compiled.address(a) for a in (out, whole, mean, u, bias)]
+        where = [compiled.address(a) for a in (out, whole, mean, *weights[:2])]
         return _Layer(compiled.address(x, x.dtype), *where, *x.shape[:3], channels, x.shape[3],
                       0 if out is None else out.shape[3], mean is not None,
                       x.dtype == numpy.uint8, relu, pool, tiles)

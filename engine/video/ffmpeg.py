@@ -8,7 +8,6 @@ import contextlib
 import os
 import re
 import signal
-import stat
 import subprocess
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -64,10 +63,8 @@ def opened(path, *options):
 
 def refuse_pipes(path):
     """Raises VideoError for what is there and is neither a file nor a folder."""
-    with contextlib.suppress(OSError):  # what is not there is for ffmpeg to say
-        mode = os.stat(path).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise VideoError(f'{path}: a pipe or a device, and no file')
+    if not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
+        raise VideoError(f'{path}: a pipe or a device, and no file')
 
 
 def start(words, **options):

@@ -32,6 +32,7 @@ KINDS = {'kind': str, 'stream': str, 'fusion': str, 'layer': str, 'split': int, 
 SETTINGS = {'inference': str, 'test_steps': int, 'steps': int, 'reverse_too': bool,
             'variable_length': bool, 'readout': str}
 PIECE = 1 << 20  # bytes
+HARMLESS = 1 << 16  # what a card may tell of that its network has no use for, such as units
 
 
 def save_model(path, chain, card, form=None):
@@ -262,9 +263,6 @@ def load_network(network, path, made_by='the stage that writes it'):
     # Of another's file without a card nobody knows what else is in it.
     load_weights(path, model, made_by=made_by, whole=bool(card))
     return model, card
-
-
-HARMLESS = 1 << 16  # what a card may tell of that its network has no use for, such as units
 
 
 class _TooLarge(ValueError):
