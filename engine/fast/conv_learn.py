@@ -131,27 +131,23 @@ class _ConvStack(chainer.FunctionNode):
         """Gradients of a layer's W (of this shape) and b from its input and the gradient gz of
         what comes before its ReLU."""
         kernel, (outs, ins) = self.kernel, shape[:2]
-        widths = kernel.padded(ins), gz.shape[3]
-        # As tile_stride and spread_size of winograd.c have them.
-        strides = [(width // kernel.lanes | 1) * kernel.lanes for width in widths]
-        more = 3 * kernel.lanes
-        of_frame = 4 * 36 * max(1, kernel.tiles(x[:1])) * sum(strides)
-        frames = max(1, min(len(x), MOST_BYTES // of_frame))
-        tiles = kernel.tiles(x[:frames])
-        v, t, u = kernel.space(*(36 * (tiles * stride + more) for stride in strides),
-                               36 * ins * widths[1])
+        of_frame = kernel.spread_size(x[:1], ins) + kernel.spread_size(gz[:1], outs)
+        frames = max(1, min(len(x), MOST_BYTES // (4 * 36 * of_frame)))
+        v, t, u = kernel.space(36 * kernel.spread_size(x[:frames], ins),
+                               36 * kernel.spread_size(gz[:frames], outs), 36 * ins * gz.shape[3])
         u[...] = 0
-        gb = numpy.zeros(widths[1])
+        gb = numpy.zeros(gz.shape[3])
         for begin in range(0, len(x), frames):
             part, g = x[begin:begin + frames], gz[begin:begin + frames]
             tiles = kernel.tiles(part)
             of_input = kernel.layer(part, ins, tiles, g, mean=self.no_mean if first else None)
-            kernel.run('spread_input', of_input, v, work=37 * widths[0])
+            kernel.run('spread_input', of_input, v, work=37 * kernel.padded(ins))
             kernel.run('spread_gradient', kernel.layer(g, g.shape[3], tiles), t)
             kernel.run('add_products', of_input, v, t, u)
             # Point 7 of the gradient's transform is the sum over a tile.
-            sums = t[7 * (tiles * strides[1] + more):][:tiles * strides[1]]
-            gb += sums.reshape(tiles, -1)[:, :widths[1]].sum(axis=0, dtype=float)
+            of_point, of_tile = kernel.spread_size(g, outs), kernel.library.tile_stride(outs)
+            sums = t[7 * of_point:][:tiles * of_tile].reshape(tiles, of_tile)
+            gb += sums[:, :len(gb)].sum(axis=0, dtype=float)
         gW = weights_gradient(u.reshape(36, ins, -1)[:, :, :outs])
         return gW, gb[:outs].astype(numpy.float32)
 

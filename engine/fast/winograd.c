@@ -380,10 +380,10 @@ enum { LONG = 128 };  /* tiles whose part in a product of ROWS x PANEL stays in 
 
 /* Floats between two tiles of what is transformed: an odd number of vecs, or a column of tiles would
  * fall into a few sets of that cache. */
-static int64_t tile_stride(int64_t channels) { return (padded(channels) / LANES | 1) * LANES; }
+int64_t tile_stride(int64_t channels) { return (padded(channels) / LANES | 1) * LANES; }
 
 /* Floats of one point of all tiles. */
-static int64_t spread_size(const struct layer *l, int64_t channels)
+int64_t spread_size(const struct layer *l, int64_t channels)
 {
     return l->tiles * tile_stride(channels) + 3 * LANES;
 }

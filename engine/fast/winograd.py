@@ -70,6 +70,9 @@ class _Layer(ctypes.Structure):
 @functools.lru_cache(maxsize=None)
 def _declared(library):
     library.work_size.restype = ctypes.c_int64
+    library.spread_size.argtypes = [ctypes.POINTER(_Layer), ctypes.c_int64]
+    library.tile_stride.argtypes = [ctypes.c_int64]
+    library.spread_size.restype = library.tile_stride.restype = ctypes.c_int64
     library.prepare.argtypes = [ctypes.c_void_p, *[ctypes.c_int64] * 5, ctypes.c_void_p]
     library.prepare.restype = None
     for name, arrays in (('convolve', 1), ('spread_input', 2), ('spread_gradient', 1),
@@ -165,6 +168,10 @@ class Kernel:
     @staticmethod
     def tiles(x):
         return len(x) * -(-x.shape[1] // 4) * -(-x.shape[2] // 4)
+
+    def spread_size(self, x, channels):
+        """Floats of a point of x, or of a gradient of its shape, transformed to learn from."""
+        return self.library.spread_size(self.layer(x, channels, self.tiles(x)), channels)
 
     @staticmethod
     def layer(x, channels, tiles, out=None, weights=(None, None), whole=None, mean=None,
