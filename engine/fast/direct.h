@@ -140,7 +140,7 @@ INLINE void add(const int outputs, const int frames, const float *x, const float
     vec s[OUTPUTS][FRAMES];
     for (int o = 0; o < outputs; o++)
         for (int f = 0; f < frames; f++)
-            s[o][f] = LOAD(sums + (f * SOME + o) * LANES);
+            s[o][f] = (vec){0};
     for (int64_t i = 0; i < count; i += LANES) {
         vec values[FRAMES];
 #pragma GCC unroll 6
@@ -157,7 +157,7 @@ INLINE void add(const int outputs, const int frames, const float *x, const float
     }
     for (int o = 0; o < outputs; o++)
         for (int f = 0; f < frames; f++)
-            STORE(sums + (f * SOME + o) * LANES, s[o][f]);
+            STORE(sums + (f * SOME + o) * LANES, s[o][f] + LOAD(sums + (f * SOME + o) * LANES));
 }
 
 #define OF_FRAMES(N) \
