@@ -23,6 +23,7 @@ from engine.errors import UserError
 UMASK = os.umask(0)
 os.umask(UMASK)
 
+SPECIAL = 'no file but a pipe, a socket or a device'
 
 _temporaries = set()
 
@@ -240,7 +241,7 @@ def why_no_file(path):
         dangling = os.path.islink(path) and f', a link to {os.readlink(path)}'
         return f'{error.strerror}{dangling or ""}'
     if not stat.S_ISREG(status.st_mode):
-        return 'no file but a pipe, a socket or a device'
+        return SPECIAL
     if not os.access(path, os.R_OK):
         return os.strerror(errno.EACCES)
     return '' if status.st_size else 'an empty file'

@@ -16,6 +16,7 @@ from typing import NamedTuple
 import imageio_ffmpeg
 
 from engine.errors import DecoderKilled, UserError
+from engine.files import SPECIAL
 
 # Demuxers that read one file, which holds pictures itself; not among them are those that open
 # what a file names (hls, dash, concat, sdp, imf, avisynth, svg ...) and that read texts.
@@ -64,7 +65,7 @@ def opened(path, *options):
 def refuse_pipes(path):
     """Raises VideoError for what is there and is neither a file nor a folder."""
     if not (os.path.isfile(path) or os.path.isdir(path)) and os.path.exists(path):
-        raise VideoError(f'{path}: a pipe or a device, and no file')
+        raise VideoError(f'{path}: {SPECIAL}')
 
 
 def start(words, **options):

@@ -326,7 +326,7 @@ def test_a_pipe_or_a_device_is_no_clip(own_clips):
     done = extract(own_clips, timeout=60)
     assert done.returncode == 3
     for path in (pipe, device):
-        assert f'{path}: a pipe or a device, and no file' in done.stdout + done.stderr
+        assert f'{path}: no file but a pipe, a socket or a device' in done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith('part 1: 22 clips finished, 2 failed')
 
 
