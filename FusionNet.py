@@ -29,7 +29,7 @@ from VGGNet import load_vgg
 from VGGNet_1024 import MADE_BY, VGGNet_1024
 from engine.errors import UserError
 from engine.video.preprocessing import preprocess
-from engine.weights.modelfile import read_card
+from engine.weights.card import read_card
 
 # Frames between the towers of late fusion.
 APART = 15

@@ -24,7 +24,8 @@ from engine.fast import kernelnames, recurrent
 from engine.fast.lstm import GRU, LSTM
 from engine.learning import statistics
 from engine.learning.featurenet import FeatureNet
-from engine.weights.modelfile import load_network, read_card, weights_digest
+from engine.weights.card import read_card, weights_digest
+from engine.weights.modelfile import load_network
 
 CELLS = ('lstm', 'gru', 'linear', 'mean')
 MADE_BY = 'python rnn.py'

@@ -22,7 +22,7 @@ import helperFunctions as hf
 from engine import arguments, stage, variants
 from engine.errors import UserError
 from engine.files import files_under, sha256, write_text
-from engine.learning.frames import frame_counts
+from engine.video.framecounts import frame_counts
 from engine.progress import Progress
 from engine.video.container import read_header
 from engine.video.ffmpeg import readers

@@ -51,7 +51,8 @@ from engine.progress import Progress
 from engine.stage import run as stage_main
 from engine.variants import CLIPS, LISTS, VGG_MODEL
 from engine.video.preprocessing import PREPROCESSING, preprocess
-from engine.weights.modelfile import read_card, save_model
+from engine.weights.card import read_card
+from engine.weights.modelfile import save_model
 from helperFunctions import write_list
 
 TRAIN_STREAM = 3  # of random numbers; engine/drawing has those before

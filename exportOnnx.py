@@ -20,7 +20,7 @@ from engine import stage, variants
 from engine.errors import UserError
 from engine.files import find_file
 from engine.video.preprocessing import preprocessing
-from engine.weights.modelfile import read_card, weights_digest
+from engine.weights.card import read_card, weights_digest
 from engine.weights.onnxexport import export_frames, export_rnn
 from FusionNet import load_frame_network
 from RNNNet import load_rnn

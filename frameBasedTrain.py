@@ -49,8 +49,10 @@ from engine.video.augmentation import Augmentation
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
 from engine.progress import followed
-from engine.learning.frames import COUNTS, FrameIterator, frame_counts
-from engine.weights.modelfile import save_model, weights_digest
+from engine.learning.frames import FrameIterator
+from engine.video.framecounts import COUNTS, frame_counts
+from engine.weights.card import weights_digest
+from engine.weights.modelfile import save_model
 from engine.fast.optimizers import MomentumSGD
 from engine.learning.rates import add_rate, get_rate
 from engine.learning.snapshots import RULES, Best, add_keep, best_line, told_of

@@ -50,7 +50,7 @@ from engine.events import eventfiles, merging
 from engine.events.choosing import Settings, check_marks, tell_choice
 from engine.files import write_text
 from engine.video.videosgiven import videos_given
-from engine.weights.modelfile import read_card, weights_digest
+from engine.weights.card import read_card, weights_digest
 from engine.video.container import read_header, shape_of
 from engine.video.overlay import label_video, panel
 from engine.progress import Progress

@@ -35,7 +35,8 @@ from engine.learning import examples, workers
 from engine.errors import Stopped, UserError
 from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
-from engine.weights.modelfile import go_on_from, read_card, save_model
+from engine.weights.card import read_card
+from engine.weights.modelfile import go_on_from, save_model
 from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
 from engine.learning.optimisation import add_optimizer, make_optimizer
 from engine.learning.rates import get_rate

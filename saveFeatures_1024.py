@@ -39,7 +39,7 @@ from engine.fast.upload import sending
 from engine.errors import UserError
 from engine.files import save_npy, write_text
 from engine.learning.frames import with_mirrored_ends
-from engine.weights.modelfile import read_card, weights_digest
+from engine.weights.card import read_card, weights_digest
 from engine.progress import Progress
 from engine.video.decode import Frames, VideoError
 

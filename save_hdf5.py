@@ -35,7 +35,7 @@ from engine.cluster import partkernels
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers
-from engine.weights.modelfile import read_card, weights_digest
+from engine.weights.card import read_card, weights_digest
 from engine.progress import Progress
 
 FEATURES, PREDICTIONS = 0, 1

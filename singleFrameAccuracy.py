@@ -20,7 +20,7 @@ from engine.weights import cardchecks
 from engine.reporting import calibration, predictionfile, resultsfile, scoring
 from engine.reporting.counted import add_without, counted, label_of, settings as settings_without
 from engine.errors import UserError
-from engine.weights.modelfile import weights_digest
+from engine.weights.card import weights_digest
 
 
 def get_parser():

@@ -13,7 +13,8 @@ import helperFunctions as hf
 from engine import variants
 from VGGNet_1024 import VGGNet_1024
 from engine.files import save_npy, write_text
-from engine.weights.modelfile import save_model, weights_digest
+from engine.weights.card import weights_digest
+from engine.weights.modelfile import save_model
 from engine.progress import Progress
 
 N_TRAIN, N_TEST, N_FRAMES = 9537, 3783, 2_482_324

@@ -14,7 +14,8 @@ import predict
 from RNNNet import RNNNet
 from engine import variants
 from engine.video.container import shape_of
-from engine.weights.modelfile import read_card, save_model, weights_digest
+from engine.weights.card import read_card, weights_digest
+from engine.weights.modelfile import save_model
 from smallSet import N_FEATURES, copy_set
 
 FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()

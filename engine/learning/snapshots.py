@@ -13,7 +13,8 @@ import numpy
 from engine.errors import UserError
 from engine.files import check_outputs, json_of, put, replacing, write_text
 from engine.weights.limits import DAMAGE
-from engine.weights.modelfile import load_weights, save_model, weights_digest
+from engine.weights.card import weights_digest
+from engine.weights.modelfile import load_weights, save_model
 
 # For messages that name the command that makes a file again.
 ANEW = 'the same command with --restart'

@@ -7,7 +7,7 @@ from engine import hdf5, variants
 from engine.learning import examples, statistics
 from engine.learning.sequences import FeatureStore
 from engine.weights import cardchecks
-from engine.weights.modelfile import weights_digest
+from engine.weights.card import weights_digest
 
 
 class Data(NamedTuple):

@@ -7,7 +7,7 @@ from engine.reporting import scoring
 from engine.reporting.resultsfile import RESULTS, is_number, line_of, read_results
 from engine.reporting.tables import in_words
 from engine.variants import TEST_SUFFIX, Names, place
-from engine.weights.modelfile import read_card, same_in_cards
+from engine.weights.card import read_card, same_in_cards
 
 BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
 # Settings of a network itself; the others say how it was trained and shown its clips.

@@ -9,7 +9,7 @@ from engine.errors import UserError
 from engine.hdf5 import open_hdf5
 from engine.reporting.counted import counted
 from engine.reporting.predictionfile import each_prediction, said
-from engine.weights.modelfile import keep_in_card
+from engine.weights.card import keep_in_card
 from engine.reporting.scoring import ranks, score, video_log_probability
 
 # Of what no network needs: a fit that ends here has found no end.

@@ -25,7 +25,7 @@ def mean_of(card, path, stream='rgb'):
     A model without a card takes ImageNet's mean.
 
     Args:
-        card (dict): from engine.weights.modelfile.read_card.
+        card (dict): from engine.weights.card.read_card.
         path: the model file, for the error's text.
         stream: what it will be given, 'rgb' or 'flow'.
 

@@ -16,7 +16,7 @@ from engine.errors import UserError
 from engine.weights.caffefile import read_caffe
 from engine.weights.kerasfile import ARCHIVED, read_hdf5, read_keras_archive
 from engine.weights.limits import DAMAGE, Budget, open_zip, reason_of
-from engine.weights.modelfile import CARD
+from engine.weights.card import CARD
 from engine.weights.npzfile import open_npz
 from engine.weights.onnxlayers import read_onnx
 from engine.weights.safetensorsfile import read_safetensors

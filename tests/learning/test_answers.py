@@ -9,7 +9,8 @@ from FusionNet import NETWORKS
 from VGGNet import VGGNet
 from VGGNet_1024 import from_vgg
 from engine.learning.frozenanswers import ROWS, Answers
-from engine.learning.frames import FrameIterator, frame_counts
+from engine.learning.frames import FrameIterator
+from engine.video.framecounts import frame_counts
 from engine.video.decode import read_chosen
 from engine.video.preprocessing import preprocess
 

@@ -3,7 +3,8 @@ import numpy
 import pytest
 
 import helperFunctions as hf
-from engine.learning.frames import FrameIterator, frame_counts, mirrored, with_mirrored_ends
+from engine.learning.frames import FrameIterator, mirrored, with_mirrored_ends
+from engine.video.framecounts import frame_counts
 from engine.learning.sequences import reverse_append
 from engine.video.augmentation import Augmentation, views
 from engine.video.decode import Frames, read_frames

@@ -12,7 +12,8 @@ from VGGNet import VGGNet, load_vgg
 from FusionNet import load_frame_network
 from VGGNet_1024 import VGGNet_1024, from_vgg
 from engine.errors import UserError
-from engine.weights.modelfile import load_weights, read_card, save_model
+from engine.weights.card import read_card
+from engine.weights.modelfile import load_weights, save_model
 from engine.video.preprocessing import preprocess
 
 NARROW = dict(channels=(4, 6, 8, 8, 8), hidden=16, input_size=32)

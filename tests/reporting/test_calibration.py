@@ -12,8 +12,8 @@ from engine.reporting import calibration
 from engine.reporting.readout import Method
 from engine.reporting.runs import Run
 from engine.reporting.surenesssection import sureness_section
-from engine.weights.modelfile import (keep_in_card, load_weights, read_card, save_model,
-                                      weights_digest)
+from engine.weights.card import keep_in_card, read_card, weights_digest
+from engine.weights.modelfile import load_weights, save_model
 
 
 def drawn(temperature, n=4000, classes=5, seed=0):

@@ -9,7 +9,7 @@ import pytest
 from engine.errors import UserError
 from engine.files import append_line
 from engine.reporting import baselines, means, runs
-from engine.weights.modelfile import keep_in_card, read_card
+from engine.weights.card import keep_in_card, read_card
 from featureSet import lines_of
 
 FLAGS = ('--cells', 4, '--epochs', 1, '--baseline')

@@ -17,7 +17,8 @@ from RNNNet import RNNNet
 from VGGNet import VGGNet, load_vgg
 from engine.errors import UserError
 from engine.video.decode import Frames
-from engine.weights.modelfile import save_model, weights_digest
+from engine.weights.card import weights_digest
+from engine.weights.modelfile import save_model
 
 onnxruntime = pytest.importorskip('onnxruntime', reason='pip install -r requirements-onnx.txt')
 pytest.importorskip('onnx', reason='pip install -r requirements-onnx.txt')

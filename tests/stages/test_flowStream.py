@@ -17,7 +17,8 @@ from engine.video import flowfiles
 from engine.video.decode import count_frames
 from engine.video.flow import quantise
 from engine.video.preprocessing import FLOW_MEAN, mean_of, preprocess, preprocessing
-from engine.weights.modelfile import read_card, save_model
+from engine.weights.card import read_card
+from engine.weights.modelfile import save_model
 from FusionNet import load_frame_network
 from VGGNet import VGGNet
 from VGGNet_1024 import VGGNet_1024, start_from_pictures

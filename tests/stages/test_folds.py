@@ -24,7 +24,7 @@ from engine.learning import statistics
 from engine.reporting.predictionfile import write_predictions
 from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import append_result
-from engine.weights.modelfile import read_card
+from engine.weights.card import read_card
 from featureSet import lines_of
 
 FOLDS = (1, 2, 3)

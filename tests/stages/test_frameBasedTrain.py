@@ -22,8 +22,9 @@ from engine.video.augmentation import Augmentation
 from engine.errors import UserError
 from engine.files import load_npy
 from engine.learning import examples
-from engine.learning.frames import FrameIterator, frame_counts
-from engine.weights.modelfile import read_card
+from engine.learning.frames import FrameIterator
+from engine.video.framecounts import frame_counts
+from engine.weights.card import read_card
 from engine.video.decode import count_frames, read_chosen, read_frames
 from engine.video.preprocessing import preprocess
 from smallSet import vgg_set

@@ -17,7 +17,8 @@ from engine.files import load_npy
 from engine.learning.frames import mirrored
 from engine.video.decode import Frames
 from engine.video.preprocessing import preprocess
-from engine.weights.modelfile import read_card, save_model
+from engine.weights.card import read_card
+from engine.weights.modelfile import save_model
 from fusionSet import FUSED, make_vgg
 
 

@@ -13,7 +13,7 @@ import smallSet
 from engine import variants
 from engine.cluster import partkernels
 from engine.fast import recurrent, winograd
-from engine.weights.modelfile import read_card
+from engine.weights.card import read_card
 from RNNNet import RNNNet
 from VGGNet import VGGNet
 

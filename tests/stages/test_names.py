@@ -12,7 +12,7 @@ import save_hdf5
 from engine import files, hdf5, variants
 from engine.learning import statistics
 from engine.learning.sequences import FeatureStore
-from engine.weights.modelfile import weights_digest
+from engine.weights.card import weights_digest
 from smallSet import N_FEATURES, save_random_model
 
 NAMES = ('_MG_0001', '_statistics', '_held_out', '_missing', '_about', '__init__', '-', '~',

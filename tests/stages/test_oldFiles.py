@@ -24,7 +24,8 @@ import singleFrameAccuracy
 from engine import hdf5, variants
 from engine.errors import UserError
 from engine.learning import statistics
-from engine.weights.modelfile import load_weights, read_card
+from engine.weights.card import read_card
+from engine.weights.modelfile import load_weights
 from FusionNet import load_frame_network
 from saveFeatures_1024 import extract
 from VGGNet import VGGNet

@@ -22,7 +22,8 @@ import predict
 from engine.errors import UserError
 from engine.files import load_npy
 from engine.video.videosgiven import videos_given
-from engine.weights.modelfile import load_weights, read_card, save_model, weights_digest
+from engine.weights.card import read_card, weights_digest
+from engine.weights.modelfile import load_weights, save_model
 from engine.video.container import Shape, shape_of
 from engine.video.overlay import label_video, panel
 from engine.video.sliding import Pictures, moment, slide, zones

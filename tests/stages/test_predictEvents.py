@@ -11,7 +11,8 @@ import eventAccuracy
 import predict
 from engine.errors import UserError
 from engine.events.merging import OTHER
-from engine.weights.modelfile import keep_in_card, load_weights, read_card, save_model
+from engine.weights.card import keep_in_card, read_card
+from engine.weights.modelfile import load_weights, save_model
 from engine import variants
 from FusionNet import load_frame_network
 from predictSet import call, draw

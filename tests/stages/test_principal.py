@@ -15,7 +15,7 @@ from engine.learning import principal
 from engine.learning.principal import frames_per_clip, principal_units
 from engine.video.decode import count_frames, read_frames
 from engine.video.preprocessing import preprocess
-from engine.weights.modelfile import read_card
+from engine.weights.card import read_card
 from smallSet import vgg_set
 from VGGNet import load_vgg
 

@@ -18,7 +18,8 @@ import rnn
 from RNNNet import load_rnn
 from VGGNet_1024 import VGGNet_1024
 from engine.errors import UserError
-from engine.weights.modelfile import read_card, save_model, weights_digest
+from engine.weights.card import read_card, weights_digest
+from engine.weights.modelfile import save_model
 from engine.learning.steploss import sequence_loss
 from featureSet import lines_of
 from smallSet import REPOSITORY

@@ -20,7 +20,8 @@ from RNNNet import load_rnn, new_network
 from FusionNet import load_frame_network
 from engine.errors import UserError
 from engine.files import load_npy
-from engine.weights.modelfile import read_card, save_model, weights_digest
+from engine.weights.card import read_card, weights_digest
+from engine.weights.modelfile import save_model
 from engine.video.decode import read_frames
 from engine.video.preprocessing import FLOW_MEAN, preprocess, preprocessing
 from featureSet import arrays_of, lines_of

@@ -20,7 +20,8 @@ from engine import variants
 from FusionNet import load_frame_network
 from engine.errors import DecoderKilled, UserError
 from engine.files import load_npy, remove_leftovers, save_npy
-from engine.weights.modelfile import save_model, weights_digest
+from engine.weights.card import weights_digest
+from engine.weights.modelfile import save_model
 from engine.cluster.parts import deal
 from engine.video.decode import Frames, count_frames, read_frames
 from engine.video.preprocessing import MEAN, preprocess

@@ -13,7 +13,7 @@ import singleFrameAccuracy
 from engine.errors import UserError
 from engine.reporting import calibration
 from engine.reporting.predictionfile import read_predictions, write_predictions
-from engine.weights.modelfile import read_card
+from engine.weights.card import read_card
 from featureSet import lines_of
 
 

@@ -10,7 +10,7 @@ import pytest
 import helperFunctions as hf
 from engine import variants
 from engine.errors import DecoderKilled
-from engine.learning.frames import frame_counts
+from engine.video.framecounts import frame_counts
 from engine.video.container import shape_of
 from engine.video.decode import Frames, VideoError, survey
 from engine.video.ffmpeg import check_alive_to_the_end, command, run, start

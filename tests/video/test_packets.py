@@ -7,7 +7,7 @@ import imageio_ffmpeg
 import numpy
 import pytest
 
-from engine.learning.frames import frame_counts
+from engine.video.framecounts import frame_counts
 from engine.video import decode
 from engine.video.decode import Frames, count_frames, read_chosen, survey
 from engine.video.packets import packets_of

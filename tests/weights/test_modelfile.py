@@ -10,7 +10,8 @@ from RNNNet import RNNNet, load_rnn
 from VGGNet import VGGNet, load_vgg
 from VGGNet_1024 import VGGNet_1024, from_vgg
 from engine.errors import UserError
-from engine.weights.modelfile import load_weights, read_card, save_model, weights_digest
+from engine.weights.card import read_card, weights_digest
+from engine.weights.modelfile import load_weights, save_model
 
 SHAPE = {'channels': (2, 2, 2, 2, 2), 'hidden': 4, 'n_classes': 3, 'input_size': 32}
 FORMS = ['npz', 'hdf5']
