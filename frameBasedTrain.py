@@ -427,6 +427,7 @@ def finetune(args, team, device, lists, path):
         **({'fold': args.fold} if args.fold else {}), 'shape': model.shape,
         'classes': lists.classes, 'preprocessing': preprocessing(model.mean, args.stream),
         'split': args.split,
+        'trained_clips': sorted(clip.name for clip in clips.training),
         'held_out': sorted(clip.name for clip in clips.held_out),
         'validation': {key.split('/')[-1]: kept[key] for key in kept if 'validation' in key},
         'training': {**told_of(kept, log), **examples.told_of(clips.training)},

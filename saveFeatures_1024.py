@@ -284,7 +284,7 @@ def check_model(args, path, card, lists):
         raise UserError(f'{path}: trained for {len(card.get("classes", []))} classes, '
                         f'but {args.root / variants.LISTS} names {len(lists.classes)}; '
                         f'train again: {made_by(args)}')
-    cardchecks.check_frame_model(path, card, args.split, variants.names_of(args))
+    cardchecks.check_frame_model(path, card, lists.test, args.split, variants.names_of(args))
     if args.stream == 'flow':
         theirs, ours = card.get('flow'), flowfiles.flow_made_with(args.root, args.split)
         if theirs != ours:

@@ -166,7 +166,7 @@ def check_space(args, names, clips):
                         + ', or use --dtype float16' * (dtypes[0].itemsize > 2))
 
 
-def check_features(args, names, clips):
+def check_features(args, names, lists):
     """Returns the frame network's card, {} of imported features, and what extraction.json or
     imported.json says of them.
 
@@ -182,10 +182,11 @@ def check_features(args, names, clips):
     model_path, folder = args.root / names.model, args.root / names.features
     card = read_card(model_path,
                      f'python frameBasedTrain.py{variants.flags_of(args, *variants.OF_FRAMES)}')
-    cardchecks.check_frame_model(model_path, card, args.split, names)
+    cardchecks.check_frame_model(model_path, card, lists.test, args.split, names)
     made_with = featurefile.made_with(args.root, names)
     if made_with is None:
-        raise UserError(f'{folder}: no features yet; made by: {made_by(args, clips)}')
+        raise UserError(f'{folder}: no features yet; made by: '
+                        f'{made_by(args, lists.train + lists.test)}')
     if made_with.get('model_sha256') != weights_digest(model_path):
         raise UserError(f'{folder}: features of another model than {model_path}; '
                         f'remove them: {featurefile.remover(args.root, names)}, then make them '
@@ -237,7 +238,7 @@ def write_set(args, names, paths, lists):
     """Packs all clips; returns the exit code."""
     remove_leftovers(paths)
     clips = lists.train + lists.test
-    card, made_with = check_features(args, names, clips)
+    card, made_with = check_features(args, names, lists)
     stored = variants.stored_as(args.root, names)
     for line in partkernels.several(args.root / stored.features):
         print(line)

@@ -59,8 +59,9 @@ def settings_in(path, attrs):
     return settings
 
 
-def check_frame_model(path, card, split, names=Names()):
-    """Refuses a frame network trained on clips which `split` tests with, or of another variant."""
+def check_frame_model(path, card, tested, split, names=Names()):
+    """Refuses a frame network that has seen a clip of `tested`, those of the test list, or was
+    trained on another split or as another variant."""
     for field in OF_FRAMES:
         theirs, ours = card.get(field, getattr(Names(), field)), getattr(names, field)
         if theirs != ours:
@@ -73,6 +74,12 @@ def check_frame_model(path, card, split, names=Names()):
                         f'{split}; train it again under another --root: '
                         f'python frameBasedTrain.py --split {split}'
                         + names.flags(*OF_FRAMES) + ' --root ANOTHER')
+    seen = {*card.get('trained_clips', ()), *card.get('held_out', ())}
+    if both := [clip.name for clip in tested if clip.name in seen]:
+        raise UserError(f'{path}: trained by other lists, so it has seen {len(both)} of the '
+                        f'{len(tested)} test clips ({both[0]}, say); remove it and train again: '
+                        'python frameBasedTrain.py'
+                        + names.flags(*OF_FRAMES) + place(Path(path).parent, split))
 
 
 def check_rnn(path, card, classes, split, made_by):

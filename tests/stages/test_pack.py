@@ -18,6 +18,7 @@ import save_hdf5
 from FusionNet import load_frame_network
 from engine.learning import statistics
 from engine.errors import UserError
+from engine.weights.card import keep_in_card
 from engine.weights.modelfile import save_model
 from normalizeData import Moments
 from smallSet import run, run_stage, save_random_model
@@ -54,6 +55,18 @@ def test_float16(root):
         assert f[clip.name].dtype == numpy.float16
         numpy.testing.assert_allclose(
             f[clip.name][()], saved(root, variants.FEATURES, clip), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize('seen', ['trained_clips', 'held_out'])
+def test_a_network_that_has_seen_test_clips_is_refused(root, seen):
+    """As one of another root with other lists, copied here."""
+    clip = hf.read_lists(root).test[1].name
+    keep_in_card(root / variants.FRAME_MODEL, **{seen: [clip]})
+    for command in (['save_hdf5.py'], ['saveFeatures_1024.py', 1, '--parts', 1]):
+        done = run_stage(*command, '--root', root)
+        assert done.returncode == 1 and 'Traceback' not in done.stderr
+        assert f'has seen 1 of the {len(hf.read_lists(root).test)} test clips' in done.stderr
+        assert clip in done.stderr and 'python frameBasedTrain.py' in done.stderr
 
 
 def test_missing_clips_are_named_with_the_command_that_makes_them(root):
