@@ -24,7 +24,8 @@ CARD = 'card'
 # Of what a card says, what is relied on before it is looked at.
 KINDS = {'kind': str, 'stream': str, 'fusion': str, 'layer': str, 'split': int, 'shape': dict,
          'preprocessing': dict, 'classes': list, 'held_out': list, 'trained_clips': list,
-         'settings': dict, 'seed': int, 'features': str, 'packed': str, 'method': str, 'beside': str}
+         'settings': dict, 'seed': int, 'features': str, 'packed': str, 'method': str,
+         'beside': str}
 # The same of the settings in it: how a model is tested if nothing else is said.
 SETTINGS = {'inference': str, 'test_steps': int, 'steps': int, 'reverse_too': bool,
             'variable_length': bool, 'readout': str}
