@@ -34,7 +34,7 @@ from engine import arguments, locks, stage, variants
 from engine.errors import UserError
 from engine.files import write_text
 from engine.video.groups import choose_test_groups, films, groups_of_names, groups_of_table
-from engine.video.ownvideos import find_videos, in_order, sides_above
+from engine.video.ownvideos import find_videos, in_order, meant_below, sides_above
 from engine.video.clipsfolder import check_unused, place_clips
 
 HMDB_LIST = r'(.+)_test_split([123])\.txt'
@@ -291,7 +291,8 @@ def cut_lists(args):
         lists = hf.read_lists(args.lists, split, folder=args.lists, clips=args.clips)
         classes = [name for name in lists.classes if name.lower() in there]
         if not classes:
-            raise UserError(f'{args.clips}: holds no folder of a class in {args.lists}')
+            raise UserError(f'{args.clips}: holds no folder of a class in {args.lists}'
+                            + meant_below(args.clips))
         for name, clips in (('train', lists.train), ('test', lists.test)):
             kept = [clip for clip in clips if clip.class_name in classes]
             files[f'{name}list{split:02d}.txt'] = [

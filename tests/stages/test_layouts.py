@@ -264,3 +264,16 @@ def test_official_lists_and_clips_that_are_not_there(split, put, tmp_path):
     put(names[5])
     split.code = None
     assert 'are not in' not in split('--lists', lists)[1]
+
+
+def test_a_folder_of_data_sets_names_the_one_that_was_meant(split, put):
+    put('UCF-101/A/a.avi', 'UCF-101/B/b.avi', 'ucfTrainTestlist/classInd.txt')
+    meant = f'if the classes are the folders in {put()}/UCF-101, give --clips {put()}/UCF-101'
+    with pytest.raises(UserError, match=f'ucfTrainTestlist: a class without a video; {meant}'):
+        split()
+    put('UCF-101/c.avi', 'notes/a.txt')
+    os.rename(put() / 'UCF-101/A', put() / 'A')
+    with pytest.raises(UserError, match='notes: a class without.*; move the folder elsewhere') as e:
+        os.rename(put() / 'ucfTrainTestlist', put().parent / 'lists')
+        split()
+    assert 'remove' not in str(e.value)
