@@ -34,13 +34,14 @@ class Lists(NamedTuple):
     test: list
 
 
-def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
+def read_lists(root, split=1, folder=None, leaks=False, stream='rgb', clips=None):
     """Reads classInd.txt, trainlist0N.txt and testlist0N.txt.
 
     CRLF, blank lines and spaces around are taken as they come. The label is that
     of the folder's class; a number in the list that says otherwise is an error.
     A clip's group is what groups.txt beside the lists says, or else its name (group_of).
-    The lists stand in ROOT/ucfTrainTestlist, or in `folder`. With `leaks` a clip or a
+    The lists stand in ROOT/ucfTrainTestlist, or in `folder`; the clips in ROOT/UCF-101, or in
+    `clips`. With `leaks` a clip or a
     group may be on both lists: checkData.py names them all. With the stream 'flow' a clip's
     path is that of its flow.
 
@@ -49,11 +50,11 @@ def read_lists(root, split=1, folder=None, leaks=False, stream='rgb'):
             or without a group in groups.txt, a group on both lists.
     """
     check_root(root)
-    folder = Path(folder or Path(root) / LISTS)
+    folder, place_of = Path(folder or Path(root) / LISTS), Path(clips or Path(root) / CLIPS)
     classes = _read_classes(folder / 'classInd.txt')
     groups, may_leak = _read_groups(folder / GROUPS)
-    train = _read_list(root, folder / f'trainlist{split:02d}.txt', classes, groups)
-    test = _read_list(root, folder / f'testlist{split:02d}.txt', classes, groups)
+    train = _read_list(place_of, folder / f'trainlist{split:02d}.txt', classes, groups)
+    test = _read_list(place_of, folder / f'testlist{split:02d}.txt', classes, groups)
     train, test = ([in_stream(root, clip, stream) for clip in clips] for clips in (train, test))
     if leaks:
         return Lists(classes, train, test)
@@ -124,7 +125,7 @@ def _read_groups(path):
     return groups, may_leak
 
 
-def _read_list(root, path, classes, groups):
+def _read_list(place_of, path, classes, groups):
     labels = {name.lower(): label for label, name in enumerate(classes)}
     clips, seen, folders = [], set(), {}
     for number, line in _lines(path):
@@ -151,7 +152,7 @@ def _read_list(root, path, classes, groups):
             raise UserError(f'{path}:{number}: {path.with_name(GROUPS)} names no group of {name}')
         if class_name not in folders:
             # As the list spells it, unless only the class's own spelling is there.
-            spelled = [Path(root) / CLIPS / spelling for spelling in (class_name, classes[label])]
+            spelled = [place_of / spelling for spelling in (class_name, classes[label])]
             folders[class_name] = next((f for f in spelled if f.is_dir()), spelled[0])
         clips.append(Clip(name, classes[label], label,
                           group_of(name) if groups is None else groups[name],

@@ -184,7 +184,7 @@ def claim(args, names, card):
         except (OSError, ValueError, KeyError, TypeError):
             same = False
     else:
-        same = not (folder / featurefile.CLAIM).exists() and not any(folder.glob('*/*.npy'))
+        same = not (folder / variants.CLAIM).exists() and not any(folder.glob('*/*.npy'))
     if not same:
         raise UserError(f'{folder}: holds features of another origin; remove them: '
                         f'{featurefile.remover(args.root, names)}, or begin under another --root')

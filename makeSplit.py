@@ -34,7 +34,7 @@ from engine import arguments, locks, stage, variants
 from engine.errors import UserError
 from engine.files import write_text
 from engine.video.groups import choose_test_groups, films, groups_of_names, groups_of_table
-from engine.video.ownvideos import find_videos, in_order, sides_above
+from engine.video.ownvideos import find_videos, in_order, meant_below, sides_above
 from engine.video.clipsfolder import check_unused, place_clips
 
 HMDB_LIST = r'(.+)_test_split([123])\.txt'
@@ -280,34 +280,54 @@ def cut_lists(args):
     if not args.clips.is_dir():
         raise UserError(f'{args.clips}: no such folder of clips')
     there = {path.name.lower() for path in args.clips.iterdir() if os.path.isdir(path)}
-    args.root.mkdir(parents=True, exist_ok=True)
-    link = args.root / variants.CLIPS
-    if not os.path.lexists(link):
-        os.symlink(args.clips.resolve(), link)
-    elif link.resolve() != args.clips.resolve():
+    link, files, listed = args.root / variants.CLIPS, {}, {}
+    if os.path.lexists(link) and link.resolve() != args.clips.resolve():
         raise UserError(f'{link}: already there and not {args.clips}; choose another --root')
-    out = args.root / variants.LISTS
     splits = [n for n in (1, 2, 3) if (args.lists / f'trainlist{n:02d}.txt').exists()]
     if not splits:
         raise UserError(f'{args.lists}: holds no trainlist01.txt; name the folder of the lists')
     for split in splits:
-        # read_lists looks for the lists under a root
-        lists = hf.read_lists(args.root, split, folder=args.lists)
+        # a root that may not be there yet has no part in it
+        lists = hf.read_lists(args.lists, split, folder=args.lists, clips=args.clips)
         classes = [name for name in lists.classes if name.lower() in there]
         if not classes:
-            raise UserError(f'{args.clips}: holds no folder of a class in {args.lists}')
+            raise UserError(f'{args.clips}: holds no folder of a class in {args.lists}'
+                            + meant_below(args.clips))
         for name, clips in (('train', lists.train), ('test', lists.test)):
             kept = [clip for clip in clips if clip.class_name in classes]
-            hf.write_list(out / f'{name}list{split:02d}.txt', (
+            files[f'{name}list{split:02d}.txt'] = [
                 f'{clip.path.parent.name}/{clip.path.name}'
                 + (f' {classes.index(clip.class_name) + 1}' if name == 'train' else '')
-                for clip in kept))
+                for clip in kept]
+            listed.update((clip.path, os.path.exists(clip.path)) for clip in kept)
             print(f'split {split}: {len(kept)} clips to {name}')
+    files['classInd.txt'] = [f'{i} {name}' for i, name in enumerate(classes, 1)]
+    with locks.only_one(args.root / variants.LISTS):
+        write_cut_lists(args, files)
+    print(f'{len(classes)} of {len(lists.classes)} classes; wrote {args.root / variants.LISTS}')
+    return say_missing(args.clips, [path for path, is_there in listed.items() if not is_there],
+                       len(listed))
+
+
+def write_cut_lists(args, files):
+    """Lays out the root: a link to the folder of clips, and the lists, {file name: lines}."""
+    link, out = args.root / variants.CLIPS, args.root / variants.LISTS
+    if not os.path.lexists(link):
+        os.symlink(args.clips.resolve(), link)
     if (args.lists / variants.GROUPS).exists():
         write_text(out / variants.GROUPS,
                    (args.lists / variants.GROUPS).read_text(encoding='utf-8'))
-    hf.write_list(out / 'classInd.txt', (f'{i} {name}' for i, name in enumerate(classes, 1)))
-    print(f'{len(classes)} of {len(lists.classes)} classes; wrote {out}')
+    for name, lines in files.items():
+        hf.write_list(out / name, lines)
+
+
+def say_missing(folder, missing, n_listed):
+    """Says how many of the clips that lists name are not there; returns the exit code."""
+    if not missing:
+        return None
+    print(f'{len(missing)} of {n_listed} listed clips are not in {folder} ({missing[0]} first): '
+          'bring them, or leave --lists away to make lists of what is there')
+    return 3
 
 
 def check_flags(args):
@@ -354,8 +374,7 @@ def main():
     check_flags(args)
     if args.lists and not any(re.fullmatch(HMDB_LIST, path.name)
                               for path in args.lists.glob('*.txt')):
-        with locks.only_one(args.root / variants.LISTS):
-            return cut_lists(args)
+        return cut_lists(args)
     if not args.lists:
         check_sides(args)
     videos, wrong = find_videos(args.clips, bool(args.test_folder), bool(args.pictures))

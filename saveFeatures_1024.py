@@ -85,15 +85,17 @@ def claim_folders(root, model_path, step, names, n_views=1, kernel=None):
     made_with = {'model_sha256': digest, 'step': step}
     if n_views > 1:
         made_with['views'] = n_views
-    path = root / names.features / featurefile.CLAIM
+    path = root / names.features / variants.CLAIM
     before = featurefile.made_with(root, names)
     if before is None:
         write_text(path, json.dumps({**made_with, 'kernel': kernel}))
     elif {key: before[key] for key in before if key != 'kernel'} != made_with:
-        what = ('another model' if before.get('model_sha256') != digest
-                else f'--step {before.get("step")} --views {before.get("views", 1)}')
-        raise UserError(f'{path.parent}: holds features made with {what}; remove them first: '
-                        + featurefile.remover(root, names))
+        remove = f'remove them first: {featurefile.remover(root, names)}'
+        if before.get('model_sha256') != digest:
+            raise UserError(f'{path.parent}: holds features made with another model; {remove}')
+        flags = f'--step {before["step"]} --views {before.get("views", 1)}'
+        raise UserError(f'{path.parent}: holds features made with {flags}; go on with them: add '
+                        f'{flags} to this command; or, to make all anew, {remove}')
 
 
 class DecodedAhead:

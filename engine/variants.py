@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.errors import UserError
+from engine.files import read_json
 
 CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
 # Beside the lists where clips' names do not tell their group: "CLASS/CLIP.ext<tab>GROUP".
@@ -26,6 +27,8 @@ TEST_PREDICTIONS = 'testPredictions1024.hdf5'
 VALIDATION_PREDICTIONS = 'validationPredictions1024.hdf5'
 # Beside features that another program computed (importFeatures.py): where they come from.
 IMPORTED = 'imported.json'
+# Beside those of stage 2: which model made them, and with which of these flags.
+CLAIM, CLAIMED = 'extraction.json', ('step', 'views')
 # They have no predictions of their network: this run of rnn.py, on each feature alone, stands in.
 STAND_IN = 'linear'
 # Behind the name of a run of rnn.py or combine.py.
@@ -179,8 +182,19 @@ def flags_of(args, *fields):
 
 
 def features_maker(args):
-    """The command that makes the features of a variant."""
-    return f'./saveFeatures.sh --local{flags_of(args)} (or without --local, as batch jobs)'
+    """The command that makes the features of a variant; goes on as those there were made."""
+    return (f'./saveFeatures.sh --local{flags_of(args)}{claimed(args.root, names_of(args))} '
+            '(or without --local, as batch jobs)')
+
+
+def claimed(root, names):
+    """' --step 4', the flags that features there were made with; '' of none and the usual ones."""
+    try:
+        told = read_json(Path(root) / names.features / CLAIM)
+    except UserError:
+        return ''
+    return ''.join(f' --{flag} {told[flag]}' for flag in CLAIMED if isinstance(told, dict)
+                   and isinstance(told.get(flag), int) and told[flag] != 1)
 
 
 def is_imported(root, names=Names()):

@@ -10,9 +10,7 @@ import numpy
 
 from engine.errors import UserError
 from engine.files import append_line, load_npy, read_json, sha256
-from engine.variants import IMPORTED, Names, is_imported, output_path
-
-CLAIM = 'extraction.json'
+from engine.variants import CLAIM, IMPORTED, Names, is_imported, output_path
 
 
 def why_no_features(rows, layer='fc7'):

@@ -130,8 +130,18 @@ def find_videos(folder, sided=False, pictures=False):
         if clean(class_folder.name) not in left:
             raise UserError(f'{class_folder}: a class without a video'
                             + (f' that can be read, {wrong[0]}' if wrong else '')
-                            + '; remove the folder, or name its kind of file')
+                            + (meant_below(folder) or '; move the folder elsewhere, or give its '
+                               'files the ending of their kind'))
     return named(folder, found), wrong
+
+
+def meant_below(folder):
+    """What to say where one of the folders in a folder holds folders of videos; '' if none."""
+    for inner in _folders(folder):
+        holding = [path for path in _folders(inner) if any(map(is_video, files_under(path)))]
+        if len(holding) > 1:
+            return f'; if the classes are the folders in {inner}, give --clips {inner}'
+    return ''
 
 
 def _videos_of(class_folder, files, pictures):

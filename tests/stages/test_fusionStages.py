@@ -181,7 +181,7 @@ def test_views_average_predictions_and_leave_features(root, extract, fusion):
     c = hf.read_lists(root).test[0]
     extract(root, '--fusion', fusion)
     plain = saved(root, fusion, c)
-    with pytest.raises(UserError, match='--step 1 --views 1; remove them'):
+    with pytest.raises(UserError, match='add --step 1 --views 1 .*anew, remove them'):
         extract(root, '--fusion', fusion, '--views', 2)
     names = variants.Names(fusion=fusion)
     for folder in (names.features, names.frame_predictions):

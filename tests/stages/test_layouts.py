@@ -238,3 +238,42 @@ def test_predict_names_what_it_cannot_read_and_does_the_rest(small_set, tmp_path
                    'e.mp4: no file but a pipe'):
         assert reason in said
     assert (tmp_path / 'seen/b.predicted.json').exists()
+
+
+# ------------------------------------------------------------------- official lists
+
+def test_official_lists_and_clips_that_are_not_there(split, put, tmp_path):
+    """A class without a folder is cut away, a clip without a file told of; what fails leaves no
+    root behind."""
+    names = [f'{name}/v_{name}_g0{g}_c01.avi' for name in 'AB' for g in (1, 2, 3)]
+    lists = tmp_path / 'lists'
+    lists.mkdir()
+    (lists / 'classInd.txt').write_text('1 A\n2 B\n3 C\n')
+    for side, listed in (('test', [*names[::3], 'C/v_C_g01_c01.avi']),
+                         ('train', [name for name in names if name not in names[::3]])):
+        (lists / f'{side}list01.txt').write_text('\n'.join(listed))
+    put('UCF-101/A/a.avi')
+    with pytest.raises(UserError, match='holds no folder of a class'):
+        split('--lists', lists)
+    assert not (tmp_path / 'root').exists()
+    put(*names[:5])
+    split.code = 3
+    root, said = split('--lists', lists)
+    assert f'1 of 6 listed clips are not in {put()} ({put() / names[5]} first): bring' in said
+    assert hf.read_lists(root).classes == ['A', 'B']
+    put(names[5])
+    split.code = None
+    assert 'are not in' not in split('--lists', lists)[1]
+
+
+def test_a_folder_of_data_sets_names_the_one_that_was_meant(split, put):
+    put('UCF-101/A/a.avi', 'UCF-101/B/b.avi', 'ucfTrainTestlist/classInd.txt')
+    meant = f'if the classes are the folders in {put()}/UCF-101, give --clips {put()}/UCF-101'
+    with pytest.raises(UserError, match=f'ucfTrainTestlist: a class without a video; {meant}'):
+        split()
+    put('UCF-101/c.avi', 'notes/a.txt')
+    os.rename(put() / 'UCF-101/A', put() / 'A')
+    with pytest.raises(UserError, match='notes: a class without.*; move the folder elsewhere') as e:
+        os.rename(put() / 'ucfTrainTestlist', put().parent / 'lists')
+        split()
+    assert 'remove' not in str(e.value)

@@ -96,6 +96,18 @@ def test_what_stage_2_failed_on_is_to_be_left_out_first_of_all(tmp_path, capsys)
             save_hdf5.refuse(args, dict.fromkeys(missing, 'not there'), clips)
 
 
+@pytest.mark.parametrize('told, flags', [
+    ('{"step": 4, "views": 2}', ' --step 4 --views 2'), ('{"step": 4}', ' --step 4'),
+    ('{"step": 1}', ''), ('{"step": "$(rm)"}', ''), ('[]', ''), ('{', ''), ('', '')])
+def test_advice_goes_on_as_the_features_there_were_made(tmp_path, told, flags):
+    args = save_hdf5.get_parser().parse_args(['--root', str(tmp_path), '--stream', 'flow'])
+    folder = tmp_path / variants.names_of(args).features
+    folder.mkdir()
+    (folder / 'extraction.json').write_text(told)
+    assert variants.features_maker(args).startswith(
+        f'./saveFeatures.sh --local --stream flow --root {tmp_path}{flags} (or')
+
+
 @pytest.mark.parametrize('spoil, reason', [
     (lambda a: a[:-1], 'features, '),
     (lambda a: a[:, :-1], 'expected (frames,'),

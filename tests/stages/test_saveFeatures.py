@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -168,6 +169,8 @@ def test_another_model_or_step_is_refused(undisturbed, tmp_path):
     shutil.copytree(undisturbed, root, symlinks=True)
     done = extract(root, '--step', 2)
     assert done.returncode == 1 and 'made with --step 1' in done.stderr
+    assert extract(root, '--step', 2, *re.search(  # what it says, done as it says it
+        'add (.*) to this command; or.*rm -r', done.stderr)[1].split()).returncode == 0
     (root / variants.FRAME_MODEL).unlink()
     save_random_model(root, seed=1)
     done = extract(root)
