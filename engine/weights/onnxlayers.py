@@ -205,7 +205,8 @@ class _Walk:
     def flatten(self):
         if self.order not in (NCHW, NHWC, None):
             self.refuse('its graph turns what the convolutions give')
-        self.by_row = self.order == NHWC and not self.linears
+        if self.order is not None:  # a second one leaves the first one's order as it is
+            self.by_row = self.order == NHWC and not self.linears
         self.order = None
 
     def linear(self, node):
