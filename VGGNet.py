@@ -11,7 +11,8 @@ import chainer.functions as F
 import chainer.links as L
 import numpy
 
-from engine.fast import conv_gpu, conv_learn, kernelnames, linear, winograd
+from engine.fast import (conv_gpu, conv_learn, conv_learn_gpu, kernelnames, linear,
+                         winograd)
 from engine.fast.conv import ConvStack
 from engine.weights.initial import HeNormal
 from engine.weights.modelfile import load_network
@@ -101,8 +102,9 @@ class VGGNet(chainer.Chain):
             x = preprocess(x, self.mean)
         layers = [(self._at_hand(name).W, self[name].b, self.pooled_after(name))
                   for name in names]
-        if layers and self.fast and conv_learn.serves(x):
-            return conv_learn.conv_stack(x, layers)
+        learning = conv_learn if self.xp is numpy else conv_learn_gpu
+        if layers and self.fast and learning.serves(x, layers):
+            return learning.conv_stack(x, layers)
         for name in names:
             x = F.relu(self[name](x))
             if self.pooled_after(name):

@@ -13,29 +13,43 @@ needs_compiler = pytest.mark.skipif(shutil.which('cc') is None, reason='no C com
 
 
 def elementwise(in_params, out_params, operation, name):
-    """As cupy.ElementwiseKernel of parameters of one type T, for arrays of NumPy."""
-    ins, outs = ([word.split()[1] for word in params.split(',')]
-                 for params in (in_params, out_params))
+    """As cupy.ElementwiseKernel of parameters of one type T, `raw` ones and numbers of int32 among
+    them, for arrays of NumPy."""
+    params = [param.split() for param in f'{in_params}, {out_params}'.split(',')]
+    n_ins = len(in_params.split(','))
 
-    def kernel(*arrays):
-        shape = numpy.broadcast_shapes(*(array.shape for array in arrays))
-        there = [numpy.array(numpy.broadcast_to(array, shape), arrays[-1].dtype, order='C')
-                 for array in arrays]
-        _compiled(tuple(ins), tuple(outs), operation, arrays[-1].dtype.char)(
-            ctypes.c_long(there[0].size), *(ctypes.c_void_p(a.ctypes.data) for a in there))
-        for array, filled in zip(arrays[len(ins):], there[len(ins):], strict=True):
+    def kernel(*given):
+        shape = numpy.broadcast_shapes(*(array.shape for array, param in zip(given, params)
+                                         if len(param) == 2 and param[0] == 'T'))
+        kind, there = given[-1].dtype, []
+        for array, param in zip(given, params, strict=True):
+            whole = array if 'T' != param[0] else numpy.broadcast_to(array, shape)
+            there.append(numpy.array(whole, 'i4' if param[0] == 'int32' else kind, order='C'))
+        _compiled(tuple(map(tuple, params)), operation, kind.char)(
+            ctypes.c_long(int(numpy.prod(shape))),
+            *(ctypes.c_void_p(a.ctypes.data) for a in there))
+        for array, filled in zip(given[n_ins:], there[n_ins:], strict=True):
             array[...] = filled
     return kernel
 
 
 @functools.cache
-def _compiled(ins, outs, operation, kind):
-    names = ins + outs
+def _compiled(params, operation, kind):
+    begin, end, given = [], [], []
+    for *how, name in params:
+        if how == ['T']:
+            begin.append(f'T {name} = {name}_at[i];')
+            end.append(f'{name}_at[i] = {name};')
+            given.append(f'T *{name}_at')
+        elif how == ['int32']:
+            begin.append(f'const int {name} = *{name}_at;')
+            given.append(f'const int *{name}_at')
+        else:
+            given.append(f'T *{name}')
     source = '\n'.join([
         '#include <tgmath.h>', f'typedef {dict(f="float", d="double")[kind]} T;',
-        f'void run(long n, {", ".join(f"T *{name}_at" for name in names)})',
-        '{ for (long k = 0; k < n; k++) {', *(f'T {name} = {name}_at[k];' for name in names),
-        operation, *(f'{name}_at[k] = {name};' for name in outs), '} }'])
+        f'void run(long n, {", ".join(given)})',
+        '{ for (long i = 0; i < n; i++) {', *begin, operation, *end, '} }'])
     with tempfile.TemporaryDirectory() as folder:
         pathlib.Path(folder, 'kernel.c').write_text(source)
         library = str(pathlib.Path(folder, 'kernel.so'))

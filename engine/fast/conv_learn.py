@@ -28,10 +28,9 @@ def available():
     return chosen() is not None
 
 
-def serves(x):
+def serves(x, layers):
     """Whether conv_stack takes this input."""
-    array = chainer.as_array(x)
-    return isinstance(array, numpy.ndarray) and array.dtype == numpy.float32 and available()
+    return x.dtype == numpy.float32 and available()
 
 
 def conv_stack(x, layers):
@@ -49,6 +48,18 @@ def conv_stack(x, layers):
         (x, *[p for W, b, _ in layers for p in (W, b)]))[0]
 
 
+def check_stack(in_types):
+    """Chainer's check of what a stack is given: x, then W and b of each layer."""
+    expect = chainer.utils.type_check.expect
+    expect(in_types[0].ndim == 4)
+    channels = in_types[0].shape[1]
+    for W, b in zip(in_types[1::2], in_types[2::2]):
+        expect(W.dtype == numpy.float32, W.ndim == 4, W.shape[1] == channels,
+               W.shape[2] == 3, W.shape[3] == 3, b.dtype == numpy.float32, b.ndim == 1,
+               b.shape[0] == W.shape[0], in_types[0].dtype == numpy.float32)
+        channels = W.shape[0]
+
+
 class _ConvStack(chainer.FunctionNode):
 
     def __init__(self, pools):
@@ -57,14 +68,7 @@ class _ConvStack(chainer.FunctionNode):
         self.kernel = shared_kernel()
 
     def check_type_forward(self, in_types):
-        expect = chainer.utils.type_check.expect
-        expect(in_types[0].ndim == 4)
-        channels = in_types[0].shape[1]
-        for W, b in zip(in_types[1::2], in_types[2::2]):
-            expect(W.dtype == numpy.float32, W.ndim == 4, W.shape[1] == channels,
-                   W.shape[2] == 3, W.shape[3] == 3, b.dtype == numpy.float32, b.ndim == 1,
-                   b.shape[0] == W.shape[0], in_types[0].dtype == numpy.float32)
-            channels = W.shape[0]
+        check_stack(in_types)
 
     def forward(self, inputs):
         x, *parameters = inputs

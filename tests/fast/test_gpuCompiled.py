@@ -6,7 +6,7 @@ import types
 import numpy
 import pytest
 
-from engine.fast import cells, conv_gpu
+from engine.fast import cells, conv_gpu, conv_learn_gpu
 
 TYPES = {'float32': 'float', 'int32': 'int', 'float16': '__half'}
 
@@ -27,16 +27,18 @@ class Sources(dict):
 def sources():
     found = Sources()
     with pytest.MonkeyPatch.context() as patch:
-        for module in cells, conv_gpu:
+        for module in cells, conv_gpu, conv_learn_gpu:
             patch.setattr(module, 'cuda', found)
         h, gates, one = (numpy.zeros(shape, 'f') for shape in ((2, 8), (2, 32), (2, 1)))
         cells.cell_gpu(gates, h, h, one, h, gates, h, h, h, h)
         cells.cell_backward_gpu(gates, h, h, h, h, one, h, h, h, gates)
         gpu = types.SimpleNamespace(**{name: getattr(numpy, name) for name in (
-            'empty', 'ascontiguousarray', 'pad')})
+            'empty', 'empty_like', 'ascontiguousarray', 'pad')})
         for kind in numpy.float32, numpy.float16:
             conv_gpu.pooled(gpu, numpy.zeros((1, 4, 4, 8), kind), numpy.zeros((1, 2, 2, 8), kind))
         conv_gpu.halves(gpu, numpy.zeros((1, 4, 4, 3), 'u1'), numpy.zeros(3, 'f'), 8)
+        for pool in False, True:
+            conv_learn_gpu.through_output(gpu, *numpy.zeros((2, 1, 4, 4, 4), 'f'), pool)
     return found
 
 
@@ -57,7 +59,7 @@ def whole(name, ins, outs, operation, kind):
 @pytest.mark.skipif(shutil.which('nvcc') is None, reason="no nvcc, NVIDIA's compiler")
 def test_they_compile_for_ampere_and_hopper(sources, tmp_path):
     assert set(sources) == {'lstm_window_forward', 'lstm_window_backward', 'pool_2x2',
-                            'pool_halves', 'halves'}
+                            'pool_halves', 'halves', 'through_pool_2x2', 'through_relu'}
     source = '#include <cuda_fp16.h>\n' + ''.join(
         kernel if isinstance(kernel, str)
         else ''.join(whole(name, *kernel, kind) for kind in ('float', 'double'))
