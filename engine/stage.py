@@ -117,7 +117,11 @@ def get_device(name):
         if not name.isdigit() or int(name) >= found:
             raise UserError(f'--device {name}: this machine has GPUs 0 to {found - 1}')
         device = chainer.get_device(f'@cupy:{name}')
-    device.use()
+    try:
+        device.use()
+    except RuntimeError as error:  # CUDA's first call that needs the card's memory
+        raise UserError(f'--device {name}: the GPU takes no more programs ({error}); see '
+                        'nvidia-smi, or give --device -1') from None
     return device
 
 
@@ -284,6 +288,17 @@ def _open_output():
             write_through=old.write_through)
 
 
+def _of_gpu(error):
+    """What is said of an error if it is a GPU's, else None."""
+    if not type(error).__module__.startswith(('cupy', 'cudnn')):
+        return None
+    text = ' '.join(str(error).split())
+    if isinstance(error, MemoryError) or 'out of memory' in text or 'ALLOC_FAILED' in text:
+        return f"error: the GPU's memory is full ({text}); lower --batch, or see with nvidia-smi " \
+               'what else is on it'
+    return f'error: the GPU fails ({text}); try --device -1, and python -m bench.gpu --check'
+
+
 def _code_of(main):
     """Calls main(); returns its exit code, after a last word where it did not do all."""
     code = said = None
@@ -298,9 +313,7 @@ def _code_of(main):
     except KeyboardInterrupt:
         code, said, told_to = 130, f'{stopped_how(signal.SIGINT)}; {same_command()}', True
     except MemoryError as error:
-        code, said = 1, (
-            f"error: the GPU's memory is full ({error}); lower --batch"
-            if type(error).__module__.startswith('cupy') else
+        code, said = 1, _of_gpu(error) or (
             f'error: not enough memory ({error or "the machine gives no more"}); end other '
             'programs, or see "Out of memory?" in docs/troubleshooting.md')
     except (OSError, UserError) as error:
@@ -319,9 +332,10 @@ def _code_of(main):
             code, said = 1, (f'error: {where}{error.strerror or error}; see to that, then run the '
                              'command again')
     except RuntimeError as error:
-        if not str(error).startswith('Symlink loop'):  # before 3.13 pathlib's, not an OSError
+        said = _of_gpu(error)
+        if not said and not str(error).startswith('Symlink loop'):  # before 3.13 pathlib's own
             raise
-        code, said = 1, f'error: {error}; see to that, then run the command again'
+        code, said = 1, said or f'error: {error}; see to that, then run the command again'
     with contextlib.suppress(OSError):
         sys.stdout.flush()
     if _Output.failure:

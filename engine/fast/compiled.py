@@ -14,6 +14,7 @@ library must have a slower way in NumPy, for machines without a compiler.
 import ctypes
 import functools
 import hashlib
+import itertools
 import os
 import pathlib
 import platform
@@ -33,8 +34,11 @@ from engine.files import put
 CACHE = 'ucf101-chainer'
 COMPILERS = ('cc', 'gcc', 'clang')
 FLAGS = ['-std=gnu11', '-O3', '-ffp-contract=fast', '-fPIC', '-shared', '-pthread']
-# Clang on some machines knows only the second; the last always builds, for the plainest CPU.
-CPU_FLAGS = [['-march=native'], ['-mcpu=native'], []]
+# What is fused must not hang on how many frames there are: gcc from 13 on leaves some products and
+# sums apart where it tunes for newer CPUs. Clang on some machines knows only the third of these;
+# the last always builds, for the plainest CPU.
+FUSED = '--param=avoid-fma-max-bits=0'
+CPU_FLAGS = [['-march=native', FUSED], ['-march=native'], ['-mcpu=native'], []]
 BUILD_BYTES, BUILD_SECONDS = 2 << 20, 180  # that a build may take
 SELFTEST = '''import sys
 sys.path.insert(0, sys.argv[1])
@@ -210,7 +214,8 @@ def load(name):
     """
     source = pathlib.Path(__file__).with_name(f'{name}.c')
     headers = sorted(source.parent.glob('*.h'))
-    key = _digest(*(path.read_text() for path in (source, *headers)), _cpu(), *FLAGS)
+    key = _digest(*(path.read_text() for path in (source, *headers)), _cpu(), *FLAGS,
+                  *itertools.chain(*CPU_FLAGS))
     stem = f'{name}-{key[:24]}'
     wished = f'{stem}-{_digest(os.environ.get("CC", ""))[:8]}'
     try:

@@ -94,7 +94,7 @@ class GPUStack:
         try:
             y = self._way(x, mean)
         except Exception as error:
-            if self._instead is None:
+            if self._instead is None or isinstance(error, MemoryError):
                 raise
             warnings.warn(f'cuDNN fails ({error}): convolutions by products in float32')
             self.kernel = 'GPU, products, float32 (cuDNN fails)'

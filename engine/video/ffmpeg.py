@@ -48,8 +48,17 @@ class Done(NamedTuple):
 
 def command(*words):
     """The words of a command: ffmpeg, how it talks, and `words`."""
-    return [imageio_ffmpeg.get_ffmpeg_exe(), '-nostdin', '-hide_banner', '-nostats', '-loglevel',
+    return [program(), '-nostdin', '-hide_banner', '-nostats', '-loglevel',
             'level+info', *map(str, words)]
+
+
+def program():
+    """The path of ffmpeg; UserError where there is none that runs."""
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise UserError(f'no video can be read: {error} pip install -r requirements.txt brings '
+                        'one') from None
 
 
 def opened(path, *options):

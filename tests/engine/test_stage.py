@@ -3,9 +3,17 @@ import os
 import signal
 import subprocess
 import sys
+import types
 
+import imageio_ffmpeg
 import pytest
 
+import engine.chainer_today  # noqa: F401  (before chainer)
+import chainer
+
+from engine import stage
+from engine.errors import UserError
+from engine.video.decode import count_frames
 from smallSet import REPOSITORY, run_stage
 
 # A stage that prints, then works; what it does is told by its flag.
@@ -86,6 +94,52 @@ def test_what_the_system_refuses_is_one_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr == (f'error: {tmp_path}/script.py/no/folder: Not a directory; see to that, '
                            'then run the command again\n')
+
+
+OF_CUPY = 'cupy_backends.cuda.api.runtime', 'CUDARuntimeError', RuntimeError
+
+
+@pytest.mark.parametrize('module, name, base, text, says', [
+    ('cupy.cuda.memory', 'OutOfMemoryError', MemoryError, 'Out of memory allocating 512 bytes',
+     'lower --batch'),
+    (*OF_CUPY, 'cudaErrorMemoryAllocation: out of memory', 'lower --batch'),
+    (*OF_CUPY, 'cudaErrorIllegalAddress: an illegal memory access', 'bench.gpu --check'),
+])
+def test_an_error_of_a_gpu_is_one_line(module, name, base, text, says):
+    script = f"""
+from engine import stage
+def main():
+    raise type({name!r}, ({base.__name__},), {{'__module__': {module!r}}})({text!r})
+stage.run(main)"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, capture_output=True,
+                          text=True, timeout=60)
+    assert done.returncode == 1 and done.stderr.count('\n') == 1
+    assert done.stderr.startswith('error: ') and text in done.stderr and says in done.stderr
+
+
+def test_a_card_that_others_have_filled_is_one_line(monkeypatch):
+    class Busy:
+        def use(self):
+            raise RuntimeError('cudaErrorMemoryAllocation: out of memory')
+    runtime = types.SimpleNamespace(getDeviceCount=lambda: 1)
+    monkeypatch.setitem(sys.modules, 'cupy', types.SimpleNamespace(
+        cuda=types.SimpleNamespace(runtime=runtime)))
+    monkeypatch.setattr(chainer.backends.cuda, 'check_cuda_available', lambda: None)
+    monkeypatch.setattr(chainer, 'get_device', lambda name: Busy())
+    with pytest.raises(UserError, match='--device 0: .*out of memory.*nvidia-smi'):
+        stage.get_device('0')
+
+
+def test_without_ffmpeg_a_video_is_not_read_and_one_line_says_why(monkeypatch):
+    monkeypatch.setattr(imageio_ffmpeg, 'get_ffmpeg_exe', raiser(RuntimeError('No ffmpeg exe.')))
+    with pytest.raises(UserError, match='No ffmpeg exe.*requirements.txt'):
+        count_frames('a.avi')
+
+
+def raiser(error):
+    def fails(*args):
+        raise error
+    return fails
 
 
 @pytest.mark.parametrize('name, code', [('SIGINT', 130), ('SIGTERM', 143), ('SIGHUP', 129),

@@ -1,6 +1,10 @@
 """direct.h, through winograd.Kernel and linear.py, against Chainer's layers and float64."""
 import collections
 import gc
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy
 import pytest
@@ -11,6 +15,7 @@ import chainer.functions as F
 
 from convStacks import error
 from engine.fast import buffers, linear, winograd
+from smallSet import REPOSITORY
 
 pytestmark = pytest.mark.skipif(winograd.chosen() is None, reason=winograd.kernel_name())
 
@@ -83,6 +88,24 @@ def test_the_bits_do_not_depend_on_company_or_threads(monkeypatch):
     mean = numpy.zeros(3, 'f')
     together = first(x, w, b, mean)
     assert numpy.array_equal(first(x[1:2], w, b, mean, threads=5), together[1:2])
+
+
+@pytest.mark.skipif(shutil.which('gcc') is None, reason='no gcc')
+def test_neither_do_they_where_the_compiler_would_leave_sums_apart(tmp_path):
+    # As gcc from 13 on, by itself, on newer CPUs.
+    script = """
+import numpy
+from engine.fast import linear, winograd
+random = numpy.random.default_rng(0)
+x, w, b = (random.normal(0, 1, shape).astype('f') for shape in ((5, 4096), (8, 4096), 8))
+assert winograd.chosen() is not None
+together = linear.linear(x, w, b)
+assert all(numpy.array_equal(linear.linear(x[k:k + 1], w, b)[0], together[k]) for k in range(5))"""
+    done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, capture_output=True,
+                          text=True, timeout=300, env=dict(
+                              os.environ, CC='gcc --param=avoid-fma-max-bits=512',
+                              XDG_CACHE_HOME=str(tmp_path)))
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_what_is_no_number_goes_where_it_goes_in_chainer():

@@ -111,6 +111,7 @@ def interrupted_at(moment):
                 raise KeyboardInterrupt
         return trace
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # before 3.12.4 a later wish is not seen
     sys.settrace(trace)
     try:
         yield
