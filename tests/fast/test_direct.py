@@ -97,10 +97,10 @@ def test_neither_do_they_where_the_compiler_would_leave_sums_apart(tmp_path):
 import numpy
 from engine.fast import linear, winograd
 random = numpy.random.default_rng(0)
-x, w, b = (random.normal(0, 1, shape).astype('f') for shape in ((5, 4096), (8, 4096), 8))
+x, w, b = (random.normal(0, 1, shape).astype('f') for shape in ((13, 11111), (70, 11111), 70))
 assert winograd.chosen() is not None
 together = linear.linear(x, w, b)
-assert all(numpy.array_equal(linear.linear(x[k:k + 1], w, b)[0], together[k]) for k in range(5))"""
+assert all(numpy.array_equal(linear.linear(x[k:k + 1], w, b)[0], together[k]) for k in (0, 12))"""
     done = subprocess.run([sys.executable, '-c', script], cwd=REPOSITORY, capture_output=True,
                           text=True, timeout=300, env=dict(
                               os.environ, CC='gcc --param=avoid-fma-max-bits=512',
