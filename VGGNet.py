@@ -93,7 +93,7 @@ class VGGNet(chainer.Chain):
 
         With `names`, those layers alone, of x as they take it. engine/fast/conv.py does it, many
         times faster, or where gradients are needed engine/fast/conv_learn.py; on a GPU
-        engine/fast/conv_gpu.py where they are not. `fast = False` turns all of them off.
+        engine/fast/conv_gpu.py and conv_learn_gpu.py. `fast = False` turns all of them off.
         """
         names = self.conv_names if names is None else names
         if names and self.fast and not chainer.config.enable_backprop:
@@ -102,7 +102,7 @@ class VGGNet(chainer.Chain):
             x = preprocess(x, self.mean)
         layers = [(self._at_hand(name).W, self[name].b, self.pooled_after(name))
                   for name in names]
-        learning = conv_learn if self.xp is numpy else conv_learn_gpu
+        learning = self._learning()
         if layers and self.fast and learning.serves(x, layers):
             return learning.conv_stack(x, layers)
         for name in names:
@@ -110,6 +110,10 @@ class VGGNet(chainer.Chain):
             if self.pooled_after(name):
                 x = F.max_pooling_2d(x, 2, stride=2)
         return x
+
+    def _learning(self):
+        """The module of convolutions that learn where the network is."""
+        return conv_learn if self.xp is numpy else conv_learn_gpu
 
     def _fast_convolutions(self, x, names):
         def make():
@@ -158,15 +162,14 @@ class VGGNet(chainer.Chain):
 
     def kernel(self):
         """What computes it where it is now, in words."""
-        if not self.fast:
-            name = 'Chainer'
-        elif self.xp is not numpy:
-            name = conv_gpu.kernel_name()
-        else:
-            name = winograd.kernel_name()
-            learn = set(self.trained or ()) & set(self.conv_names)
-            if learn and not conv_learn.available():
-                name += ', learning by Chainer'
+        on_cpu, name = self.xp is numpy, 'Chainer'
+        if self.fast:
+            name = winograd.kernel_name() if on_cpu else conv_gpu.kernel_name()
+            if set(self.trained or ()) & set(self.conv_names):
+                if not self._learning().available():
+                    name += ', learning by Chainer'
+                elif not on_cpu:
+                    name += ', learning in TF32'
         return kernelnames.in_words(self.xp, convolutions=name)
 
     def forget_copies(self):

@@ -23,6 +23,11 @@ class _Refused(Exception):
     """cuDNN has nothing for such a layer on this card."""
 
 
+def available():
+    """Whether cuDNN is there and has not refused the card."""
+    return not _refusals and find_cudnn()[0] is not None
+
+
 def serves(x, layers):
     """Whether conv_stack takes such an input: frames, and sizes that each pooling halves."""
     sizes = x.shape[2:]
@@ -30,7 +35,7 @@ def serves(x, layers):
         if pool and any(size % 2 for size in sizes):
             return False
         sizes = [size // 2 for size in sizes] if pool else sizes
-    return x.dtype == numpy.float32 and not _refusals and find_cudnn()[0] is not None
+    return x.dtype == numpy.float32 and available()
 
 
 def conv_stack(x, layers):
