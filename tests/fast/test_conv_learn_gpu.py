@@ -140,12 +140,33 @@ def test_sizes_that_a_pooling_does_not_halve_are_chainers(stack):
     assert not conv_learn_gpu.serves(noise(1, 3, 8, 10), layers)
 
 
-def test_where_cudnn_refuses_the_card_it_is_chainers(stack, monkeypatch):
+@pytest.mark.parametrize('kind', ['forward', 'weights', 'input'])
+def test_where_cudnn_refuses_a_graph_of_either_way_it_is_chainers(stack, monkeypatch, kind):
     def refuse(self):
-        raise RuntimeError('NOT_SUPPORTED_ARCH_MISMATCH')
+        if self.kind == kind:
+            raise RuntimeError('NOT_SUPPORTED_ARCH_MISMATCH')
     monkeypatch.setattr(Graph, 'check_support', refuse)
     layers, x = [(noise(4, 3, 3, 3), noise(4), True)], noise(1, 3, 8, 8)
+    assert conv_learn_gpu.serves(x, layers)
     with pytest.warns(UserWarning, match='ARCH_MISMATCH'):
         y = stack(x, layers)
     assert numpy.array_equal(y.array, chainers(x, layers).array)
     assert not conv_learn_gpu.serves(x, layers)
+
+
+def test_a_full_gpu_is_no_refusal(stack, monkeypatch):
+    def full(self, *_, **__):
+        raise MemoryError
+    monkeypatch.setattr(Graph, 'execute', full)
+    layers, x = [(noise(4, 3, 3, 3), noise(4), True)], noise(1, 3, 8, 8)
+    with pytest.raises(MemoryError):
+        stack(x, layers)
+    assert conv_learn_gpu.serves(x, layers)
+
+
+def test_it_can_be_differentiated_once(stack):
+    layers, x = [(noise(4, 3, 3, 3), noise(4), True)], noise(1, 3, 8, 8)
+    y = F.sum(stack(x, [(chainer.Variable(W), b, pool) for W, b, pool in layers]))
+    y.backward(retain_grad=True)
+    with pytest.raises(RuntimeError, match='once'):
+        y.backward()
