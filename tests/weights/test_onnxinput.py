@@ -42,6 +42,20 @@ def test_pictures_on_their_side_are_refused(tmp_path, perm):
                    flags=['--no-top', '--input', 'bgr'])
 
 
+# --------------------------------------------------------------- fc6 by row, column, channel
+
+@pytest.mark.parametrize('reshapes', [
+    [None], [None, None], [[0, -1, ww.CHANNELS[-1]], None], [[-1, 4, ww.CHANNELS[-1]], [0, -1]],
+    [[0, -1], [0, -1]]], ids=str)
+def test_what_is_flattened_twice_keeps_the_order_of_the_first(tmp_path, reshapes):
+    """Keras; permute(0, 2, 3, 1).flatten(1, 2).flatten(1); .reshape(N, -1, C).flatten(1)."""
+    assert_agrees(whole(flatten=turned(*reshapes), by_row=True), tmp_path)
+
+
+def test_channels_first_flattened_twice(tmp_path):
+    assert_agrees(whole(flatten=lambda chain: chain.step('Flatten').step('Flatten')), tmp_path)
+
+
 # ------------------------------------------------------------------- what is hung on the file
 
 STRANGE = ['{}', 'null', '1', 'imagenet', '"imagenet"', '[1, 2]', '', '[' * 5000,
