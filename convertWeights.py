@@ -42,7 +42,8 @@ from engine.files import sha256
 from engine.weights.fillnetwork import adapt_input, fill
 from engine.weights.layernames import LINEARS, collect, listed
 from engine.weights.modelfile import save_model
-from engine.video.preprocessing import MEAN, mean_of, preprocessing
+from engine.weights.onnxlayers import changed_input
+from engine.video.preprocessing import MEAN, mean_of, preprocessing, told_by
 from engine.weights.weightfiles import read_weights
 
 
@@ -94,8 +95,8 @@ def get_parser():
     group.add_argument('--input', choices=INPUTS, default=None,
                        help='what the first convolution of the source takes: torch: RGB, 0-1, '
                             'mean and deviation; bgr or rgb: 0-255 minus the mean (default: '
-                            'torch for .pth, .safetensors and ONNX of PyTorch, bgr for the '
-                            'others; asked for where it cannot be told)')
+                            'torch for .pth, .safetensors and ONNX of PyTorch with channels '
+                            'first, bgr for the others; asked for where it cannot be told)')
     group.add_argument('--prefix', default='', metavar='TEXT',
                        help='of several networks in the source, take the one whose names of '
                             'arrays begin so: model_ema/')
@@ -165,18 +166,41 @@ def input_of(args, notes, layers, form):
         UserError: it cannot be told, and --input does not say it.
     """
     unsure = ''
-    if 'preprocessing' in notes:
-        mean = mean_of({'preprocessing': notes['preprocessing']}, args.source)
-        return 'told', ('BGR', tuple(value / 255 for value in mean), (1 / 255,) * 3)
+    if told := told_of(args, notes):
+        return 'told', told
     if notes.get('other_layers'):
         unsure = f'its layers {listed(notes["other_layers"], 4)} may change its input'
     elif 'producer' in notes and notes['producer'] != 'pytorch':
         unsure = f'an ONNX file of {notes["producer"] or "an unnamed program"} does not tell it'
+    elif notes.get('channels_last'):
+        # Keras runs on PyTorch, too, and keeps its own preprocessing there
+        unsure = 'an ONNX file of pytorch with channels last does not tell it'
     if unsure and not args.input and CONVOLUTIONS[0] in layers:
         raise UserError(f'{args.source}: what does its first convolution take? ({unsure}) Say it: '
                         + ', '.join(f'--input {name} for {SAID[name]}' for name in INPUTS))
     name = args.input or ('torch' if form == 'torch' else 'bgr')
     return name, INPUTS[name]
+
+
+def told_of(args, notes):
+    """(order, mean, deviation) where the file itself tells it in our own words, else None.
+
+    Raises:
+        UserError: --input or the graph says something else.
+    """
+    told, subtracted = told_by(notes.get('preprocessing', '')), notes.get('subtracted')
+    mean = mean_of({'preprocessing': told}, args.source) if told else None
+    if subtracted is not None and not (mean and subtracted.size == len(mean) and numpy.allclose(
+            subtracted.reshape(-1), mean, rtol=0, atol=1e-4)):
+        raise changed_input(args.source, 'Sub')
+    if not told:
+        return None
+    takes = 'BGR', tuple(value / 255 for value in mean), (1 / 255,) * 3
+    if args.input and INPUTS[args.input] != takes:
+        raise UserError(f'{args.source}: says itself that its first convolution takes BGR, 0-255 '
+                        f'less {", ".join(f"{value:g}" for value in mean)}; leave out --input '
+                        f'{args.input}')
+    return takes
 
 
 def new_model(args, layers, form):

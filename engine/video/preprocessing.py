@@ -1,4 +1,6 @@
 """The one preprocessing of every stage: the order and mean of what networks see."""
+import json
+
 import numpy
 
 from engine.errors import UserError
@@ -44,11 +46,34 @@ def mean_of(card, path, stream='rgb'):
                             f'give "{ours}"; make it again from the weights it came from: '
                             'python convertWeights.py --help')
     mean = asked.get('mean', MEAN)
-    if not (isinstance(mean, (list, tuple)) and len(mean) == 3
-            and all(isinstance(v, (int, float)) and 0 <= v <= 255 for v in mean)):
+    if not is_mean(mean):
         raise UserError(f'{path}: its card asks for the mean {mean}, which is not three '
                         'numbers from 0 to 255 (B, G, R)')
     return tuple(float(value) for value in mean)
+
+
+def is_mean(value):
+    """Whether it is three numbers from 0 to 255."""
+    return isinstance(value, (list, tuple)) and len(value) == 3 and all(
+        isinstance(v, (int, float)) and not isinstance(v, bool) and 0 <= v <= 255 for v in value)
+
+
+def told_by(text):
+    """What a text hung on a file tells of the network's input, as preprocessing() returns it.
+
+    Returns:
+        dict, or None for any other text: what programs of others call preprocessing may be of
+        any kind, and half of it is not enough.
+    """
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not (isinstance(told, dict) and is_mean(told.get('mean'))):
+        return None
+    complete = any(told == {**preprocessing(stream=stream), 'mean': told['mean']}
+                   for stream in ORDERS)
+    return told if complete else None
 
 
 def preprocess(frames, mean=MEAN):

@@ -7,7 +7,7 @@ import numpy
 from engine.errors import UserError
 from engine.weights.dtypes import BFLOAT16, itemsize, numbers
 from engine.weights.limits import MOST_DIMENSIONS
-from engine.weights.protobuf import Messages, real, text
+from engine.weights.protobuf import Messages, real, signed, text
 
 DTYPES = {1: 'f4', 6: 'i4', 7: 'i8', 10: 'f2', 11: 'f8', 16: BFLOAT16}
 # Fields of a tensor that hold its numbers where they are not raw: number and dtype there.
@@ -24,17 +24,19 @@ class Graph:
         producer: the program that wrote it, as it calls itself.
         notes: {key: text} that were hung on it.
         input: name of what is put in.
+        budget: what its reading may still cost.
     """
 
     def __init__(self, path, budget):
-        self._path, self._budget, self._files = path, budget, {}
+        self.budget = budget
+        self._path, self._files = path, {}
         self._messages = Messages(budget)
         with open(path, 'rb') as f:
             view = memoryview(mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ))
         model = self._messages.grouped(view)
         graph = self._messages.grouped(model[7][0])
         self.producer = text(model.get(2, [b''])[0])
-        self.notes = {text(note[1][0]): text(note[2][0])
+        self.notes = {text(note[1][0]): text(note.get(2, [b''])[0])
                       for note in map(self._messages.grouped, model.get(14, ()))}
         self._constants = {}
         for data in graph.get(5, ()):
@@ -42,11 +44,14 @@ class Graph:
             self.put(text(tensor[8][0]), self.tensor(tensor))
         self.nodes = [Node(self._messages, data) for data in graph.get(1, ())]
         inputs = [text(self._messages.grouped(data)[1][0]) for data in graph.get(11, ())]
-        inputs = [name for name in inputs if name not in self._constants]
-        # a graph with no list of inputs: what the first node takes
-        self.input = inputs[0] if inputs else next(
-            (name for node in self.nodes for name in node.inputs[:1]
-             if name not in self._constants), '')
+        inputs = {name for name in inputs if name not in self._constants}
+        if not inputs:  # a graph without a list of them: what comes from nowhere
+            made = {name for node in self.nodes for name in node.outputs}
+            inputs = {name for node in self.nodes for name in node.inputs
+                      if name not in self._constants and name not in made}
+        # of several the one that the first layers take, not one that nothing takes
+        self.input = next((name for node in self.nodes for name in node.inputs if name in inputs),
+                          '')
 
     def put(self, name, read):
         """Adds a constant by a function that reads it: most are never asked for."""
@@ -73,7 +78,7 @@ class Graph:
                             'quantised network?); convert the one it was made from')
         dtype = DTYPES[kind]
         # many may be one and the same place in the file
-        self._budget.take(size=math.prod(shape) * max(4, itemsize(dtype)))
+        self.budget.take(size=math.prod(shape) * max(4, itemsize(dtype)))
         if tensor.get(14, [0])[0] == 1:
             array = self._read_beside(name, dtype, math.prod(shape), tensor)
         elif 9 in tensor:
@@ -130,13 +135,18 @@ class Node:
         return name in self._attributes
 
     def integer(self, name, default):
-        return self._attributes[name][3][0] if name in self else default
+        return signed(self._attributes[name][3][0]) if name in self else default
 
     def integers(self, name, default):
-        return self._messages.packed(self._attributes[name][8]) if name in self else default
+        if name not in self:
+            return default
+        return [signed(value) for value in self._messages.packed(self._attributes[name][8])]
 
     def number(self, name, default):
         return real(self._attributes[name][2][0]) if name in self else default
+
+    def reals(self, name):
+        return numbers(b''.join(map(bytes, self._attributes[name][7])), 'f4')
 
     def word(self, name, default=''):
         return text(self._attributes[name][4][0]) if name in self else default

@@ -5,20 +5,23 @@ the same weights in another order would compute something else. Exports of PyTor
 initializers, constants, transposed, or in a file beside) and of Keras (channels last, Transpose
 nodes between, fc6 by row, column and channel) come to the same layers.
 """
-import json
-
 import numpy
 
 from engine.errors import UserError
+from engine.weights.onnxconstants import REAL, fold
 from engine.weights.onnxfile import Graph
 
 BLOCKS = 5
+# Blocks closed and convolutions behind them, where the last one has come.
+LAST = 4, 3
+LINEARS = 3
 NCHW, NHWC = tuple('NCHW'), tuple('NHWC')
 # What changes no number.
 PASSING = {'Identity', 'Dropout', 'Cast'}
 WEIGHTED = {'Conv', 'Gemm', 'MatMul'}
 # What may follow the last layer.
-ENDING = {'Softmax', 'LogSoftmax', 'Squeeze'}
+ENDING = {'Softmax', 'LogSoftmax'}
+SHAPING = {'Flatten', 'Reshape', 'Squeeze'}
 
 
 def read_onnx(path, budget, top=True):
@@ -32,8 +35,9 @@ def read_onnx(path, budget, top=True):
         arrays: {'conv1_1.weight': (out, in, 3, 3), 'conv1_1.bias': (out,), ..., 'fc6.weight':
             (out, in), channel by row by column, ...}, and 'norm1_1.weight' ... of the batch
             normalisation behind conv1_1.
-        notes (dict): 'producer', the program that wrote it, and where the file tells it
-            'preprocessing', as a model's card does.
+        notes (dict): 'producer', the program that wrote it; 'channels_last', whether its input
+            has them so; 'preprocessing', the text hung on it under that name, and 'subtracted',
+            the array that it takes from its input, where there are such.
 
     Raises:
         UserError: its graph is not VGG-16's.
@@ -49,6 +53,12 @@ def read_onnx(path, budget, top=True):
     return walk.arrays, walk.notes
 
 
+def changed_input(path, op):
+    """The UserError of a graph that does more to its input than is told of it."""
+    return UserError(f'{path}: its graph changes its input ({op}) before the first convolution; '
+                     'export the network without that, and say by --input what it takes')
+
+
 class _Walk:
     """Where the chain has come to, and the arrays of the layers passed.
 
@@ -60,123 +70,181 @@ class _Walk:
         self.path, self.graph, self.top = path, graph, top
         self.arrays, self.notes = {}, {'producer': graph.producer}
         if 'preprocessing' in graph.notes:
-            self.notes['preprocessing'] = json.loads(graph.notes['preprocessing'])
+            self.notes['preprocessing'] = graph.notes['preprocessing']
         self.x, self.order, self.layer, self.bare = graph.input, None, None, None
+        self.turned = [0, 1, 2, 3]  # the input's axes, as they lie before the first convolution
         self.pools, self.in_block, self.linears = 0, 0, 0
+        self.pooled = False  # whether a pooling came since the last layer
+        self.ended = None    # the softmax, once it has come
         self.by_row = False  # whether channels come last in what fc6 takes
-        self.sizes = set()   # names of shapes and what is computed from them
+        # what is not read, and the op that gave it: shapes, and constants of unusual making
+        self.unread = {}
 
     def refuse(self, what):
-        if self.pools == BLOCKS:
+        if self.top and self.has_convolutions():
             raise UserError(f'{self.path}: {what}; if its top is another network\'s, --no-top '
                             'takes its convolutions alone')
         raise UserError(f'{self.path}: {what}; convert the weights from the framework that made it')
 
+    def refuse_op(self, node):
+        self.refuse(f'its graph has {node.op}, which VGG-16 lacks there')
+
     def step(self, node):
         """Follows one node; False when what is wanted has been read."""
         graph = self.graph
-        varying = [name for name in node.inputs if name and name not in graph]
+        varying = {name for name in node.inputs if name and name not in graph}
         if not varying:
-            self.fold(node)
-        elif node.op == 'Shape' or set(varying) <= self.sizes:
-            self.sizes.update(node.outputs)
-        elif not self.top and self.pools == BLOCKS and node.op not in PASSING | {'Transpose'}:
+            if not fold(graph, node):
+                self.unread |= dict.fromkeys(node.outputs, node.op)
+        elif node.op == 'Shape' or varying <= self.unread.keys():
+            # the op that began it says more than the last one
+            op = next((self.unread[name] for name in varying if name in self.unread), node.op)
+            self.unread |= dict.fromkeys(node.outputs, op)
+        elif not self.top and self.is_top(node):
             return False
         elif not (node.inputs[0] == self.x and node.op in WEIGHTED
-                  or self.x in varying and set(varying) <= self.sizes | {self.x}):
+                  or self.x in varying and varying - {self.x} <= self.unread.keys()):
             self.refuse(f'its graph has a branch ({node.op}), which VGG-16 lacks')
         else:
             self.take(node)
             self.x = node.outputs[0]
         return True
 
-    def fold(self, node):
-        """Constants made of constants: exporters leave some of that to the reader."""
-        graph, output = self.graph, node.outputs[0]
-        if node.op == 'Constant' and 'value' in node:
-            graph.put(output, graph.tensor(node.tensor('value')))
-        elif node.op in ('Identity', 'Cast'):
-            graph.put(output, lambda: graph[node.inputs[0]])
-        elif node.op == 'Transpose':
-            graph.put(output, lambda: graph[node.inputs[0]].transpose(
-                node.integers('perm', None)))
-        elif node.op in ('Reshape', 'Squeeze', 'Unsqueeze'):
-            # a bias in the shape of what it is added to
-            graph.put(output, lambda: graph[node.inputs[0]].reshape(-1))
-        else:
-            self.sizes.add(output)
+    def has_convolutions(self):
+        """Whether the last convolution is passed with what belongs to it, pool5 or not."""
+        return self.linears > 0 or not self.bare and (
+            self.pools == BLOCKS or (self.pools, self.in_block) == LAST)
+
+    def is_top(self, node):
+        """Whether a node is the first behind the convolutions."""
+        if not self.has_convolutions():
+            return False
+        if node.inputs[0] != self.x:
+            return True
+        if node.op in PASSING | {'Transpose', 'Relu'}:
+            return False
+        # before pool5 a convolution too many is one of VGG-19
+        return self.pools == BLOCKS or node.op != 'Conv' or (
+            self.constant(node.inputs[1], 'the weights behind conv5_3 are').shape[2:] != (3, 3))
+
+    def constant(self, name, what):
+        """The array of a constant; `what` says in an error what it is."""
+        if name not in self.graph:
+            by = f' (by {self.unread[name]})' if name in self.unread else ''
+            self.refuse(f'{what} computed, not stored{by}')
+        return self.graph[name]
 
     def take(self, node):
         """One step of the chain."""
-        if node.op in PASSING or node.op in ENDING and self.linears:
+        if node.op == 'Cast' and node.integer('to', 1) not in REAL:
+            self.refuse('its graph makes whole numbers of what goes through it')
+        if self.ended and node.op not in PASSING | ENDING | SHAPING:
+            self.refuse(f'its graph has {node.op} behind {self.ended}, which VGG-16 lacks')
+        if node.op in PASSING:
             return
-        if node.op == 'Relu' and self.layer:
-            self.bare = None
-        elif node.op == 'Transpose':
-            perm = node.integers('perm', [3, 2, 1, 0])
-            if self.layer and self.order and sorted(perm) == [0, 1, 2, 3]:
-                self.order = tuple(self.order[axis] for axis in perm)
-            elif self.layer:
-                self.refuse('its graph turns what a layer gives')
+        if node.op == 'Transpose':
+            self.transpose(node)
         elif node.op == 'Conv':
             self.convolution(node)
-        elif node.op == 'BatchNormalization' and self.bare and self.bare.startswith('conv'):
-            kinds = ('weight', 'bias', 'running_mean', 'running_var')
-            name = self.bare.replace('conv', 'norm')
-            for kind, constant in zip(kinds, node.inputs[1:], strict=True):
-                self.arrays[f'{name}.{kind}'] = self.graph[constant]
-            self.arrays[f'{name}.epsilon'] = numpy.array(node.number('epsilon', 1e-5))
-        elif node.op == 'MaxPool' and self.order == NCHW:
+        elif not self.layer:
+            self.before(node)
+        elif node.op in ENDING and self.linears:
+            self.ended = node.op
+        elif node.op == 'Squeeze' and self.linears:
+            pass
+        elif self.is_relu(node) and self.linears < LINEARS:
+            self.bare = None
+        elif node.op == 'BatchNormalization' and self.bare and not self.linears:
+            self.normalisation(node)
+        elif node.op == 'MaxPool' and self.order == NCHW and not self.linears:
             self.pool(node)
         elif node.op == 'AveragePool' and node.integers('kernel_shape', None) == [1, 1]:
-            pass  # PyTorch's adaptive one, of maps that have the wanted size
-        elif node.op in ('Flatten', 'Reshape') and self.layer:
+            # PyTorch's adaptive one, of maps that have the wanted size
+            self.hold(node, 'a pooling', {'strides': [1, 1], 'pads': [0] * 4})
+        elif node.op in ('Flatten', 'Reshape'):
             self.flatten()
         elif node.op in ('Gemm', 'MatMul') and node.inputs[0] == self.x:
             self.linear(node)
-        elif node.op == 'Add' and self.bare and f'{self.bare}.bias' not in self.arrays:
-            constant = node.inputs[node.inputs[0] == self.x]
-            self.arrays[f'{self.bare}.bias'] = self.graph[constant].reshape(-1)
-        elif not self.layer:
-            self.before(node)
+        elif node.op == 'Add' and self.bare:
+            self.add(node)
         else:
-            self.refuse(f'its graph has {node.op}, which VGG-16 lacks there')
+            self.refuse_op(node)
 
     def before(self, node):
-        """What is done to the input: only our own export says what that is."""
-        told = self.notes.get('preprocessing', {})
-        if node.op == 'Sub' and 'mean' in told and numpy.allclose(
-                self.graph[node.inputs[1]].reshape(-1), told['mean'], rtol=0, atol=1e-4):
+        """What is done to the input; a mean alone may be taken from it, if the file tells which."""
+        if node.op == 'Sub' and node.inputs[0] == self.x and 'subtracted' not in self.notes:
+            self.notes['subtracted'] = self.constant(node.inputs[1], 'what is subtracted is')
             return
-        raise UserError(f'{self.path}: its graph changes its input ({node.op}) before the first '
-                        'convolution; export the network without that, and say by --input what '
-                        'it takes')
+        raise changed_input(self.path, node.op)
+
+    def transpose(self, node):
+        perm = node.integers('perm', [3, 2, 1, 0])
+        if sorted(perm) != [0, 1, 2, 3] or self.layer and not self.order:
+            self.refuse('its graph turns what a layer gives' if self.layer
+                        else 'its graph turns its input')
+        if self.layer:
+            self.order = tuple(self.order[axis] for axis in perm)
+        else:
+            self.turned = [self.turned[axis] for axis in perm]
+
+    def is_relu(self, node):
+        """Whether a node is a ReLU, under any of the names that exporters have for it."""
+        if node.op == 'Clip':
+            lowest, highest = (self.limit(node, *place) for place in (('min', 1), ('max', 2)))
+            return lowest == 0 and (highest is None or highest >= numpy.finfo('f4').max)
+        if node.op == 'Max':
+            others = [name for name in node.inputs if name != self.x]
+            return bool(others) and not any(
+                self.constant(name, f'what {self.layer} is held against is').any()
+                for name in others)
+        return node.op == 'Relu'
+
+    def limit(self, node, name, at):
+        """A limit of a Clip: an attribute in old files, an input in newer ones; None if absent."""
+        if name in node:
+            return node.number(name, 0)
+        if len(node.inputs) <= at or not node.inputs[at]:
+            return None
+        value = self.constant(node.inputs[at], f'a limit behind {self.layer} is')
+        # the largest number of float16 is no limit to what is float16
+        return numpy.inf if value.dtype == 'f2' and value == numpy.finfo('f2').max else value.item()
 
     def begin(self, name, weight):
         """A layer of the chain begins: the one before must have had its ReLU."""
         if self.bare:
             self.refuse(f'{self.bare} has no ReLU behind it')
-        if weight not in self.graph:
-            self.refuse(f'the weights of {name} are computed, not stored (a quantised network?)')
+        self.arrays[f'{name}.weight'] = weight
         self.layer = self.bare = name
-        self.arrays[f'{name}.weight'] = self.graph[weight]
+        self.pooled = False
 
     def convolution(self, node):
-        if self.layer and self.order != NCHW:
+        if not self.layer:
+            if self.turned not in ([0, 1, 2, 3], [0, 3, 1, 2]):
+                self.refuse('its graph turns its input, so that rows are not what pictures have')
+            self.notes['channels_last'] = self.turned[1] == 3
+        elif self.order != NCHW:
             self.refuse('a convolution of what is not channels by rows by columns')
-        sides = self.graph[node.inputs[1]].shape[2:] if node.inputs[1] in self.graph else ()
-        if self.pools == BLOCKS and sides != (3, 3):
+        weight = self.weight(node) if self.pools == BLOCKS else None
+        if weight is not None and weight.shape[2:] != (3, 3):
             # a fully connected layer may be written as a convolution over all of its input
-            self.check(node, sides, [0] * 4)
-            self.begin(f'fc{6 + self.linears}', node.inputs[1])
+            self.check(node, weight.shape[2:], [0] * 4)
+            self.begin(f'fc{6 + self.linears}', weight)
             self.linears += 1
         else:
             self.check(node, (3, 3), [1] * 4)
             self.in_block += 1
-            self.begin(f'conv{self.pools + 1}_{self.in_block}', node.inputs[1])
+            self.begin(f'conv{self.pools + 1}_{self.in_block}', self.weight(node))
         self.order = NCHW
-        if len(node.inputs) > 2:
-            self.arrays[f'{self.layer}.bias'] = self.graph[node.inputs[2]]
+        self.bias(node)
+
+    def weight(self, node):
+        return self.constant(node.inputs[1], f'the weights behind {self.layer or "the input"} are')
+
+    def bias(self, node):
+        """That of a Conv or Gemm, its third input."""
+        if len(node.inputs) > 2 and node.inputs[2]:
+            self.arrays[f'{self.layer}.bias'] = self.constant(
+                node.inputs[2], f'the bias of {self.layer} is').reshape(-1)
 
     def check(self, node, sides, pads):
         """Refuses a convolution of other sides, border or step."""
@@ -187,20 +255,39 @@ class _Walk:
             del expected['pads']
         elif 'pads' not in node and any(pads):
             self.refuse('a convolution without a border, which VGG-16 lacks')
-        for name, ours in expected.items():
-            theirs = node.integers(name, ours)
-            if theirs != ours:
-                self.refuse(f'a convolution with {name} {theirs}, expected {ours}')
+        self.hold(node, 'a convolution', expected)
         if node.integer('group', 1) != 1:
             self.refuse('a convolution in groups, which VGG-16 lacks')
 
-    def pool(self, node):
-        for name, ours in (('kernel_shape', [2, 2]), ('strides', [2, 2]), ('pads', [0] * 4),
-                           ('dilations', [1, 1])):
+    def hold(self, node, what, expected):
+        """Refuses a node with other attributes than expected, {name: whole numbers}."""
+        for name, ours in expected.items():
             theirs = node.integers(name, [1, 1] if name == 'strides' else ours)
             if theirs != ours:
-                self.refuse(f'a pooling with {name} {theirs}, expected {ours}')
-        self.pools, self.in_block = self.pools + 1, 0
+                self.refuse(f'{what} with {name} {theirs}, expected {ours}')
+
+    def normalisation(self, node):
+        name = self.bare.replace('conv', 'norm')
+        if f'{name}.weight' in self.arrays:
+            self.refuse(f'two batch normalisations behind {self.bare}')
+        if self.order != NCHW:
+            self.refuse('a batch normalisation of what is not channels by rows by columns')
+        kinds = ('weight', 'bias', 'running_mean', 'running_var')
+        for kind, constant in zip(kinds, node.inputs[1:], strict=True):
+            self.arrays[f'{name}.{kind}'] = self.constant(
+                constant, f'the normalisation of {self.bare} is')
+        # the largest goes through a rising line as it is, through a falling one it is the smallest
+        if self.pooled and (self.arrays[f'{name}.weight'] < 0).any():
+            self.refuse(f'{self.bare} has a pooling before its batch normalisation, some of whose '
+                        'factors are below zero')
+        self.arrays[f'{name}.epsilon'] = numpy.array(node.number('epsilon', 1e-5))
+
+    def pool(self, node):
+        if not self.in_block:
+            self.refuse('two poolings in a row')
+        self.hold(node, 'a pooling', {'kernel_shape': [2, 2], 'strides': [2, 2], 'pads': [0] * 4,
+                                      'dilations': [1, 1]})
+        self.pools, self.in_block, self.pooled = self.pools + 1, 0, True
 
     def flatten(self):
         if self.order not in (NCHW, NHWC, None):
@@ -216,16 +303,30 @@ class _Walk:
         if self.order:
             self.refuse('a fully connected layer on maps that were not made one row')
         channels = len(self.arrays[f'{self.layer}.weight'])
-        self.begin(f'fc{6 + self.linears}', node.inputs[1])
-        self.linears += 1
-        weight = self.arrays[f'{self.layer}.weight']
+        weight = self.weight(node)
         if not (node.op == 'Gemm' and node.integer('transB', 0)):
             weight = weight.T
-        if self.by_row:
-            side = int((weight.shape[1] // channels) ** 0.5)
+        side = int((weight.shape[1] // channels) ** 0.5)
+        if self.by_row and weight.shape[1] == side * side * channels:
             weight = weight.reshape(len(weight), side, side, channels).transpose(0, 3, 1, 2)
             weight = weight.reshape(len(weight), -1)
-            self.by_row = False
-        self.arrays[f'{self.layer}.weight'] = weight
-        if len(node.inputs) > 2:
-            self.arrays[f'{self.layer}.bias'] = self.graph[node.inputs[2]]
+        self.by_row = False
+        self.begin(f'fc{6 + self.linears}', weight)
+        self.linears += 1
+        self.bias(node)
+
+    def add(self, node):
+        """What is added to a layer is its bias, or comes to the one that it has."""
+        value = self.constant(node.inputs[node.inputs[0] == self.x],
+                              f'what is added behind {self.bare} is')
+        axes = self.order or 'NC'
+        shape = (1,) * (len(axes) - value.ndim) + value.shape
+        units = len(self.arrays[f'{self.bare}.weight'])
+        if len(shape) > len(axes) or any(side not in ((1, units) if axis == 'C' else (1,))
+                                         for axis, side in zip(axes, shape)):
+            self.refuse(f'what is added behind {self.bare}, of shape {value.shape}, is no bias')
+        # behind its normalisation it is a part of that
+        norm = self.bare.replace('conv', 'norm')
+        name = f'{norm if f"{norm}.bias" in self.arrays else self.bare}.bias'
+        value = numpy.broadcast_to(value.reshape(-1), (units,))
+        self.arrays[name] = self.arrays[name] + value if name in self.arrays else value

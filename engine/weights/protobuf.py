@@ -76,6 +76,11 @@ def text(value):
     return bytes(value).decode()
 
 
+def signed(value):
+    """The number below zero, too, that a varint of 64 bits stands for."""
+    return value - (value >> 63 << 64)
+
+
 def real(value):
     """The number in four bytes."""
     return struct.unpack('<f', value)[0]

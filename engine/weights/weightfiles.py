@@ -49,8 +49,8 @@ class Weights(NamedTuple):
                   dictionaries around it and / before. ONNX too: conv1_1.weight ... fc8.bias.
         'chainer' the same, names conv1_1/W and conv1_1/b. Caffe too.
         'keras'   (h, w, in, out) and (in, out).
-    `notes` is what else the file tells: 'producer' (text) and 'preprocessing' (as in a model's
-    card) of ONNX, 'other_layers' (names of kinds) of Keras that may change the input.
+    `notes` is what else the file tells: of ONNX what read_onnx says, of Keras 'other_layers',
+    names of kinds that may change the input.
     """
     form: str
     arrays: dict

@@ -1,4 +1,5 @@
 """engine/weights/onnxlayers.py: graphs of VGG-16 from several programs, and graphs of others."""
+import json
 
 import numpy
 import pytest
@@ -7,6 +8,7 @@ import weightWriters as ww
 from VGGNet import load_vgg
 from weightSources import (FRAMES, PLAIN, WIDE, bgr_input, convert, reference, refused, rgb_input,
                            scores, torch_input)
+from engine.video.preprocessing import preprocessing
 
 
 def test_keras_says_what_its_network_takes_only_when_asked(tmp_path):
@@ -73,6 +75,10 @@ def with_attribute(number, **attributes):
                           *steps[number + 1:]]
 
 
+def with_clips(**limits):
+    return lambda steps: [['Clip', '', limits] if step[0] == 'Relu' else step for step in steps]
+
+
 # The steps: 0 conv1_1, 1 Relu, 2 conv1_2, 3 Relu, 4 MaxPool, 5 conv2_1 ... 30 MaxPool, 31 Flatten,
 # 32 fc6, 33 Relu, 34 fc7, 35 Relu, 36 fc8.
 @pytest.mark.parametrize('change, words', [
@@ -89,7 +95,10 @@ def with_attribute(number, **attributes):
     (with_attribute(4, strides=[1, 1]), 'pooling with strides'),
     (with_attribute(4, pads=[0, 0, 1, 1]), 'pooling with pads'),
     (with_attribute(32, alpha=2.0), 'alpha'), (with_attribute(32, transA=1), 'transA'),
-    (put_in(0, 'Mul'), 'changes its input'), (put_in(0, 'Cast'), None)])
+    (put_in(0, 'Mul'), 'changes its input'), (put_in(0, 'Cast'), None),
+    # limits as attributes, up to opset 10
+    (with_clips(min=0.0), None), (with_clips(min=0.0, max=3.4028234663852886e38), None),
+    (with_clips(min=0.0, max=6.0), 'Clip'), (with_clips(max=0.0), 'Clip')])
 def test_a_graph_in_another_order(tmp_path, change, words):
     graph(change).write(tmp_path / 'a.onnx')
     if words is None:
@@ -140,7 +149,7 @@ def test_numbers_in_every_kind_of_field(tmp_path):
 
 def test_the_file_may_tell_what_it_takes(tmp_path):
     mean = numpy.array([100., 110., 120.], 'f4')
-    notes = {'preprocessing': '{"order": "BGR", "scale": "0-255", "mean": [100, 110, 120]}'}
+    notes = {'preprocessing': json.dumps(preprocessing(mean))}
 
     def write(subtracted):
         def before(writer):
