@@ -14,7 +14,6 @@ of them without the dashes: account = "ABC", module = ["cuda", "ffmpeg"]; see do
 One file a part, with the number in it, is what Torque, OpenPBS and Slurm all understand;
 their arrays of jobs differ.
 """
-import argparse
 import importlib
 import os
 import shlex
@@ -41,9 +40,7 @@ KERNELS = {'saveFeatures_1024': ('winograd', 'ENGINE_CONV'),
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+    parser = arguments.Parser(description=__doc__)
     add_what_to_do(parser)
     add_job(parser)
     add_inside(parser)
@@ -231,7 +228,7 @@ def submits(args):
 
 def names_in(flags):
     """The variant that the flags ask for; each has its own jobs."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = arguments.Parser(add_help=False)
     stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     return variants.names_of(parser.parse_known_args(flags)[0])
 
