@@ -10,9 +10,8 @@ from engine import files, locks
 from engine.errors import UserError
 from engine.reporting.scoring import TOP_K
 from engine.stage import command_line, commit
-from engine.variants import GROUPS, LISTS, place
+from engine.variants import GROUPS, LISTS, RESULTS, place
 
-RESULTS = 'results.jsonl'
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
 # Says when and by which state of the code a result was found, not what it is.
 PASSING = ('command', 'commit', 'time', 'seconds')
