@@ -9,8 +9,9 @@ Writes  ROOT/frameCounts.json   what was counted, so that a second run takes sec
 
 Names the clips that are missing, unreadable, short (frames are missing) or damaged (all frames
 are there, but the decoder complained), files that no list names, clips and groups on both
-lists, and files of the same bytes. Exit code 0: all is well; 3: something was found; 1: could
-not be checked.
+lists, and files of the same bytes; where these stand in one class and group, which no split
+divides, that is only said. Exit code 0: all is well; 3: something was found; 1: could not be
+checked.
 """
 import json
 import os
@@ -91,15 +92,27 @@ def headers(clips, workers):
 
 
 def listed_in_any_split(root, split, clips):
-    """Paths of the clips of this split and of the others whose lists are there: what another
-    split's lists name is no stray file."""
-    listed = {clip.path for clip in clips}
+    """{path: (class, group)} of the clips of this split and of the others whose lists are there:
+    what another split's lists name is no stray file."""
+    listed = {clip.path: (clip.class_name, clip.group) for clip in clips}
     for other in {1, 2, 3} - {split}:
         if all((root / variants.LISTS / f'{side}list{other:02d}.txt').exists()
                for side in ('train', 'test')):
             theirs = hf.read_lists(root, other, leaks=True)
-            listed.update(clip.path for clip in theirs.train + theirs.test)
+            listed.update((clip.path, (clip.class_name, clip.group))
+                          for clip in theirs.train + theirs.test)
     return listed
+
+
+def copies(files, listed, workers):
+    """The duplicates among files, as an inventory holds them: those within one group, as
+    listed_in_any_split tells, apart from the others."""
+    found = {'same bytes': [], REMARK: []}
+    for same in duplicates(files, workers):
+        places = {listed.get(path) for path in same}
+        found['same bytes' if len(places) > 1 or None in places else REMARK].append(
+            [str(path) for path in same])
+    return found
 
 
 def inventory(root, split, workers, quick=False):
@@ -158,10 +171,11 @@ def inventory(root, split, workers, quick=False):
            for kind, which in of_kind.items()},
         'extra': [str(path) for path in files if path not in listed],
         'clip on both lists': names,
-        'group on both lists': groups,
-        'same bytes': [[str(path) for path in same] for same in duplicates(files, workers)]}
+        'group on both lists': groups, **copies(files, listed, workers)}
 
 
+# What is said, and nothing that has to be mended.
+REMARK = 'same bytes in one group'
 KINDS = ('missing', 'unreadable', 'short', 'damaged', 'extra', 'clip on both lists',
          'group on both lists', 'same bytes')
 
@@ -191,9 +205,9 @@ def show(found):
     """Prints an inventory; returns the exit code: 0 all is well, 3 something was found."""
     print('\n'.join(table(found['classes'])))
     inside = found['root'].rstrip('/') + '/'  # said once: lines stay short
-    if any(found[kind] for kind in KINDS):
+    if any(found[kind] for kind in (*KINDS, REMARK)):
         print(f'\nin {inside}')
-    for kind in KINDS:
+    for kind in (*KINDS, REMARK):
         for item in found[kind][:SHOWN]:
             item = item if isinstance(item, str) else f'\n{" " * len(kind)}= '.join(item)
             print(f'{kind}: {item.replace(inside, "")}')

@@ -134,16 +134,28 @@ def read_folds(paths, clips, lists, split, n, needed):
                         'since they were made; train the folds again')
     print(f'weights by {len(names)} of {len(clips)} clips of the training list, of {n} folds')
     for path in paths:
-        whole, *of_folds = told_of([path, *(path.with_name(file_of_fold(
+        say_if_other(path, *told_of([path, *(path.with_name(file_of_fold(
             path, f'{k}/{n}').name.replace('validationPredictions', 'testPredictions'))
-            for k in range(1, n + 1))], split)
-        other = [line for line in of_folds if line and whole
-                 and means.recipe(line) != means.recipe(whole)]
-        if other:
-            print(f'{path}: trained with other settings than {len(other)} of its folds, '
-                  f'{other[0]["predictions"]} first; the weights are those that suit these')
+            for k in range(1, n + 1))], split))
     return (sum((clips_of_fold for clips_of_fold, *_ in found), []),
             numpy.concatenate([logs for _, logs, _ in found], axis=1), found[0][2])
+
+
+def say_if_other(path, whole, *of_folds):
+    """Names what the folds of a run were made with that it was not, of the lines that tell of
+    them ({} where none does)."""
+    told = [line for line in of_folds if line] if whole else []
+    for words, made in (('trained with other settings', means.recipe),
+                        ('made from other features or lists', means.making)):
+        other = [line for line in told if made(line) != made(whole)]
+        if other:
+            differ = means.differences(*map(made, (whole, other[0])))
+            print(f'{path}: {words} than {len(other)} of its folds, {other[0]["predictions"]} '
+                  f'first ({"; ".join(differ)}); the weights are those that suit these')
+    if untold := len(of_folds) - len(told):
+        print(f'{path}: no {resultsfile.RESULTS} tells how '
+              + (f'{untold} of its folds were' if whole else 'it was')
+              + ' made, so that nothing says whether they go together')
 
 
 def file_of_fold(path, fold):
@@ -266,15 +278,22 @@ def main():
         combine_files(args, lists, paths, weights, out, validation_out)
 
 
+def say_of_folds(folds, asked):
+    """Says that the files are of several folds; refuses where validation clips are asked for."""
+    text = f'the files are of several folds ({", ".join(sorted(fold or "none" for fold in folds))})'
+    if asked:
+        raise UserError(f'{asked}: {text}, which held out other clips; give files of one, or '
+                        '--weights alone')
+    print(f'{text}: what comes of them is of no fold, and no clip validates it')
+
+
 def combine_files(args, lists, paths, weights, out, validation_out):
     """Finds temperatures and weights where they are asked for, and writes what comes of them."""
     validation, of_folds = None, {variants.fold_of(path) for path in paths}
     temperatures, found = [1.0] * len(paths), {}
     asked = '--choose' if args.choose else '--calibrate' if args.calibrate else ''
-    if asked and len(of_folds) > 1:
-        raise UserError(f'{asked}: the files are of several folds '
-                        f'({", ".join(sorted(fold or "none" for fold in of_folds))}), which '
-                        'held out other clips; give files of one, or --weights alone')
+    if len(of_folds) > 1:
+        say_of_folds(of_folds, asked)
     if asked and not args.folds or len(of_folds) == 1 and all(
             'testPredictions' in path.name and validation_file(path).exists() for path in paths):
         validation = read([validation_file(path) for path in paths], lists.train, lists,
@@ -315,7 +334,7 @@ def combine_files(args, lists, paths, weights, out, validation_out):
         validation_out.unlink(missing_ok=True)  # of an earlier combination of this name
     lines = told_of(paths, args.split)
     if all(lines):
-        figures['members'] = [means.recipe(line) for line in lines]
+        figures['members'] = [means.as_member(line) for line in lines]
     resultsfile.append_result(
         args.root, method, args.split, 'video', seed_of(lines, args.seed),
         {'files': [path.name for path in paths], 'weights': weights, 'chosen': args.choose,

@@ -24,7 +24,6 @@ All stages draw from --seed alone, so the same command makes the same files on t
 machine. A clip or list has its name only once it is whole; a second run makes what is
 missing.
 """
-import argparse
 import multiprocessing
 import multiprocessing.resource_tracker
 import signal
@@ -38,7 +37,7 @@ import numpy
 
 from VGGNet import VGGNet
 from engine import locks, usable_cores
-from engine.arguments import at_once, whole
+from engine.arguments import Parser, at_once, whole
 from engine.drawing.clips import RECIPE, clip_name, is_whole, make_clip, recipe_of
 from engine.drawing.filmmarks import write_marks
 from engine.drawing.films import film_recipe, make_film, plan
@@ -264,8 +263,7 @@ def pretrain(args):
 
 
 def build_parser(tiny=False):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__)
     stages = parser.add_subparsers(required=True, metavar='STAGE')
     for name, stage, makes, numbers in (('clips', make_clips, CLIPS, CLIPS_NUMBERS),
                                         ('pretrain', pretrain, VGG_MODEL, PRETRAIN_NUMBERS),

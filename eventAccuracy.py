@@ -20,7 +20,6 @@ A film is known by its name without ending; of films of one name in several fold
 far as they are told. Marks of one class that touch or overlap are one event, whoever it is.
 Exit code 3: done but for the films and rows named.
 """
-import argparse
 import sys
 from pathlib import Path
 
@@ -39,8 +38,7 @@ ALL = 'all'
 
 
 def get_parser():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument('--events', nargs='+', type=Path, required=True, metavar='PATH',
                         help='tables of predict.py, NAME.events.csv, or folders of them')
     parser.add_argument('--annotations', nargs='+', type=Path, required=True, metavar='FILE',

@@ -14,7 +14,6 @@ of them without the dashes: account = "ABC", module = ["cuda", "ffmpeg"]; see do
 One file a part, with the number in it, is what Torque, OpenPBS and Slurm all understand;
 their arrays of jobs differ.
 """
-import argparse
 import importlib
 import os
 import shlex
@@ -40,10 +39,18 @@ KERNELS = {'saveFeatures_1024': ('winograd', 'ENGINE_CONV'),
            'frameBasedTrain': ('winograd', 'ENGINE_CONV'), 'rnn': ('recurrent', 'ENGINE_LSTM')}
 
 
+def refuse_flags(*parsers):
+    """Has what saveFeatures.sh was given wrongly end in one line that names its own help."""
+    def refuse(message):
+        print(f'error: {message}; see ./saveFeatures.sh --help, and python generate_pbs.py --help '
+              'for the flags of batch jobs', file=sys.stderr)
+        sys.exit(2)
+    for parser in parsers:
+        parser.error = refuse
+
+
 def get_parser():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False)
+    parser = arguments.Parser(description=__doc__)
     add_what_to_do(parser)
     add_job(parser)
     add_inside(parser)
@@ -123,6 +130,14 @@ def stage_of(args):
     return importlib.import_module(args.stage)
 
 
+def parser_of(args):
+    """The parser of --stage."""
+    parser = stage_of(args).get_parser()
+    if args.submit:
+        refuse_flags(parser)
+    return parser
+
+
 def command_of(args, root, script, *words):
     """The words of a stage's command; a login profile may set another PATH, so paths are whole."""
     return [args.python, str(stage.HERE / script), *words, '--root', str(root)]
@@ -199,7 +214,7 @@ def training(args, flags, root):
     if args.name and args.stage == 'rnn':
         flags = [*flags, '--name', args.name]
     # A flag that the stage would refuse is refused now, not in a job in the night.
-    work = stage_of(args).get_parser().parse_args([*flags, '--root', str(root)])
+    work = parser_of(args).parse_args([*flags, '--root', str(root)])
     check_training(args, work)
     # A named run of rnn.py writes under its name, whatever it sees: never two of them at once.
     named = args.stage == 'rnn' and args.name
@@ -220,7 +235,8 @@ def training(args, flags, root):
         if submits(args):
             record.check_rights([root, *record.files_of(folder, [job])])
         write_text(folder / f'{job}.pbs', text)
-        submission = submitting.Submission(args.scheduler, folder, 'the same command')
+        submission = submitting.Submission(args.scheduler, folder, 'the same command', here=(
+            f'python {args.stage}.py {shlex.join(flags)}'.rstrip() + variants.place(args.root)))
         submission.submit([job]) if submits(args) else submission.show([job])
     return 0
 
@@ -231,7 +247,7 @@ def submits(args):
 
 def names_in(flags):
     """The variant that the flags ask for; each has its own jobs."""
-    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser = arguments.Parser(add_help=False)
     stage.add_variant(parser, 'stream', 'fusion', 'layer', 'fold')
     return variants.names_of(parser.parse_known_args(flags)[0])
 
@@ -254,11 +270,13 @@ def parts_of(parser, first, given, settings, root):
     command = f'./saveFeatures.sh{stage_flag}{names.flags()}{variants.place(first.root)}'
     flags = flags_of_parts(first, given, settings, folder, command)
     args, work_flags = parser.parse_known_args(flags)
+    here = shlex.join(['./saveFeatures.sh', '--local', *stage_flag.split(), *work_flags]
+                      ) + variants.place(first.root)
     if args.again:
         submitting.send_again(args, folder, args.again, args.then_pack)
         return 0
     # The stage's own parser checks the rest now, not in a job in the night.
-    work_args = module.get_parser().parse_args(['1', *work_flags, '--root', str(root)])
+    work_args = parser_of(args).parse_args(['1', *work_flags, '--root', str(root)])
     jobfile.check(args, work_args.margin)
     if args.nodes * args.processes > 1:
         raise UserError(f'--nodes, --processes: for a training; a part of {args.stage} is one '
@@ -283,14 +301,14 @@ def parts_of(parser, first, given, settings, root):
               sep='\n', file=sys.stderr)
         if not jobs.known:
             raise UserError('some parts may still run; nothing is submitted until the scheduler '
-                            'answers')
+                            f'answers; without one, here: {here}')
         todo = [part.name for part in parts
                 if part.left and part.name not in (*jobs.alive, *jobs.unclear)]
         if submits(args):
             record.check_rights([*record.files_of(folder, todo), *results_of(work), root])
             remember(folder, flags)
         write_jobs(args, work_flags, root, folder, work_args)
-        submitting.Submission(args.scheduler, folder, f'{command} --resubmit').parts(
+        submitting.Submission(args.scheduler, folder, f'{command} --resubmit', here=here).parts(
             todo, jobs, pack, submits(args))
     return 0
 
@@ -332,6 +350,8 @@ def settings_of(first, root):
 def main():
     parser = get_parser()
     given = sys.argv[1:]
+    if '--submit' in given:
+        refuse_flags(parser)
     first, _ = parser.parse_known_args(given)
     root = first.root.resolve()
     if '\n' in str(root):

@@ -79,11 +79,11 @@ def _lines(path):
         text = path.read_text(encoding='utf-8-sig')
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, 'strerror', None) or 'not a text'
-        where = place(path.parent.parent)
+        where, number = place(path.parent.parent), path.stem[-1]
         raise UserError(f'{path}: {reason}; the official lists '
                         '(UCF101TrainTestSplits-RecognitionTask.zip) come by python getData.py '
                         f'--lists-only{where}, those of own videos by python makeSplit.py{where} '
-                        '--clips VIDEOS') from None
+                        '--clips VIDEOS' + f' --splits {number}' * (number in '23')) from None
     # not splitlines: names may hold what that takes for the end of a line
     for number, line in enumerate(text.split('\n'), 1):
         if line.strip():

@@ -182,11 +182,12 @@ def read_hmdb(folder, videos):
     """Reads CLASS_test_splitN.txt of the classes that are there: CLIP.avi 0, 1 or 2 a line.
 
     Returns:
-        {split: {video: True to test, False to train}}; a clip marked 0 is in neither.
+        ({split: {video: True to test, False to train}}, in which a clip marked 0 is in neither;
+        {(class, name): whether it is there} of all other clips on the lists).
     """
     known = {(video.class_name, video.path.name): video for video in videos}
     classes = in_order({video.class_name for video in videos})
-    sides, missing, listed = defaultdict(dict), [], defaultdict(set)
+    sides, on_lists, listed = defaultdict(dict), {}, defaultdict(set)
     for path in sorted(folder.glob('*.txt')):
         found = re.fullmatch(HMDB_LIST, path.name)
         if not found or found[1] not in classes:
@@ -199,25 +200,22 @@ def read_hmdb(folder, videos):
                                 f'"{line:.80}"')
             video = known.get((found[1], name.strip()))
             if side in ('1', '2'):
+                on_lists[found[1], name.strip()] = bool(video)
                 if video:
                     sides[int(found[2])][video] = side == '2'
-                else:
-                    missing.append(f'{path}:{number}: {name.strip()}')
     for split in sorted(listed) or [1]:
         for name in classes:
             here = {side for video, side in sides[split].items() if video.class_name == name}
             if here != {True, False}:
                 raise UserError(f'{folder / f"{name}_test_split{split}.txt"}: no clips of '
                                 f'{name} that are there, to train and to test')
-    if missing:
-        print(f'WARNING: {len(missing)} clips of the lists are not there, {missing[0]} first; '
-              'figures\nwill not compare with those on the whole lists')
-    return sides
+    return sides, on_lists
 
 
 def hmdb_lists(folder, videos):
-    """(the videos on a list, {file name: lines}) of the official splits of HMDB-51."""
-    sides = read_hmdb(folder, videos)
+    """(the videos on a list, {file name: lines}, what read_hmdb says of the clips on the lists)
+    of the official splits of HMDB-51."""
+    sides, on_lists = read_hmdb(folder, videos)
     videos = [video for video in videos if any(video in side for side in sides.values())]
     groups = [group or video.name for video, group in zip(videos, films(videos))]
     may_leak = False
@@ -232,7 +230,8 @@ def hmdb_lists(folder, videos):
             print(f'WARNING: {len(leaking)} films are on both sides of split {split}, '
                   f'{leaking[0]} first;\ntaken as they are, since the lists are official')
     return videos, list_files(videos, groups, {
-        split: [side.get(video) for video in videos] for split, side in sides.items()}, may_leak)
+        split: [side.get(video) for video in videos] for split, side in sides.items()
+    }, may_leak), on_lists
 
 
 # ------------------------------------------------------------------------ writing
@@ -311,14 +310,14 @@ def cut_lists(args):
 
 def write_cut_lists(args, files):
     """Lays out the root: a link to the folder of clips, and the lists, {file name: lines}."""
-    link, out = args.root / variants.CLIPS, args.root / variants.LISTS
+    link = args.root / variants.CLIPS
+    if (args.lists / variants.GROUPS).exists():
+        text = (args.lists / variants.GROUPS).read_text(encoding='utf-8-sig')
+        files = {**files, variants.GROUPS: list(filter(None, map(str.strip, text.split('\n'))))}
+    stale_lists(args.root, files)
     if not os.path.lexists(link):
         os.symlink(args.clips.resolve(), link)
-    if (args.lists / variants.GROUPS).exists():
-        write_text(out / variants.GROUPS,
-                   (args.lists / variants.GROUPS).read_text(encoding='utf-8'))
-    for name, lines in files.items():
-        hf.write_list(out / name, lines)
+    write_lists(args.root, files)
 
 
 def say_missing(folder, missing, n_listed):
@@ -326,7 +325,8 @@ def say_missing(folder, missing, n_listed):
     if not missing:
         return None
     print(f'{len(missing)} of {n_listed} listed clips are not in {folder} ({missing[0]} first): '
-          'bring them, or leave --lists away to make lists of what is there')
+          'bring them, or leave --lists away to make lists of what is there; figures do not '
+          'compare with those on the whole lists')
     return 3
 
 
@@ -380,8 +380,9 @@ def main():
     videos, wrong = find_videos(args.clips, bool(args.test_folder), bool(args.pictures))
     for line in wrong:
         print(f'left out: {line}')
+    on_lists = {}
     if args.lists:
-        videos, files = hmdb_lists(args.lists, videos)
+        videos, files, on_lists = hmdb_lists(args.lists, videos)
     elif args.test_folder:
         files = lists_of_sides(args, videos)
     else:
@@ -393,7 +394,8 @@ def main():
     if wrong:
         print(f'{len(wrong)} videos or folders were left out, named above; put them right, then '
               'run this again')
-        return 3
+    return say_missing(args.clips, ['/'.join(clip) for clip, there in on_lists.items()
+                                    if not there], len(on_lists)) or (3 if wrong else None)
 
 
 if __name__ == '__main__':

@@ -45,8 +45,8 @@ from engine.reporting import learningcurve
 from engine.reporting.baselines import lines_about_order
 from engine.reporting.calibration import errors, read_logs
 from engine.reporting.counted import add_without, counted, label_of
-from engine.reporting.means import (lines_about_features, mean_over_folds, mean_over_seeds,
-                                    mean_over_splits, ranges)
+from engine.reporting.means import (lines_about_apart, lines_about_features, mean_over_folds,
+                                    mean_over_seeds, mean_over_splits, ranges)
 from engine.reporting.readout import read_method
 from engine.reporting.resultsfile import RESULTS, is_number, read_results
 from engine.reporting.scoring import score
@@ -182,6 +182,23 @@ def lines_about_folds(results):
                    'fold')
 
 
+def say_of_means(results, over):
+    """Prints what a table of means over 'seeds', 'splits' or 'folds' is, and what it is not."""
+    print(f'mean ± deviation over the {over} named (n-1 beneath the deviation)'
+          if any(result['runs'] > 1 for result in results) else
+          f'each line is of one run: no two differ in their {over} alone')
+    for line in lines_about_apart(results):
+        print(textwrap.fill(line, WIDTH, break_on_hyphens=False))
+    if over == 'splits':
+        print('n is the sum over the splits; each split counts the same in the mean')
+        if any(result['split'] != '1,2,3' for result in results):
+            print('Papers report the mean over splits 1, 2 and 3: a line of fewer does not '
+                  'compare.')
+    if over == 'folds':
+        for line in lines_about_folds(results):
+            print(line)
+
+
 def write_learning_curve(path, results):
     """Writes PATH.csv and PATH.png; a UserError where no runs make a curve."""
     found = learningcurve.curves(results)
@@ -192,6 +209,23 @@ def write_learning_curve(path, results):
     write_text(f'{stem}.csv', csv_text([learningcurve.HEADER, *learningcurve.rows(found)]))
     plotstyle.save(f'{stem}.png', learningcurve.curve_figure, found)
     print(f'wrote {stem}.csv and {stem}.png')
+
+
+def each_once(roots):
+    """The roots but for those whose results are another one's, by a link or another path; says
+    which."""
+    seen = {}
+    for root in roots:
+        path = root / RESULTS
+        try:
+            key = path.stat().st_dev, path.stat().st_ino
+        except OSError:  # read_results says what is wrong
+            key = path.resolve(strict=False)
+        if key in seen:
+            print(f'{root}: the same {RESULTS} as in {seen[key]}; counted once', file=sys.stderr)
+            continue
+        seen[key] = root
+        yield root
 
 
 def get_parser():
@@ -232,7 +266,7 @@ def main():
     if args.without and args.mean == 'folds':
         parser.error('--mean folds is of validation clips, --without of test clips: one of the two')
     results, faults = [], []
-    for root in args.root or [Path('.')]:
+    for root in each_once(args.root or [Path('.')]):
         try:
             of_root, bad = read_results(root / RESULTS)
         except UserError as error:
@@ -262,15 +296,7 @@ def main():
     if args.without:
         print(f'by video, without the clips of {args.without}, from the prediction files')
     if args.mean:
-        print(f'mean ± deviation over the {args.mean} named (n-1 beneath the deviation)')
-    if args.mean == 'splits':
-        print('n is the sum over the splits; each split counts the same in the mean')
-        if any(result['split'] != '1,2,3' for result in results):
-            print('Papers report the mean over splits 1, 2 and 3: a line of fewer does not '
-                  'compare.')
-    if args.mean == 'folds':
-        for line in lines_about_folds(results):
-            print(line)
+        say_of_means(results, args.mean)
     for line in (*lines_about_features(results), *lines_about_order(results)):
         print(line)
     for path, write in ((args.markdown, as_markdown), (args.csv, as_csv)):

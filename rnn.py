@@ -242,7 +242,7 @@ def train(args, device, lists, team):
         card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
                 'method': method_of(args, hdf5.attribute(f, 'imported')),
                 'classes': lists.classes, 'split': args.split, 'features': data.made_by,
-                **({'packed': data.packed} if data.packed else {}),
+                **data.told(),
                 **({'beside': args.beside} if 'beside' in args else {})}
         started = {}
         if args.start_from:

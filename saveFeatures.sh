@@ -54,7 +54,32 @@ collect() {
     wait "${running[0]}" || result=$?
     running=("${running[@]:1}")
     [ "$result" = 0 ] || code=$result
-    case $result in 0 | 3) ;; *) stop "$result" ;; esac
+    case $result in
+        0 | 3) ;;
+        2) echo "all flags: ./saveFeatures.sh --help, python $stage.py --help" >&2; stop 2 ;;
+        *) stop "$result" ;;
+    esac
+}
+
+# What comes after all parts, with those of the flags that it takes too.
+say_next() {
+    local next='python save_hdf5.py' flags_of_next=() i
+    [ "$stage" = saveFeatures_1024 ] || next='python frameBasedTrain.py --stream flow'
+    set -- ${flags[@]+"${flags[@]}"}
+    while [ $# -gt 0 ]; do
+        case $1 in
+            --root | --split | --stream | --fusion | --layer | --fold)
+                [ $# -lt 2 ] || { flags_of_next+=("$1" "$2"); shift; } ;;
+            --root=* | --split=* | --stream=* | --fusion=* | --layer=* | --fold=*)
+                flags_of_next+=("$1") ;;
+        esac
+        shift
+    done
+    for i in ${flags_of_next[@]+"${flags_of_next[@]}"}; do next+=" $(printf %q "$i")"; done
+    if [ "$code" = 3 ] && [ "$stage" = saveFeatures_1024 ]; then
+        next+=' --allow-missing, or mend the clips named above and run this again'
+    fi
+    echo "next: $next"
 }
 
 stop() {
@@ -80,6 +105,7 @@ if [ $where = here ]; then
         running+=($!)
     done
     while [ ${#running[@]} -gt 0 ]; do collect; done
+    say_next
     exit $code
 fi
 

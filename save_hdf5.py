@@ -268,7 +268,8 @@ def write_set(args, names, paths, lists):
         wrong.update(spoilt)
         for f, kind, its in contents:
             # The digest, common to the four, tells them from those of another run.
-            f.tell(**attributes[kind], set=digest.hexdigest())
+            f.tell(**attributes[kind], set=digest.hexdigest(), made_with=json.dumps(
+                cardchecks.recipe_of_features(card, made_with, args.dtype or names.dtype)))
             f.add_names('missing', [clip.name for clip in its if clip.name in wrong])
         files[0].add_names('held_out', sorted(
             held_out & {clip.name for clip in clips} - set(wrong)))

@@ -90,7 +90,8 @@ def main():
         resultsfile.append_result(
             args.root, names.method('frames'), args.split, unit, seed, settings,
             predictions=names.test_predictions, features=cardchecks.packed_in(attrs),
-            **resultsfile.fold_of(names), **more, **figures)
+            made_with=cardchecks.made_with_in(path, attrs), **resultsfile.fold_of(names), **more,
+            **figures)
         print(f'by {unit}:  {scoring.in_words(figures)}'
               + (f'  (validation: top-1 {validated[unit]["top1"]:.3f})' if validated else '')
               + calibration.in_words(more))

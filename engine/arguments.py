@@ -1,6 +1,15 @@
-"""Kinds of numbers on a command line, as argparse takes them."""
+"""Command lines: the parser of every script, and kinds of numbers, as argparse takes them."""
 import argparse
 import math
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that shows its description as it stands, and takes no flag abbreviated: a
+    slip of the hand is not to be another flag. Those of its sub-commands are such, too."""
+
+    def __init__(self, **options):
+        super().__init__(**{'formatter_class': argparse.RawDescriptionHelpFormatter,
+                            'allow_abbrev': False, **options})
 
 
 def whole(least, most=2 ** 32 - 1):

@@ -27,7 +27,7 @@ SAID, MOST_SAID = 'texts', 60000  # and how many bytes fit in the header of a fi
 OLD_NAMES = ('statistics', 'held_out', 'missing')
 # What a file says of itself in its attributes, where it is one of ours.
 TEXTS = {'classes', 'settings', 'method', 'readout', 'model_sha256', 'set', 'stream', 'fusion',
-         'layer', 'fold'}
+         'layer', 'fold', 'made_with'}
 NUMBERS = {'split', 'seed', 'step', 'views', 'n_features'}
 SIDES = {'maps'}
 # What a file system says that has no locks; 524 is the kernel's ENOTSUPP, which C has no name for.

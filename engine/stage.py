@@ -1,5 +1,4 @@
 """Running a stage: its flags, its device, its exit code, and what it says of itself."""
-import argparse
 import codecs
 import contextlib
 import io
@@ -9,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy
 
 from engine import locks
-from engine.arguments import fold, whole
+from engine.arguments import Parser, fold, whole
 from engine.errors import DecoderKilled, Stopped, UserError
 from engine.files import remove_temporaries
 from engine.variants import FUSIONS, LAYERS, STREAMS
@@ -35,8 +35,7 @@ PATIENCE = 1.2
 
 def new_parser(doc):
     """Returns an ArgumentParser with what every stage takes; `doc` is the script's docstring."""
-    parser = argparse.ArgumentParser(
-        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=doc)
     data = parser.add_argument_group('data')
     data.add_argument('--root', type=Path, default=Path('.'), metavar='DIR',
                       help='folder under which all files stand (default: here)')
@@ -84,7 +83,7 @@ def parse(parser, argv=None, small=None, **tiny):
     """Parses; with --tiny the defaults given by name here take the place of the usual ones, and
     before with --small, of a stage that has it, those in the dict `small`."""
     argv = sys.argv[1:] if argv is None else argv
-    given = parser.parse_known_args(argv)[0]  # argparse takes flags abbreviated too
+    given = parser.parse_known_args(argv)[0]
     if small and given.small:
         parser.set_defaults(**small)
     if given.tiny:
@@ -385,8 +384,9 @@ def settings_of(args):
 def print_settings(args):
     """Opens a run's log: the command, the code's commit, the settings."""
     print(command_line(), f'(commit {commit()})')
-    print(' '.join(f'{key}={value}' for key, value in sorted(vars(args).items())
-                   if key != 'function'), flush=True)
+    words = (f'{key}={value}' for key, value in sorted(vars(args).items()) if key != 'function')
+    print(textwrap.fill(' '.join(words), 80, break_long_words=False, break_on_hyphens=False),
+          flush=True)
 
 
 def command_line():

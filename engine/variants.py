@@ -13,7 +13,7 @@ from typing import NamedTuple
 from engine.errors import UserError
 from engine.files import read_json
 
-CLIPS, LISTS = 'UCF-101', 'ucfTrainTestlist'
+CLIPS, LISTS, RESULTS = 'UCF-101', 'ucfTrainTestlist', 'results.jsonl'
 # Beside the lists where clips' names do not tell their group: "CLASS/CLIP.ext<tab>GROUP".
 GROUPS = 'groups.txt'
 # Its first line where official lists have a group on both: named each time, not refused.

@@ -8,7 +8,6 @@ hold out groups of what is left to choose by: so a rule that chooses (--keep, a 
 be judged by clips that it did not choose by, and ROOT's test list stays unread. What came out:
 docs/real-clips.md.
 """
-import argparse
 import os
 import sys
 from pathlib import Path
@@ -40,8 +39,7 @@ def make_inner(root, out, fold):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument('--root', type=Path, required=True, help='clips, lists and VGG.model')
     parser.add_argument('--out', required=True, help='what the new roots begin with')
     parser.add_argument('--folds', type=arguments.whole(2), default=5)

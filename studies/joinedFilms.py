@@ -6,7 +6,6 @@ Writes OUT/new/GROUP.avi, a film of each tested group with up to --clips clips o
 order of chance, and OUT/newMarks/plain.csv, which says what is shown when. Nobody in them is in a
 training clip. What predict.py and eventAccuracy.py make of them: docs/real-clips.md.
 """
-import argparse
 import csv
 import sys
 from collections import defaultdict
@@ -17,7 +16,7 @@ import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helperFunctions as hf  # noqa: E402
-from engine import stage  # noqa: E402
+from engine import arguments, stage  # noqa: E402
 from engine.drawing.clips import FPS, write_avi  # noqa: E402
 from engine.drawing.shapes import HEIGHT, WIDTH  # noqa: E402
 from engine.files import replacing  # noqa: E402
@@ -48,8 +47,7 @@ def join(clips, path):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument('--root', type=Path, required=True, help='clips and lists')
     parser.add_argument('--out', type=Path, required=True)
     parser.add_argument('--clips', type=int, default=2, help='of each class (default: 2)')

@@ -82,7 +82,8 @@ def main():
         figures[kind] = scoring.score(logs, labels)
     resultsfile.append_result(
         args.root, method, args.split, 'video', args.seed, {}, predictions=out.name, C=fit.C,
-        features=cardchecks.packed_in(said), **resultsfile.fold_of(names),
+        features=cardchecks.packed_in(said), made_with=cardchecks.made_with_in('', said),
+        **resultsfile.fold_of(names),
         validation_loss=figures['validation']['loss'],
         validation_accuracy=figures['validation']['top1'], **figures['test'])
     print(f'{method}, C {fit.C:g}, by video:  {scoring.in_words(figures["test"])} '

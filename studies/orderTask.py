@@ -12,7 +12,6 @@ these are the features that it would save of one. Both stand in the list, and in
 clip: --fold holds out a group in all classes alike, so that no clip is learned in one order and
 validated in the other. What came out: docs/real-clips.md.
 """
-import argparse
 import sys
 from pathlib import Path
 
@@ -20,7 +19,7 @@ import numpy
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import helperFunctions as hf  # noqa: E402
-from engine import stage, variants  # noqa: E402
+from engine import arguments, stage, variants  # noqa: E402
 
 TASKS = {
     'direction': {'Forward': lambda rows: rows, 'Backward': lambda rows: rows[::-1]},
@@ -53,8 +52,7 @@ def make_task(root, task, out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments.Parser(description=__doc__)
     parser.add_argument('--root', type=Path, required=True, help='whose features are saved')
     parser.add_argument('--task', choices=TASKS, required=True)
     parser.add_argument('--out', type=Path, required=True)

@@ -31,11 +31,12 @@ class Submission:
         go_on: the command that sends what could not be sent, for messages.
         again (bool): the jobs are sent by themselves, as their walltime is over, not by a
             person, from whose command on it is counted how often they begin.
+        here: the command that does the work without a scheduler, for messages; '' for none.
     """
 
-    def __init__(self, scheduler, folder, go_on, again=False):
+    def __init__(self, scheduler, folder, go_on, again=False, here=''):
         self.scheduler, self.dialect = scheduler, DIALECTS[scheduler]
-        self.folder, self.go_on, self.again = folder, go_on, again
+        self.folder, self.go_on, self.again, self.here = folder, go_on, again, here
         self.sent, self.held, self.others = {}, [], ()
 
     def parts(self, names, jobs, pack, really):
@@ -99,6 +100,7 @@ class Submission:
             left = [name for name in todo if name not in self.sent]
             raise UserError(f'{error}; sent: {" ".join(self.sent) or "nothing"}; not sent: '
                             f'{" ".join(left)}. When it takes them again, {self.go_on} goes on'
+                            + f'; without a scheduler, here: {self.here}' * bool(self.here)
                             ) from None
         finally:
             self._release()

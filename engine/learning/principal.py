@@ -16,6 +16,7 @@ import chainer
 import numpy
 from chainer.backends import cuda
 
+from engine.errors import UserError
 from engine.fast.threads import one_blas_thread
 from engine.files import replacing
 from engine.progress import followed
@@ -70,7 +71,15 @@ def _read(path, made_of, shape):
 
 
 def frames_per_clip(units, n_clips):
-    """How many frames of each clip the directions of so many units are looked for in."""
+    """How many frames of each clip the directions of so many units are looked for in.
+
+    Raises:
+        UserError: the units are too few for one direction.
+    """
+    if not directions_of(units):
+        raise UserError(f'--fc6 principal: fc6 of VGG.model has {units} unit, and a direction '
+                        'takes two, one for each sign; make VGG.model anew: python '
+                        'convertWeights.py ... --hidden 128, or 2 at least')
     return -(-FRAMES_PER_DIRECTION * directions_of(units) // n_clips)
 
 
@@ -104,6 +113,11 @@ def fit_fc6(model, batches, path, vgg, team):
                 numpy.savez(f, W=found[0], b=found[1], made_of=made_of)
         return found
     W, b = team.from_first(fitted)
+    if not W.any():
+        raise UserError(f'--fc6 principal: the {len(clips) * batches.per_clip} frames of the '
+                        f'{len(clips)} training clips are all alike to the convolutions of '
+                        'VGG.model, so there is nothing to tell them apart by; look at the clips, '
+                        'or at where VGG.model comes from')
     model.fc6.W.array, model.fc6.b.array = map(model.device.send, (W, b))
     told = {'directions': int(W.any(axis=1).sum()) // 2, 'frames': len(clips) * batches.per_clip,
             'sha256': hashlib.sha256(W.tobytes() + b.tobytes()).hexdigest()}

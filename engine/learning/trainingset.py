@@ -12,12 +12,18 @@ from engine.weights.card import weights_digest
 
 class Data(NamedTuple):
     """Features that are trained and validated on (FeatureStore), their deviation (D,), the digest
-    of the network that made them, and their own."""
+    of the network that made them, their own, and how they were made (cardchecks.made_with_in)."""
     training: FeatureStore
     validation: FeatureStore
     std: numpy.ndarray
     made_by: str
     packed: str | None
+    made_with: dict
+
+    def told(self):
+        """What a model's card tells of the features it was trained on."""
+        return {key: value for key, value in (('packed', self.packed),
+                                              ('made_with', self.made_with)) if value}
 
 
 def clips_of(kind, f, lists):
@@ -47,7 +53,7 @@ def read_training(args, f, lists, made_by):
           f'{len(lists.classes)} classes, features '
           f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
     return Data(training, validation, std, said.get('model_sha256', 'None'),
-                cardchecks.packed_in(said))
+                cardchecks.packed_in(said), cardchecks.made_with_in(f.filename, said))
 
 
 def check_test_features(args, made_by):

@@ -7,7 +7,7 @@ import statistics
 from typing import NamedTuple, Optional
 
 from engine.reporting import tables
-from engine.reporting.means import recipe
+from engine.reporting.means import making, recipe
 from engine.reporting.page import element, paragraph, section, table
 from engine.reporting.resultsfile import is_number
 from engine.reporting.svgcharts import legend, line_chart
@@ -42,6 +42,16 @@ def share_of(result):
     return share if is_number(share) and 0 < share <= 1 else None
 
 
+def _made_of_all(result):
+    """What `making` tells, but for the share that the frame network learned from."""
+    made = making(result)
+    network = (made['made_with'] or {}).get('network')
+    return {**made, 'made_with': made['made_with'] and {
+        **made['made_with'], 'network': {key: value for key, value in network.items()
+                                         if key != 'train_share'}}} if isinstance(
+        network, dict) else made
+
+
 def curves(results):
     """The Curves of those recipes of which results (lines of results.jsonl) tell two shares or
     more; a model only tested again is no run of its own."""
@@ -51,8 +61,8 @@ def curves(results):
                 and is_number(result.get('top1'))):
             plain = recipe({**result, 'settings': {
                 key: value for key, value in result['settings'].items() if key != 'train_share'}})
-            key = json.dumps([plain, result['split'], result.get('fold'), result['n']],
-                             sort_keys=True)
+            key = json.dumps([plain, _made_of_all(result), result['split'], result.get('fold'),
+                              result['n']], sort_keys=True)
             groups.setdefault(key, {}).setdefault(share_of(result), {})[
                 result.get('root'), result.get('seed')] = result
     groups = [shares for shares in groups.values() if len(shares) > 1]

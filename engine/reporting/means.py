@@ -5,10 +5,14 @@ import statistics
 
 from engine.reporting.resultsfile import is_number
 from engine.reporting.scoring import BALANCED, TOP_K
+from engine.reporting.tables import in_words
 
 AVERAGED = ([f'top{k}' for k in TOP_K] + [*BALANCED, 'loss', 'seconds', 'epochs']
             + ['ece', 'ece_calibrated', 'temperature']
             + ['train_loss', 'train_accuracy', 'validation_loss', 'validation_accuracy'])
+# What a line tells of a run's making besides its settings. Runs that differ in it are never joined,
+# not even one that tells with an older one that does not.
+MAKING = ('made_with', 'classes', 'lists', 'n_classes')
 
 
 def recipe(result):
@@ -23,11 +27,36 @@ def recipe(result):
         settings.pop('weights', None)
     if result.get('members'):
         settings.pop('files', None)
-    return {'method': result['method'], 'settings': settings, 'members': result.get('members')}
+    return {'method': result['method'], 'settings': settings,
+            'members': _without_making(result.get('members'))}
+
+
+def _without_making(members):
+    return members and [{**{key: value for key, value in one.items() if key != 'made_with'},
+                         'members': _without_making(one.get('members'))}
+                        if isinstance(one, dict) else one for one in members]
+
+
+def as_member(result):
+    """What the line of a combined run tells of one of those combined."""
+    told = result.get('made_with')
+    return {**recipe(result), 'members': result.get('members'),
+            **({'made_with': told} if told else {})}
+
+
+def making(result):
+    """{what: value} of all that a line tells of a run's making besides its recipe, that of its
+    members too; None where it does not tell."""
+    found = {key: result.get(key) or None for key in MAKING}
+    for number, one in enumerate(result.get('members') or (), 1):
+        if isinstance(one, dict):
+            found.update((f'member {number} {key}', value) for key, value in making(one).items()
+                         if 'made_with' in key)
+    return found
 
 
 def settings_key(result):
-    """Equal for two runs of one recipe on the same data.
+    """Equal for two runs of one recipe on the same clips, as far as settings tell.
 
     A model only tested again (rnn.py --test-only) is no run of its own to average over.
     """
@@ -35,21 +64,51 @@ def settings_key(result):
                        result.get('fold'), bool(result.get('test_only'))], sort_keys=True)
 
 
+def differences(*made):
+    """Words for what dicts, of `making` or of settings, differ in: ['step=1 against step=4']."""
+    flat = [_flat(one) for one in made]
+    words = []
+    for key in dict.fromkeys(key for one in flat for key in one):
+        values = [json.dumps(one.get(key), sort_keys=True) for one in flat]
+        if len(set(values)) == 1 or key == 'lists' and 'other classes' in words:
+            continue
+        if key in ('classes', 'lists'):
+            words.append(f'other {key}' + ', or an older line does not tell which'
+                         * (None in [one.get(key) for one in flat]))
+        else:
+            words.append(' against '.join(dict.fromkeys(
+                in_words({key: one[key]}) if one.get(key) is not None else f'no {key} told'
+                for one in flat)))
+    return words
+
+
+def _flat(told):
+    """{'made_with': {'step': 1}} -> {'step': 1}; what is not told at all is left out."""
+    flat = {}
+    for key, value in told.items():
+        if isinstance(value, dict):
+            flat.update(_flat(value))
+        elif not (key.endswith('made_with') and value is None):
+            flat[key] = value
+    return flat
+
+
 def mean_over_seeds(results):
     """Joins runs that differ in their seed alone.
 
     A seed run twice in one root counts once, with its last line. Figures of a joined run are
-    (mean, deviation); the deviation has n-1 beneath and is None for one run.
+    (mean, deviation); the deviation has n-1 beneath and is None for one run. `alike` is equal in
+    those that were not joined, though their settings are the same.
     """
     groups = {}
-    for result in results:
-        groups.setdefault(settings_key(result), {})[
+    for key, result in _told_last(results):
+        groups.setdefault((key, json.dumps(making(result), sort_keys=True)), {})[
             result.get('root'), result.get('seed')] = result
     joined = []
-    for group in groups.values():
+    for (key, _), group in groups.items():
         runs = list(group.values())
         one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs),
-               'features': _features_of(runs), 'mixed': _several_features(group)}
+               'features': _features_of(runs), 'mixed': _several_features(group), 'alike': key}
         if len(runs) > 1:  # no one file's name, no one run's weights
             one['settings'] = recipe(one)['settings']
         for key in AVERAGED:
@@ -58,6 +117,33 @@ def mean_over_seeds(results):
             one[key] = (statistics.fmean(values), deviation) if values else None
         joined.append(one)
     return joined
+
+
+def _told_last(results):
+    """[(settings_key, result)] but for lines of earlier code on a run that a later line tells of
+    again, and of its making."""
+    kept, seen = [], {}
+    for result in reversed(results):
+        key, made = settings_key(result), making(result)
+        later = seen.setdefault((key, result.get('root'), result.get('seed')), [])
+        if made in later or not any(all(value in (None, other.get(of)) for of, value in
+                                        made.items()) for other in later):
+            kept.append((key, result))
+        later.append(made)
+    return kept[::-1]
+
+
+def lines_about_apart(results):
+    """Lines that say which rows of a table of means are kept apart though their settings are the
+    same, and by what."""
+    alike = {}
+    for number, one in enumerate(results, 1):
+        alike.setdefault(one['alike'], []).append((number, one))
+    for rows in alike.values():
+        if len(rows) > 1:
+            numbers, ones = zip(*rows)
+            yield (f'runs {ranges(numbers)} of {ones[0]["method"]} are not joined, as they were '
+                   f'made otherwise: {"; ".join(differences(*map(making, ones)))}')
 
 
 def _features_of(runs):
@@ -94,7 +180,8 @@ def mean_over_splits(results):
     """
     return [_join(parts, split=','.join(map(str, sorted(parts))),
                   n=sum(part['n'] for part in parts.values()))
-            for parts in _parts(results, lambda one: one['split'], {'split': 0, 'n': 0})]
+            for parts in _parts(results, lambda one: one['split'],
+                                {'split': 0, 'n': 0, 'lists': None})]
 
 
 def mean_over_folds(results):
@@ -138,7 +225,9 @@ def _parts(results, part_of, common, also=lambda one: None):
     """
     groups = {}
     for one in mean_over_seeds(results):
-        key = settings_key({**one, **common}), also(one)
+        same = {**one, **common}
+        one['alike'] = settings_key(same), also(one)
+        key = one['alike'], json.dumps(making(same), sort_keys=True)
         groups.setdefault(key, {})[part_of(one)] = one
     return groups.values()
 
@@ -150,6 +239,8 @@ def _join(parts, **told):
            'features': _features_of(runs),
            'mixed': next((run['mixed'] for run in runs if run['mixed']), {}),
            'seed': ','.join(dict.fromkeys(seed for run in runs for seed in run['seed'].split(',')))}
+    if len(runs) > 1:  # no one part's files, no one part's weights
+        one['settings'] = recipe(one)['settings']
     for key in AVERAGED:
         values = [run[key][0] for run in runs if run.get(key)]
         deviation = statistics.stdev(values) if len(values) > 1 else None

@@ -1,5 +1,6 @@
 """results.jsonl: one line of JSON a result."""
 import errno
+import hashlib
 import json
 import os
 import time
@@ -9,15 +10,14 @@ from engine import files, locks
 from engine.errors import UserError
 from engine.reporting.scoring import TOP_K
 from engine.stage import command_line, commit
-from engine.variants import place
+from engine.variants import GROUPS, LISTS, RESULTS, place
 
-RESULTS = 'results.jsonl'
 REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict}
 # Says when and by which state of the code a result was found, not what it is.
 PASSING = ('command', 'commit', 'time', 'seconds')
 PATIENCE = 60.0  # seconds for others to write their lines
 OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,),
-            'features': (str,)}
+            'features': (str,), 'made_with': (dict,), 'classes': (str,), 'lists': (str,)}
 
 
 def check_outputs(root, *names):
@@ -44,16 +44,40 @@ def append_result(root, method, split, unit, seed, settings, **figures):
         unit: 'frame', 'segment' or 'video'.
         figures: n, top1, top5, top10, loss and whatever else was measured.
     """
+    root = Path(root)
     if unit not in ('frame', 'segment', 'video'):
         raise ValueError(f'unit {unit!r}')
     line = dict(method=method, split=split, unit=unit, **figures, seed=seed,
-                settings=settings, command=command_line(), commit=commit(),
-                time=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
-    path = Path(root) / RESULTS
+                settings=settings, **lists_told(root, split), command=command_line(),
+                commit=commit(), time=time.strftime('%Y-%m-%dT%H:%M:%S%z'))
+    path = root / RESULTS
     with locks.only_one(path, patience=PATIENCE):  # reading, comparing and writing are one
         if not _is_told(path, line):
             files.append_line(path, json.dumps(line))
     return line
+
+
+def lists_told(root, split):
+    """What a line tells of the lists of a root: {'classes': short digest of the classes, 'lists':
+    one of all that the lists of a split say}; {} where they are not there."""
+    digest, found = hashlib.sha256(), {}
+    try:
+        for key, names in (('classes', ['classInd.txt']),
+                           ('lists', [f'{side}list{split:02d}.txt' for side in ('train', 'test')])):
+            for name in names:
+                _take_in(digest, root / LISTS / name)
+            if key == 'lists' and (root / LISTS / GROUPS).exists():
+                _take_in(digest, root / LISTS / GROUPS)  # says who is held out together
+            found[key] = digest.hexdigest()[:16]
+    except OSError:
+        return {}
+    return found
+
+
+def _take_in(digest, path):
+    """Updates a digest by the lines of a list, in whichever order and with whichever ends."""
+    lines = path.read_bytes().removeprefix(b'\xef\xbb\xbf').splitlines()
+    digest.update(b'\n'.join([path.name.encode(), *sorted(filter(None, map(bytes.strip, lines)))]))
 
 
 def _is_told(path, line):
@@ -70,7 +94,8 @@ def _is_told(path, line):
 
 def _run_of(result):
     """What lines on one run have in common, whichever of its clips they count."""
-    return [result.get(key) for key in ('method', 'split', 'seed', 'features', 'test_only')] + [
+    return [result.get(key) for key in (
+        'method', 'split', 'seed', 'features', 'made_with', 'lists', 'test_only')] + [
         {**result['settings'], 'without': None}]
 
 
@@ -132,8 +157,9 @@ def _checked(line):
 
 def features_of(card):
     """What a line tells of the features that a model was trained on, as its card tells: {} or
-    {'features': short digest}."""
-    return {'features': card['packed']} if card.get('packed') else {}
+    {'features': short digest, 'made_with': how}."""
+    return {told: card[key] for told, key in (('features', 'packed'), ('made_with', 'made_with'))
+            if card.get(key)}
 
 
 def fold_of(names):

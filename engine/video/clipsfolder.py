@@ -17,9 +17,10 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def made_with_lists(root):
-    """Files and folders under a root of networks that have learned from its lists."""
+    """Files and folders under a root of networks that have learned from its lists, and what is
+    told of them: figures on other lists would be taken together with new ones."""
     patterns = ('*.model', 'frameTraining*', '*.training', '*.hdf5', variants.FEATURES + '*',
-                variants.FRAME_PREDICTIONS + '*')
+                variants.FRAME_PREDICTIONS + '*', variants.RESULTS)
     return sorted(path for pattern in patterns for path in root.glob(pattern)
                   if path.name != variants.VGG_MODEL)
 

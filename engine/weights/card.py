@@ -25,7 +25,7 @@ CARD = 'card'
 KINDS = {'kind': str, 'stream': str, 'fusion': str, 'layer': str, 'split': int, 'shape': dict,
          'preprocessing': dict, 'classes': list, 'held_out': list, 'trained_clips': list,
          'settings': dict, 'seed': int, 'features': str, 'packed': str, 'method': str,
-         'beside': str}
+         'made_with': dict, 'beside': str}
 # The same of the settings in it: how a model is tested if nothing else is said.
 SETTINGS = {'inference': str, 'test_steps': int, 'steps': int, 'reverse_too': bool,
             'variable_length': bool, 'readout': str}

@@ -2,6 +2,7 @@
 what is asked for: classes, split, variant.
 """
 import json
+import re
 from pathlib import Path
 
 from engine.errors import UserError
@@ -48,15 +49,45 @@ def packed_in(attrs):
     return told and told[:16]
 
 
+def recipe_of_features(card, told, dtype):
+    """How features were made, as a dict of JSON values: what those of several folds, seeds or
+    roots must have in common to be one method's.
+
+    Args:
+        card: of the frame network; {} of imported features.
+        told: what stands beside the features (featurefile.made_with).
+        dtype (str): in which they are packed.
+    """
+    found = {'step': told['step'], 'views': told.get('views', 1), 'dtype': dtype}
+    if not card:
+        return {**found, **{key: told.get(key) for key in ('imported', 'n_features')}}
+    # A top that starts at random has other numbers with each seed, as all that is averaged.
+    base = re.sub(r' \(seed \d+\)', '', str(card.get('base', '')))
+    return {**found, 'base': base, 'network': card.get('settings', {}),
+            **{key: card[key] for key in ('shape', 'flow') if key in card}}
+
+
+def made_with_in(path, attrs):
+    """The recipe of the features that a file holds, or that its predictions are of; of files of
+    earlier code as much of it as they tell, {} where that is nothing."""
+    if 'made_with' not in attrs:
+        return {key: attrs.get(key, 1) for key in ('step', 'views') if 'step' in attrs}
+    return _dict_in(path, attrs, 'made_with')
+
+
 def settings_in(path, attrs):
     """The settings (dict) that a file says it was made with; {} where it says nothing."""
+    return _dict_in(path, attrs, 'settings')
+
+
+def _dict_in(path, attrs, key):
     try:
-        settings = json_of(attrs.get('settings', '{}'))
+        told = json_of(attrs.get(key, '{}'))
     except ValueError:
-        settings = None
-    if not isinstance(settings, dict):
-        raise UserError(f'{path}: the settings that it was made with cannot be read; make it again')
-    return settings
+        told = None
+    if not isinstance(told, dict):
+        raise UserError(f'{path}: its {key}, how it was made, cannot be read; make it again')
+    return told
 
 
 def check_frame_model(path, card, tested, split, names=Names()):

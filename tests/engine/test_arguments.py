@@ -6,6 +6,8 @@ import pytest
 
 import engine.chainer_today  # noqa: F401  (before chainer)
 from engine import arguments
+from engine.errors import UserError
+from test_help import SCRIPTS
 
 
 @pytest.mark.parametrize('kind, text, why', [
@@ -27,6 +29,16 @@ def test_what_is_taken():
     assert arguments.share('0') == 0 and arguments.share('.999') == 0.999
     assert arguments.not_negative('0') == 0 and arguments.positive('1e-30') == 1e-30
     assert arguments.real(above=0, most=1)('1') == 1
+
+
+@pytest.mark.parametrize('script', [*SCRIPTS, 'demo.py clips'])
+def test_no_script_takes_a_flag_abbreviated(script, tmp_path, monkeypatch, capsys):
+    """--res would be --restart, which begins anew, as --hel is --help."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', [*script.split(), '--hel'])
+    with pytest.raises((SystemExit, UserError)) as stopped:
+        __import__(script.split('.')[0]).main()
+    assert getattr(stopped.value, 'code', 1) and not capsys.readouterr().out
 
 
 @pytest.mark.parametrize('script, flags', [

@@ -43,6 +43,14 @@ def test_a_seed_run_twice_counts_once_and_recipes_and_folds_stay_apart():
     assert '(1 seed)' in learningcurve.learning_section(folds)
 
 
+def test_a_share_of_all_stages_is_one_curve_and_other_features_another():
+    def of(step, *runs):
+        return [{**run, 'made_with': {'step': step, 'network': {
+            'lr': 1, 'train_share': run['settings'].get('train_share', 1.0)}}} for run in runs]
+    assert len(learningcurve.curves(of(1, *RUNS))[0].points) == 2
+    assert learningcurve.curves([*of(1, RUNS[0]), *of(4, RUNS[2])]) == []
+
+
 def test_one_share_makes_no_curve():
     assert learningcurve.curves(RUNS[:2]) == [] == learningcurve.curves([])
     assert learningcurve.learning_section(RUNS[:2]) == ''

@@ -19,6 +19,27 @@ def test_result_is_one_line_of_json(tmp_path):
         resultsfile.append_result(tmp_path, 'frames', 1, 'clip', 3, {})
 
 
+def test_a_line_tells_of_the_lists_whatever_the_order_and_ends_of_their_lines(tmp_path):
+    assert resultsfile.lists_told(tmp_path, 1) == {}
+    folder = tmp_path / 'ucfTrainTestlist'
+    folder.mkdir()
+
+    def told(classes='1 A\n2 B\n', train='A/a.avi 1\nB/b.avi 2\n', test='A/c.avi\n', **more):
+        for name, text in {'classInd': classes, 'trainlist01': train, 'testlist01': test,
+                           **more}.items():
+            (folder / f'{name}.txt').write_bytes(text.encode())
+        return resultsfile.lists_told(tmp_path, 1)
+    first = told()
+    assert first.keys() == {'classes', 'lists'} and resultsfile.append_result(
+        tmp_path, 'x', 1, 'video', 0, {}).items() >= first.items()
+    assert told(train='B/b.avi 2\r\nA/a.avi 1\r\n\r\n', classes='\ufeff1 A\n2 B') == first
+    assert told(classes='1 A\n2 C\n')['classes'] != first['classes']
+    for more in ({'test': 'A/d.avi\n'}, {'train': 'A/a.avi 1\n'}, {'groups': 'A/a.avi\tg\n'}):
+        other = told(**more)
+        assert other['classes'] == first['classes'] and other['lists'] != first['lists']
+    assert resultsfile.lists_told(tmp_path, 2) == {}
+
+
 def test_a_result_is_there_once_however_often_its_stage_ends(tmp_path):
     def lines(top1, name='a_testPredictions.hdf5', **more):
         resultsfile.append_result(tmp_path, 'GRU', 1, 'video', 0, {'lr': 0.1}, predictions=name,

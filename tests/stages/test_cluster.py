@@ -38,6 +38,27 @@ def test_wrong_flags_are_named_before_anything_is_written(small_set, tmp_path, m
     assert not printed.out and not (root / 'jobs').exists()
 
 
+def test_saveFeatures_names_its_own_help_where_a_flag_is_wrong(small_set, tmp_path):
+    root = copy_set(small_set, tmp_path / 'r')
+    for flags in (('--at-onec', '2'), ('--stag=rnn',), ('--ppn', '0'),
+                  ('--stage', 'rnn', '--cels', '3')):
+        done = submit(root, *flags)
+        assert (done.returncode, done.stderr.count('\n'), done.stdout) == (2, 1, '')
+        assert done.stderr.startswith('error: ') and 'see ./saveFeatures.sh --help' in done.stderr
+    done = submit(root, '--local', '--at-onec', '2')
+    assert done.returncode == 2 and 'unrecognized arguments: --at-onec 2' in done.stderr
+    assert done.stderr.splitlines()[-1].startswith('all flags: ./saveFeatures.sh --help')
+
+
+def test_without_a_scheduler_the_way_to_do_it_here_is_named(small_set, tmp_path):
+    root = copy_set(small_set, tmp_path / 'r')
+    done = submit(root, '--step', '4', '--parts', '2',
+                  env={'PATH': '/usr/bin:/bin', 'PYTHON': sys.executable})
+    assert done.returncode == 1 and '; sent: nothing; not sent: part01 part02' in done.stderr
+    assert done.stderr.endswith(f'; without a scheduler, here: ./saveFeatures.sh --local --step 4 '
+                                f'--parts=2 --root {root}\n')
+
+
 def test_job_file_runs_whatever_the_folder_is_called(small_set, tmp_path):
     root = copy_set(small_set, tmp_path / 'a b \' "c" $d `e` \\ ;& * {x} ü')
     done = submit(root, '--dry-run', '--step', '4')
@@ -80,6 +101,9 @@ def test_local_runs_all_parts_and_passes_flags_on(undisturbed, small_set, tmp_pa
     done = submit(root, '--local', '--at-once', '2', '--parts', '3')
     assert done.returncode == 0, done.stderr
     assert features(root) == features(undisturbed)
+    assert done.stdout.endswith(f'next: python save_hdf5.py --root {root}\n')
+    again = submit(root, '--local', '--parts=1', '--fold', '1/3')  # of a network that is not there
+    assert again.returncode == 1 and 'next: python save' not in again.stdout
     again = submit(root, '--local', '--parts=1')
     assert '24 clips in this part, 24 finished before' in again.stdout
 
@@ -97,6 +121,9 @@ def test_local_tells_of_failures_by_its_exit_code(small_set, tmp_path):
     next((root / variants.CLIPS).rglob('*.avi')).write_text('no video')
     done = submit(root, '--local', '--parts', '2', '--step', '4')
     assert done.returncode == 3 and done.stdout.count('failed: ') == 1
+    assert done.stdout.splitlines()[-1] == (
+        f'next: python save_hdf5.py --root {root} --allow-missing, or mend the clips named above '
+        'and run this again')
     assert len(features(root)) == 46
     (root / variants.FRAME_MODEL).unlink()
     done = submit(root, '--local', '--parts', '2', '--step', '4')

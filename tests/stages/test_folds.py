@@ -78,6 +78,11 @@ def test_every_clip_is_held_out_once_and_figures_are_means_of_the_folds(root, ca
         assert not groups & {clip.group for clip in lists.train if clip.name not in held_out}
     assert sorted(seen) == sorted(clips)
     lines = lines_of(root)
+    # What tells whether they may be joined.
+    made_with, = {json.dumps(line['made_with']) for line in lines}
+    assert json.loads(made_with) == {'step': 1, 'views': 1, 'dtype': 'float32', 'n_features': 5,
+                                     'imported': 'there'}
+    assert len({(line['classes'], line['lists']) for line in lines}) == 1
     assert [line['fold'] for line in lines] == ['1/3', '1/3', '2/3', '3/3']
     assert [line['validation_n'] for line in lines] == [12, 12, 12, 6]
     capsys.readouterr()
@@ -157,8 +162,16 @@ def test_weights_of_a_combination_are_chosen_over_all_folds(tmp_path, call, caps
     for name, lr in (('deep', 1), ('deep_fold1of3', 1), ('deep_fold2of3', 2), ('flat', 1)):
         append_result(tmp_path, name.split('_')[0], 1, 'video', 0, {'lr': lr}, n=6,
                       predictions=f'{name}_testPredictions.hdf5')
+    for fold, step in ((1, 1), (3, 4)):
+        append_result(tmp_path, 'flat', 1, 'video', 0, {'lr': 1}, n=6, made_with={'step': step},
+                      predictions=f'flat_fold{fold}of3_testPredictions.hdf5')
+    append_result(tmp_path, 'flat', 1, 'video', 0, {'lr': 1}, n=6, made_with={'step': 1},
+                  predictions='flat_testPredictions.hdf5')
     call(combine, *files, '--choose', '--folds', 3)
     out = capsys.readouterr().out
+    assert ('made from other features or lists than 1 of its folds, flat_fold3of3_testPredictions'
+            '.hdf5 first (step=1 against step=4); the weights are those that suit these') in out
+    assert 'deep_testPredictions.hdf5: no results.jsonl tells how 1 of its folds were made' in out
     assert 'weights by 30 of 30 clips of the training list, of 3 folds' in out
     assert out.count('other settings') == 1 and (
         'than 1 of its folds, deep_fold2of3_testPredictions.hdf5 first' in out)
@@ -173,6 +186,8 @@ def test_weights_of_a_combination_are_chosen_over_all_folds(tmp_path, call, caps
     assert lines_of(tmp_path)[-1]['fold'] == '1/3'
     call(combine, of_fold[0], of_fold[1].replace('1of3', '2of3'), '--name', 'all')
     assert 'fold' not in lines_of(tmp_path)[-1]
+    assert 'the files are of several folds (1/3, 2/3): what comes of them is of no fold' in (
+        capsys.readouterr().out)
     for flags, why in (((of_fold[0], files[1], '--choose'), 'of several folds .1/3, none.'),
                        ((*of_fold, '--choose', '--folds', 3), 'give the files of the runs without'),
                        ((*files, '--folds', 3), '--folds: beside --choose')):

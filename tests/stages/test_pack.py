@@ -18,6 +18,7 @@ import save_hdf5
 from FusionNet import load_frame_network
 from engine.learning import statistics
 from engine.errors import UserError
+from engine.weights import cardchecks
 from engine.weights.card import keep_in_card
 from engine.weights.modelfile import save_model
 from normalizeData import Moments
@@ -237,7 +238,8 @@ def test_what_trained_the_network_reaches_the_results(root):
     model, card = load_frame_network(root / variants.FRAME_MODEL)
     (root / variants.FRAME_MODEL).unlink()
     save_model(root / variants.FRAME_MODEL, model, {**card, 'split': 1, 'seed': 7,
-                                              'settings': {'lr': 0.01}})
+                                              'settings': {'lr': 0.01},
+                                              'base': 'random (seed 3): fc8'})
     old = root / '.train1024.hdf5.abc.part'
     old.touch()
     os.utime(old, (0, 0))
@@ -250,6 +252,17 @@ def test_what_trained_the_network_reaches_the_results(root):
     assert run_stage('singleFrameAccuracy.py', '--root', root).returncode == 0
     line = json.loads((root / 'results.jsonl').read_text().splitlines()[-1])
     assert (line['seed'], line['settings']) == (7, {'lr': 0.01, 'step': 4})
+    # The same for the lines of rnn.py, whose settings are its own; no seed is in it.
+    with h5py.File(root / 'train1024.hdf5') as f:
+        said = hdf5.attributes(f)
+    assert line['made_with'] == cardchecks.made_with_in('', said) == {
+        'step': 1, 'views': 1, 'dtype': 'float32', 'base': 'random: fc8', 'shape': card['shape'],
+        'network': {'lr': 0.01}}
+    del said['made_with']  # as files of earlier code
+    assert cardchecks.made_with_in('', said) == {'step': 1, 'views': 1}
+    assert cardchecks.made_with_in('', {'made_with': '{}'}) == {}
+    with pytest.raises(UserError, match='x.hdf5: its made_with.* cannot be read; make it again'):
+        cardchecks.made_with_in('x.hdf5', {'made_with': '[1]'})
 
 
 def test_files_of_another_split_are_refused_before_anything_is_done(root):

@@ -93,6 +93,29 @@ def test_a_snapshot_goes_on_with_no_other_fc6(root, call_in):
         call_in(root, frameBasedTrain, *flags, '--epochs', '3')
 
 
+def test_one_unit_shows_no_direction(small_set, tmp_path, call_in):
+    root = vgg_set(small_set, tmp_path / 'root', hidden=1)
+    with pytest.raises(UserError, match='^--fc6 principal: fc6 of VGG.model has 1 unit, .*-hidden'):
+        call_in(root, frameBasedTrain, '--tiny', '--small')
+    assert not (root / variants.FRAME_MODEL).exists()
+
+
+def test_frames_that_are_all_alike_are_not_learned_from(root, call_in, monkeypatch):
+    def alike(model, batches):
+        return numpy.ones((6, 32), 'f')
+    monkeypatch.setattr(principal, '_maps', alike)
+    monkeypatch.setattr(principal, 'principal_units', lambda maps, units: (
+        numpy.zeros((units, root_width(root)), 'f'), numpy.zeros(units, 'f')))
+    for _ in range(2):  # the second time from the file
+        with pytest.raises(UserError, match='training clips are all alike to the convolutions'):
+            call_in(root, frameBasedTrain, '--tiny', '--small')
+
+
+def root_width(root):
+    vgg, _ = load_vgg(root / variants.VGG_MODEL)
+    return vgg.fc6.W.shape[1]
+
+
 def test_they_do_not_depend_on_the_number_of_cores(root, call_in, monkeypatch):
     """A refit gives the fc6 of the snapshot beside it: of other sums it would be another one."""
     seen, units = [], principal.principal_units
@@ -122,7 +145,6 @@ def test_small_sets_defaults(monkeypatch):
         monkeypatch.setattr(sys, 'argv', ['frameBasedTrain.py', *flags])
         return vars(frameBasedTrain.parse(frameBasedTrain.get_parser()))
     small = parsed('--small', '--lr', '0.5')
-    assert parsed('--smal', '--lr', '0.5') == small
     assert small == {**parsed(), **frameBasedTrain.SMALL, 'lr': 0.5, 'small': True}
     for flags in (('--stream', 'flow'), ('--fusion', 'slow')):
         with pytest.raises(UserError, match='^--small: for single pictures'):

@@ -164,50 +164,46 @@ def test_mean_over_seeds(root, run):
     assert any('64.8 ' in row and '±' not in row for row in out.splitlines())
 
 
-def test_a_seed_run_twice_counts_once_with_its_last_line():
-    joined = means.mean_over_seeds([line('x', 0.1), line('x', 0.3), line('x', 0.5, seed=1)])
-    assert len(joined) == 1
-    assert joined[0]['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
+def test_what_was_made_otherwise_is_never_joined(tmp_path, run):
+    """Features of another step, other lists and older lines that do not tell stay apart, said."""
+    def made(step, lists='a', **more):
+        return dict(made_with={'step': step, 'network': {'lr': 0.1}}, classes='c', lists=lists,
+                    **more)
+    folds = [line('LSTM', 0.5, fold='1/2', **made(1)), line('LSTM', 0.7, fold='2/2', **made(4))]
+    write(tmp_path, folds)
+    code, out, _ = run('--root', tmp_path, '--mean', 'folds')
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    assert ('runs 1-2 of LSTM are not joined, as they were made otherwise: step=1 against step=4'
+            in ' '.join(out.split()))
+    assert '±' not in out.splitlines()[1] and 'run 2: has folds 2 of 2, lacks 1' in out
+    assert 'each line is of one run: no two differ in their folds alone' in out
+    for other, words in ((made(1, 'b'), 'other lists'),
+                         ({**made(1, 'b'), 'classes': 'd'}, 'other classes'),
+                         (made(1, n_classes=5), 'no n_classes told against n_classes=5'),
+                         ({}, 'or an older line does not tell which')):
+        write(tmp_path, [folds[0], line('LSTM', 0.7, fold='2/2', **other)])
+        out = ' '.join(run('--root', tmp_path, '--mean', 'folds')[1].split())
+        assert 'runs 1-2 of LSTM are not joined' in out and words in out
+        assert len(means.mean_over_seeds([line('x', 0.1, **made(1)),
+                                          line('x', 0.1, seed=1, **other)])) == 2
+    write(tmp_path, [folds[0], line('LSTM', 0.7, fold='2/2', **made(1))])
+    out = run('--root', tmp_path, '--mean', 'folds')[1]
+    assert '60.0 ± 14.1' in out and 'not joined' not in out
 
 
-def test_equal_seeds_of_two_roots_are_two_runs():
-    joined, = means.mean_over_seeds([line('x', top1, root=Path(root)) for root, top1 in
-                                       (('a', 0.1), ('a', 0.3), ('b', 0.5))])
-    assert joined['top1'] == pytest.approx((0.4, math.sqrt(0.02)))
-    assert (joined['seed'], joined['runs']) == ('0,0', 2)
+def test_a_root_that_is_a_link_to_another_counts_once(root, tmp_path, run):
+    link = tmp_path.parent / f'{tmp_path.name}.link'
+    link.symlink_to(root)
+    for roots in ((root, link), (root, root / '..' / root.name)):
+        code, out, errors = run(*(word for one in roots for word in ('--root', one)), '--mean')
+        assert code == 0 and f'{roots[1]}: the same results.jsonl as in {root}' in errors
+        assert ' 0,1 ' in next(row for row in out.splitlines() if ' LSTM ' in row)
 
 
-@pytest.mark.parametrize('other', [dict(split=2), dict(unit='frame'), dict(n=40),
-                                   dict(test_only=True),
-                                   dict(settings={'layers': 2}), dict(method='y')])
-def test_what_differs_beyond_the_seed_is_not_averaged(other):
-    assert len(means.mean_over_seeds([line('x', 0.1), line('x', 0.3, seed=1, **other)
-                                        if 'method' not in other
-                                        else line('y', 0.3, seed=1)])) == 2
-
-
-def combined(seed, weights, members, chosen=True, top1=0.5):
-    return line('a + b', top1, seed=seed, members=members, settings={
-        'files': [f'{seed}_a.hdf5', f'{seed}_b.hdf5'], 'weights': weights, 'chosen': chosen})
-
-
-def test_combined_runs_are_averaged_over_seeds_as_others_are():
-    """The names of files and the weights found differ with the seed; what was combined does not."""
-    def member(layers):
-        return means.recipe(line('a', 0.1, settings={'layers': layers}))
-    one, = means.mean_over_seeds([combined(0, [0.2, 0.8], [member(1)], top1=0.2),
-                                  combined('0+1', [0.5, 0.5], [member(1)], top1=0.4)])
-    assert one['top1'] == (pytest.approx(0.3), pytest.approx(0.02 ** 0.5))
-    assert (one['seed'], one['settings']) == ('0,0+1', {'chosen': True})
-    # other members, weights that were set and lines without members stay apart
-    for other in (combined(1, [0.5, 0.5], [member(2)]),
-                  combined(1, [0.2, 0.8], [member(1)], chosen=False), combined(1, [1, 0], None)):
-        assert len(means.mean_over_seeds([combined(0, [0.2, 0.8], [member(1)]), other])) == 2
-    assert len(means.mean_over_seeds([combined(seed, [0.1 * seed, 1], [member(1)], chosen=False)
-                                      for seed in (0, 1)])) == 2
-    # one run alone keeps its own
-    one, = means.mean_over_seeds([combined(0, [0.2, 0.8], [member(1)])])
-    assert one['settings']['weights'] == [0.2, 0.8]
+def test_means_of_single_runs_have_no_heading_of_deviations(tmp_path, run):
+    write(tmp_path, [line('x', 0.5)])
+    out = run('--root', tmp_path, '--mean')[1]
+    assert '±' not in out and 'no two differ in their seeds alone' in out
 
 
 def test_lines_that_are_no_result_are_named_and_skipped(root, run):

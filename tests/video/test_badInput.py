@@ -1,5 +1,6 @@
 """Every input of the corpus of badClips.py is used, or refused in one line that names it."""
 import json
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy
@@ -219,3 +220,35 @@ def test_inventory_of_a_good_root_and_of_none(small_set, tmp_path):
     done = run_stage('checkData.py', '--root', root)
     assert done.returncode == 1 and done.stderr.startswith('error: ')
     assert len(done.stderr.splitlines()) == 1 and str(root / variants.CLIPS) in done.stderr
+
+
+def test_copies_within_a_group_are_said_and_those_between_groups_found(put_set):
+    """A split divides groups, never what is in one."""
+    root = put_set({'v_A_g01_c01': 0, 'v_A_g01_c02': 0, 'v_A_g02_c01': 1})
+    done = run_stage('checkData.py', '--quick', '--root', root)
+    assert done.returncode == 0 and done.stdout.endswith('3 of 3 clips found; all is well\n')
+    assert (f'{checkData.REMARK}: UCF-101/A/v_A_g01_c01.avi\n{" " * len(checkData.REMARK)}= '
+            'UCF-101/A/v_A_g01_c02.avi') in done.stdout
+    root = put_set({'v_A_g01_c01': 0, 'v_A_g01_c02': 1, 'v_A_g02_c01': 0})
+    done = run_stage('checkData.py', '--quick', '--root', root)
+    assert done.returncode == 3 and done.stdout.endswith('1 stored twice\n')
+    assert checkData.REMARK not in done.stdout
+
+
+@pytest.fixture
+def put_set(small_set, tmp_path):
+    """Makes a root of one class: {name: number of the clip of small_set that it holds}; those of
+    group g02 test."""
+    def put_set(held):
+        root = tmp_path / f'root{len(list(tmp_path.iterdir()))}'
+        clips = [clip.path for clip in hf.read_lists(small_set).train]
+        for folder in (root / variants.LISTS, root / variants.CLIPS / 'A'):
+            folder.mkdir(parents=True)
+        (root / variants.LISTS / 'classInd.txt').write_text('1 A\n')
+        for side in 'train', 'test':
+            (root / variants.LISTS / f'{side}list01.txt').write_text(''.join(
+                f'A/{name}.avi\n' for name in held if ('_g02_' in name) == (side == 'test')))
+        for name, number in held.items():
+            shutil.copyfile(clips[number], root / variants.CLIPS / 'A' / f'{name}.avi')
+        return root
+    return put_set
