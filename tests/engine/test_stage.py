@@ -317,3 +317,12 @@ case "$*" in *"{fails}"*) echo "working on it"; echo "{reason}" >&2; echo "more"
             f'{venv}/setup.log\n') in done.stderr
     assert 'working on it' in (venv / 'setup.log').read_text()
     assert not (venv / 'ready').exists()
+
+
+def test_settings_are_printed_within_80_columns(capsys):
+    settings = {f'setting_{i}': i for i in range(40)}
+    stage.print_settings(types.SimpleNamespace(**settings, function=print))
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert max(map(len, lines)) <= 80 and len(lines) > 1
+    assert dict(word.split('=') for word in ' '.join(lines).split()) == {
+        key: str(value) for key, value in settings.items()}

@@ -212,3 +212,13 @@ def test_as_many_folds_as_groups_leave_one_out_and_more_are_refused(capsys):
         hf.hold_out_fold(clips, '1/4')
     with pytest.raises(UserError, match='has 1 groups, too few'):
         hf.hold_out_fold(group_clips(('A', 'x', 5)), '1/2')
+
+
+def test_advice_for_another_split_makes_as_many(packed):
+    for split in (2, 3):
+        with pytest.raises(UserError, match=rf'list0{split}.txt: .*makeSplit.py --root '
+                                            rf'{packed} --clips VIDEOS --splits {split}$'):
+            hf.read_lists(packed, split)
+    (packed / variants.LISTS / 'testlist01.txt').unlink()
+    with pytest.raises(UserError, match='--clips VIDEOS$'):
+        hf.read_lists(packed)

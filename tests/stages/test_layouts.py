@@ -264,6 +264,13 @@ def test_official_lists_and_clips_that_are_not_there(split, put, tmp_path):
     put(names[5])
     split.code = None
     assert 'are not in' not in split('--lists', lists)[1]
+    (root / variants.FRAME_MODEL).touch()  # has learned from these lists, and may go on by them
+    split('--lists', lists)
+    before = (root / variants.LISTS / 'testlist01.txt').read_text()
+    (lists / 'testlist01.txt').write_text(names[0])
+    with pytest.raises(UserError, match='holds other lists, .*rm -r .*VGG_1024.model'):
+        split('--lists', lists)
+    assert (root / variants.LISTS / 'testlist01.txt').read_text() == before
 
 
 def test_a_folder_of_data_sets_names_the_one_that_was_meant(split, put):
