@@ -108,6 +108,7 @@ def mean_over_seeds(results):
     for (key, _), group in groups.items():
         runs = list(group.values())
         one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs),
+               'roots': list(dict.fromkeys(root for root, _ in group)),
                'features': _features_of(runs), 'mixed': _several_features(group), 'alike': key}
         if len(runs) > 1:  # no one file's name, no one run's weights
             one['settings'] = recipe(one)['settings']
@@ -236,6 +237,7 @@ def _join(parts, **told):
     """One run of {part: run}, each a mean over seeds; `told` is what it says in their place."""
     runs = [parts[part] for part in sorted(parts)]
     one = {**runs[-1], 'runs': sum(run['runs'] for run in runs), **told,
+           'roots': list(dict.fromkeys(root for run in runs for root in run['roots'])),
            'features': _features_of(runs),
            'mixed': next((run['mixed'] for run in runs if run['mixed']), {}),
            'seed': ','.join(dict.fromkeys(seed for run in runs for seed in run['seed'].split(',')))}

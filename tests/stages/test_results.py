@@ -256,6 +256,15 @@ def test_several_roots_and_selection(root, tmp_path, run):
     assert 'frame ' not in run('--root', root, '--unit', 'video')[1]
 
 
+def test_a_mean_over_roots_names_them_all(tmp_path, run):
+    roots = [tmp_path / name for name in ('a', 'b')]
+    for seed, folder in enumerate(roots):
+        folder.mkdir()
+        write(folder, [line('LSTM', 0.5 + seed / 4, seed=seed)])
+    out = run('--root', roots[0], '--root', roots[1], '--mean')[1]
+    assert '62.5 ± 17.7' in out and f'root={roots[0]},{roots[1]}' in out.replace('\n  ', '')
+
+
 def test_markdown_and_csv(root, run):
     code, out, errors = run('--root', root, '--markdown', root / 'r.md', '--csv', root / 'r.csv')
     assert code == 0, errors
