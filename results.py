@@ -289,7 +289,7 @@ def main():
     intervals = args.interval and list(intervals_of(results, args.interval, args.seed))
     header, rows = table(results, intervals)
     settings = differing_settings(results)
-    if len(args.root or ()) > 1:
+    if len(args.root or ()) > 1 and args.mean != 'splits':
         settings = [{'root': ','.join(map(str, result.get('roots', [result['root']]))), **differing}
                     for result, differing in zip(results, settings)]
     print(as_text(header, rows, settings))

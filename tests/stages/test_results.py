@@ -262,7 +262,7 @@ def test_a_mean_over_roots_names_them_all(tmp_path, run):
         folder.mkdir()
         write(folder, [line('LSTM', 0.5 + seed / 4, seed=seed)])
     out = run('--root', roots[0], '--root', roots[1], '--mean')[1]
-    assert '62.5 ± 17.7' in out and f'root={roots[0]},{roots[1]}' in out.replace('\n  ', '')
+    assert '62.5 ± 17.7' in out and f'root={roots[0]},{roots[1]}' in ''.join(out.split())
 
 
 def test_markdown_and_csv(root, run):
