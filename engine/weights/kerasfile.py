@@ -5,6 +5,7 @@ Chainer's own HDF5 is read by the same.
 import io
 import json
 
+from engine.weights.card import notes_of
 from engine.weights.hdf5file import open_arrays
 from engine.weights.limits import MOST_OF_TEXT, open_zip
 
@@ -22,7 +23,7 @@ def read_hdf5(path, budget):
     """Returns (arrays, notes): {name: array}, the names those of the groups with / between.
 
     Keras of version 1 to 3; the optimizer's arrays are left out. Notes: 'other_layers', kinds of
-    layers of a whole model that may change the input.
+    layers of a whole model that may change the input; of Chainer's 'card', where it has one.
 
     Args:
         path: the file, or it as a file object.
@@ -38,7 +39,7 @@ def read_hdf5(path, budget):
         names = [name for name in names if not name.startswith(OPTIMIZER)]
         budget.take(size=sum(map(source.size, names)))
         return ({name.removeprefix(WHOLE_MODEL): source[name] for name in names},
-                _notes(source.text('model_config', 'null')))
+                {**_notes(source.text('model_config', 'null')), **notes_of(source)})
 
 
 def read_keras_archive(path, budget):
