@@ -175,6 +175,8 @@ def input_of(args, notes, layers, form):
         return 'told', told
     if notes.get('other_layers'):
         unsure = f'its layers {listed(notes["other_layers"], 4)} may change its input'
+    elif notes.get('unread_layers'):
+        unsure = 'its description of its layers is not JSON, and some may change its input'
     elif 'producer' in notes and notes['producer'] != 'pytorch':
         unsure = f'an ONNX file of {notes["producer"] or "an unnamed program"} does not tell it'
     elif notes.get('channels_last'):

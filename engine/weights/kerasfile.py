@@ -22,8 +22,8 @@ HARMLESS = {'Functional', 'Model', 'Sequential', 'InputLayer', 'Conv2D', 'MaxPoo
 def read_hdf5(path, budget):
     """Returns (arrays, notes): {name: array}, the names those of the groups with / between.
 
-    Keras of version 1 to 3; the optimizer's arrays are left out. Notes: 'other_layers', kinds of
-    layers of a whole model that may change the input; of Chainer's 'card', where it has one.
+    Keras of version 1 to 3; the optimizer's arrays are left out. Notes: those of _notes, and of
+    Chainer's 'card', where it has one.
 
     Args:
         path: the file, or it as a file object.
@@ -48,15 +48,23 @@ def read_keras_archive(path, budget):
         size = archive.getinfo(ARCHIVED).file_size
         budget.take(size=size)
         config = 'null'
-        if CONFIG in archive.namelist() and archive.getinfo(CONFIG).file_size < MOST_OF_TEXT:
-            config = archive.read(CONFIG)
+        if CONFIG in archive.namelist():
+            fits = archive.getinfo(CONFIG).file_size < MOST_OF_TEXT
+            config = archive.read(CONFIG) if fits else ''
         arrays, _ = read_hdf5(io.BytesIO(archive.read(ARCHIVED)), budget)
     return arrays, _notes(config)
 
 
 def _notes(config):
-    """{'other_layers': [...]} of a model's description in JSON."""
-    kinds, waiting = set(), [json.loads(config)]
+    """What a model's description tells: {'other_layers': [...]}, kinds that may change the input.
+
+    Of one that is not JSON {'unread_layers': True}: the weights are as good, but unlike where
+    there is none it may have told of such layers.
+    """
+    try:
+        kinds, waiting = set(), [json.loads(config)]
+    except (TypeError, ValueError, RecursionError):
+        return {'unread_layers': True}
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):

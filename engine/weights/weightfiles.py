@@ -50,7 +50,8 @@ class Weights(NamedTuple):
         'chainer' the same, names conv1_1/W and conv1_1/b. Caffe too.
         'keras'   (h, w, in, out) and (in, out).
     `notes` is what else the file tells: of ONNX what read_onnx says, of Keras 'other_layers',
-    names of kinds that may change the input, of a model of this project's own 'card'.
+    names of kinds that may change the input, or 'unread_layers'; of a model of this project's
+    own 'card'.
     """
     form: str
     arrays: dict
