@@ -45,7 +45,7 @@ from engine.weights.fillnetwork import adapt_input, fill
 from engine.weights.layernames import LINEARS, collect, listed
 from engine.weights.modelfile import save_model
 from engine.weights.onnxlayers import changed_input
-from engine.video.preprocessing import MEAN, mean_of, preprocessing, told_by
+from engine.video.preprocessing import MEAN, ORDERS, mean_of, preprocessing, told_by
 from engine.weights.weightfiles import read_weights
 
 
@@ -211,6 +211,9 @@ def told_of(args, notes):
     # of a card, unlike a stranger's note, nothing that is not understood may pass for no word
     told = (notes.get('card', {}).get('preprocessing')
             or told_by(notes.get('preprocessing', '')))
+    if told and told.get('order') == ORDERS['flow']:
+        raise UserError(f'{args.source}: a network for optical flow, but {variants.VGG_MODEL} is '
+                        'one for pictures, from which --stream flow begins too; give one of those')
     subtracted = notes.get('subtracted')
     mean = mean_of({'preprocessing': told}, args.source) if told else None
     if subtracted is not None and not (mean and subtracted.size == len(mean) and numpy.allclose(

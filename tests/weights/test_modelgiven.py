@@ -5,7 +5,7 @@ import pytest
 import weightWriters as ww
 from VGGNet import VGGNet
 from VGGNet_1024 import VGGNet_1024
-from engine.video.preprocessing import preprocessing
+from engine.video.preprocessing import FLOW_MEAN, preprocessing
 from engine.weights.modelfile import save_model
 from weightSources import PLAIN, chainer_npz, convert, refused, scores
 
@@ -57,6 +57,13 @@ def test_a_flag_that_contradicts_its_card_is_refused(tmp_path, form):
 def test_what_no_stage_gives_is_refused(tmp_path, form, change, words):
     save(tmp_path / 'a.model', form=form, preprocessing={**preprocessing(), **change})
     assert words in refused(tmp_path / 'a.model', tmp_path)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_a_network_of_flow_is_refused_without_advice_that_this_stage_cannot_take(tmp_path, form):
+    save(tmp_path / 'a.model', form=form, preprocessing=preprocessing(FLOW_MEAN, 'flow'))
+    message = refused(tmp_path / 'a.model', tmp_path)
+    assert 'for optical flow' in message and 'say --stream' not in message
 
 
 @pytest.mark.parametrize('form', FORMS)
