@@ -9,7 +9,8 @@ SOURCE is one of these, told by its content; no code in it is ever run:
     .h5, .keras         Keras, with or without top, weights or a whole model
     .caffemodel         the authors' own
     .onnx               an export of PyTorch or Keras
-    .npz                Chainer's (conv1_1/W), or Keras's arrays as NAME__kernel and
+    .npz                Chainer's (conv1_1/W; a model of this project's, whose card then says
+                        what it takes, also as HDF5), or Keras's arrays as NAME__kernel and
                         NAME__bias (or NAME_W, NAME_b), NAME = block1_conv1 or conv1_1 ... fc8
                         (TensorFlow's vgg16_weights.npz was turned to RGB: --input rgb)
 
@@ -24,6 +25,7 @@ less). --no-top takes the convolutions of a network that was made for another ta
 stands on them. Narrower blocks after those in the source make a quick network for trials:
 --channels 64,128,256,128,128 --hidden 1024 --input-size 96.
 """
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +45,7 @@ from engine.weights.fillnetwork import adapt_input, fill
 from engine.weights.layernames import LINEARS, collect, listed
 from engine.weights.modelfile import save_model
 from engine.weights.onnxlayers import changed_input
-from engine.video.preprocessing import MEAN, mean_of, preprocessing, told_by
+from engine.video.preprocessing import MEAN, ORDERS, mean_of, preprocessing, told_by
 from engine.weights.weightfiles import read_weights
 
 
@@ -81,6 +83,8 @@ INPUTS = {'torch': ('RGB', TORCHVISION_MEAN, TORCHVISION_DEVIATION),
           'bgr': ('BGR', BGR_MEAN, (1 / 255,) * 3),
           'rgb': ('RGB', BGR_MEAN[::-1], (1 / 255,) * 3)}
 
+INPUT_SIZE = 224
+
 SAID = {'torch': 'RGB, 0-1, less mean, by deviation, as PyTorch\'s VGG-16',
         'bgr': 'BGR, 0-255 less the mean, as Keras\'s and Caffe\'s',
         'rgb': 'RGB, 0-255 less the mean', 'told': 'BGR, 0-255 less a mean, as the file says'}
@@ -113,7 +117,7 @@ def get_parser():
                        help='output channels of the five blocks (default: %(default)s)')
     group.add_argument('--hidden', type=arguments.whole(1), default=4096,
                        help='units of fc6 and fc7 (default: 4096)')
-    group.add_argument('--input-size', type=arguments.whole(32), default=224,
+    group.add_argument('--input-size', type=arguments.whole(32), default=None,
                        help='side of the input in pixels, a multiple of 32 (default: 224)')
     return parser
 
@@ -127,6 +131,7 @@ def main():
     weights = read_weights(args.source, args.top)
     layers, left_out = collect(args.source, weights, CONVOLUTIONS, args.prefix, args.top)
     weights.arrays.clear()  # `layers` has what is wanted of them, and lets go what is filled in
+    args.input_size = input_size_of(args, weights.notes)
     takes, what_it_takes = input_of(args, weights.notes, layers, weights.form)
     model = new_model(args, layers, weights.form)
     missing = fill(model, args.source, weights.form, layers,
@@ -170,6 +175,8 @@ def input_of(args, notes, layers, form):
         return 'told', told
     if notes.get('other_layers'):
         unsure = f'its layers {listed(notes["other_layers"], 4)} may change its input'
+    elif notes.get('unread_layers'):
+        unsure = 'its description of its layers is not JSON, and some may change its input'
     elif 'producer' in notes and notes['producer'] != 'pytorch':
         unsure = f'an ONNX file of {notes["producer"] or "an unnamed program"} does not tell it'
     elif notes.get('channels_last'):
@@ -182,13 +189,32 @@ def input_of(args, notes, layers, form):
     return name, INPUTS[name]
 
 
+def input_size_of(args, notes):
+    """Side of the new model's input: --input-size, else that of every source, 224.
+
+    Raises:
+        UserError: the source's card tells of another, and nobody has said which it is to be.
+    """
+    told = notes.get('card', {}).get('shape', {}).get('input_size', INPUT_SIZE)
+    if args.input_size is None and told != INPUT_SIZE:
+        raise UserError(f'{args.source}: its card tells of input_size {json.dumps(told)[:20]}; '
+                        'say --input-size')
+    return args.input_size or INPUT_SIZE
+
+
 def told_of(args, notes):
     """(order, mean, deviation) where the file itself tells it in our own words, else None.
 
     Raises:
         UserError: --input or the graph says something else.
     """
-    told, subtracted = told_by(notes.get('preprocessing', '')), notes.get('subtracted')
+    # of a card, unlike a stranger's note, nothing that is not understood may pass for no word
+    told = (notes.get('card', {}).get('preprocessing')
+            or told_by(notes.get('preprocessing', '')))
+    if told and told.get('order') == ORDERS['flow']:
+        raise UserError(f'{args.source}: a network for optical flow, but {variants.VGG_MODEL} is '
+                        'one for pictures, from which --stream flow begins too; give one of those')
+    subtracted = notes.get('subtracted')
     mean = mean_of({'preprocessing': told}, args.source) if told else None
     if subtracted is not None and not (mean and subtracted.size == len(mean) and numpy.allclose(
             subtracted.reshape(-1), mean, rtol=0, atol=1e-4)):

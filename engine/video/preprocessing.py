@@ -42,14 +42,19 @@ def mean_of(card, path, stream='rgb'):
     for key, ours in preprocessing(stream=stream).items():
         theirs = asked.get(key, ours)
         if key != 'mean' and theirs != ours:
-            raise UserError(f'{path}: made for frames with {key} "{theirs}", but the stages '
-                            f'give "{ours}"; make it again from the weights it came from: '
+            raise UserError(f'{path}: made for frames with {key} {_quoted(theirs)}, but the '
+                            f'stages give "{ours}"; make it again from the weights it came from: '
                             'python convertWeights.py --help')
     mean = asked.get('mean', MEAN)
     if not is_mean(mean):
-        raise UserError(f'{path}: its card asks for the mean {mean}, which is not three '
+        raise UserError(f'{path}: its card asks for the mean {_quoted(mean)}, which is not three '
                         'numbers from 0 to 255 (B, G, R)')
     return tuple(float(value) for value in mean)
+
+
+def _quoted(value):
+    """A card's value for a terminal: a stranger may have written it."""
+    return json.dumps(value)[:100]
 
 
 def is_mean(value):

@@ -65,12 +65,33 @@ def read_card(path, made_by='the stage that writes it'):
         made_by: the command that makes the file, for the error's text.
     """
     with opened(path, made_by) as (text, _):
-        card = json.loads(text)
-        if not isinstance(card, dict):
-            raise ValueError(f'its card is a {type(card).__name__}')
-        _check_kinds(card, KINDS)
-        _check_kinds(card.get('settings', {}), SETTINGS)
-        return card
+        return _parsed(text)
+
+
+def notes_of(source):
+    """What a model's card tells, as notes of engine.weights.weightfiles: {'card': dict}.
+
+    {} where there is none, and where the arrays are not named as a model's: what is called card
+    there may be anything.
+
+    Args:
+        source: an Npz or Hdf5Arrays.
+
+    Raises:
+        limits.DAMAGE: it is no card.
+    """
+    ours = any(name.endswith('/W') for name in source)
+    card = _parsed(source.text(CARD, '{}')) if ours else {}
+    return {'card': card} if card else {}
+
+
+def _parsed(text):
+    card = json.loads(text)
+    if not isinstance(card, dict):
+        raise ValueError(f'its card is a {type(card).__name__}')
+    _check_kinds(card, KINDS)
+    _check_kinds(card.get('settings', {}), SETTINGS)
+    return card
 
 
 def _check_kinds(card, kinds):

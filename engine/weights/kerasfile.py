@@ -5,6 +5,7 @@ Chainer's own HDF5 is read by the same.
 import io
 import json
 
+from engine.weights.card import notes_of
 from engine.weights.hdf5file import open_arrays
 from engine.weights.limits import MOST_OF_TEXT, open_zip
 
@@ -21,8 +22,8 @@ HARMLESS = {'Functional', 'Model', 'Sequential', 'InputLayer', 'Conv2D', 'MaxPoo
 def read_hdf5(path, budget):
     """Returns (arrays, notes): {name: array}, the names those of the groups with / between.
 
-    Keras of version 1 to 3; the optimizer's arrays are left out. Notes: 'other_layers', kinds of
-    layers of a whole model that may change the input.
+    Keras of version 1 to 3; the optimizer's arrays are left out. Notes: those of _notes, and of
+    Chainer's 'card', where it has one.
 
     Args:
         path: the file, or it as a file object.
@@ -38,7 +39,7 @@ def read_hdf5(path, budget):
         names = [name for name in names if not name.startswith(OPTIMIZER)]
         budget.take(size=sum(map(source.size, names)))
         return ({name.removeprefix(WHOLE_MODEL): source[name] for name in names},
-                _notes(source.text('model_config', 'null')))
+                {**_notes(source.text('model_config', 'null')), **notes_of(source)})
 
 
 def read_keras_archive(path, budget):
@@ -47,15 +48,23 @@ def read_keras_archive(path, budget):
         size = archive.getinfo(ARCHIVED).file_size
         budget.take(size=size)
         config = 'null'
-        if CONFIG in archive.namelist() and archive.getinfo(CONFIG).file_size < MOST_OF_TEXT:
-            config = archive.read(CONFIG)
+        if CONFIG in archive.namelist():
+            fits = archive.getinfo(CONFIG).file_size < MOST_OF_TEXT
+            config = archive.read(CONFIG) if fits else ''
         arrays, _ = read_hdf5(io.BytesIO(archive.read(ARCHIVED)), budget)
     return arrays, _notes(config)
 
 
 def _notes(config):
-    """{'other_layers': [...]} of a model's description in JSON."""
-    kinds, waiting = set(), [json.loads(config)]
+    """What a model's description tells: {'other_layers': [...]}, kinds that may change the input.
+
+    Of one that is not JSON {'unread_layers': True}: the weights are as good, but unlike where
+    there is none it may have told of such layers.
+    """
+    try:
+        kinds, waiting = set(), [json.loads(config)]
+    except (TypeError, ValueError, RecursionError):
+        return {'unread_layers': True}
     while waiting:
         value = waiting.pop()
         if isinstance(value, dict):

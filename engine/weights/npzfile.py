@@ -75,7 +75,7 @@ class Npz:
         """A text that stands among the arrays."""
         if name not in self:
             return default
-        if self.headers[name][1].itemsize > MOST_OF_TEXT:
+        if self.size(name) > MOST_OF_TEXT:
             raise ValueError(f'its {name} is far too long')
         return str(self[name])
 

@@ -16,7 +16,7 @@ from engine.errors import UserError
 from engine.weights.caffefile import read_caffe
 from engine.weights.kerasfile import ARCHIVED, read_hdf5, read_keras_archive
 from engine.weights.limits import DAMAGE, Budget, open_zip, reason_of
-from engine.weights.card import CARD
+from engine.weights.card import CARD, notes_of
 from engine.weights.npzfile import open_npz
 from engine.weights.onnxlayers import read_onnx
 from engine.weights.safetensorsfile import read_safetensors
@@ -50,7 +50,8 @@ class Weights(NamedTuple):
         'chainer' the same, names conv1_1/W and conv1_1/b. Caffe too.
         'keras'   (h, w, in, out) and (in, out).
     `notes` is what else the file tells: of ONNX what read_onnx says, of Keras 'other_layers',
-    names of kinds that may change the input.
+    names of kinds that may change the input, or 'unread_layers'; of a model of this project's
+    own 'card'.
     """
     form: str
     arrays: dict
@@ -116,7 +117,7 @@ def _read_npz(path, budget):
     with open_npz(path, budget) as source:
         names = [name for name in source if name != CARD]
         budget.take(size=sum(map(source.size, names)))
-        return {name: source[name] for name in names}, {}
+        return {name: source[name] for name in names}, notes_of(source)
 
 
 def _kind(path, start, size):

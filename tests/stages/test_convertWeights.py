@@ -68,8 +68,8 @@ def test_another_preprocessing_is_refused():
     assert mean_of({}, 'x') == MEAN
     for asked, words in (({'order': 'RGB'}, 'order "RGB".*"BGR"'),
                          ({'scale': '0-1'}, 'scale "0-1".*"0-255"'),
-                         ({'mean': [1, 2]}, r'mean \[1, 2\]'), ({'mean': 'x'}, 'mean x'),
-                         ({'mean': [True] * 3}, 'mean .True')):
+                         ({'mean': [1, 2]}, r'mean \[1, 2\]'), ({'mean': 'x'}, 'mean "x"'),
+                         ({'mean': [True] * 3}, 'mean .true')):
         with pytest.raises(UserError, match=words):
             mean_of({'preprocessing': asked}, 'x')
 

@@ -1,12 +1,14 @@
 """engine/weights/layernames.py: what people wrap weights in, and how they count layers."""
 import json
 import pickle
+import zipfile
 
 import h5py
 import numpy
 import pytest
 
 import weightWriters as ww
+from engine.weights import kerasfile
 from weightSources import PLAIN, WIDE, convert, refused
 
 ARRAYS = ww.state_dict(PLAIN)
@@ -151,3 +153,33 @@ def test_layers_of_a_keras_model_that_may_change_its_input(tmp_path):
         f.attrs['model_config'] = json.dumps({'config': {'layers': [
             {'class_name': 'Conv2D', 'config': {}}, {'class_name': 'Lambda', 'config': {}}]}})
     assert 'Lambda' in refused(tmp_path / 'a.h5', tmp_path)
+
+
+@pytest.mark.parametrize('form, config', [
+    *((form, config) for form in ('h5', 'keras') for config in (b'', b'{"config"', b'\xff',
+                                                                b'[' * 50000)), ('h5', 7)],
+    ids=lambda value: str(value)[:12])
+def test_a_description_that_cannot_be_read_leaves_the_weights_good(tmp_path, form, config):
+    """It may have told of layers that change the input: nobody guesses what that is."""
+    path = tmp_path / f'a.{form}'
+    if form == 'h5':
+        ww.write_keras(path, WIDE, 'whole')
+        with h5py.File(path, 'r+') as f:
+            f.attrs['model_config'] = config.decode(errors='replace') if isinstance(
+                config, bytes) else config
+    else:
+        ww.write_keras(tmp_path / 'w.h5', WIDE, 3)
+        with zipfile.ZipFile(path, 'w') as f:
+            f.writestr('config.json', config)
+            f.write(tmp_path / 'w.h5', 'model.weights.h5')
+    message = refused(path, tmp_path)
+    assert 'damaged' not in message and 'is not JSON' in message and '--input rgb' in message
+    model, card = convert(path, tmp_path, '--input', 'rgb')
+    assert card['source_input'] == 'rgb'
+    assert_same(model, {name: WIDE[name] for name in model.conv_names})
+
+
+def test_a_description_too_long_to_be_read_is_not_taken_for_none(tmp_path, monkeypatch):
+    monkeypatch.setattr(kerasfile, 'MOST_OF_TEXT', 50)
+    ww.write_keras_archive(tmp_path / 'a.keras', WIDE)
+    assert '--input rgb' in refused(tmp_path / 'a.keras', tmp_path)
