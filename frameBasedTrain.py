@@ -405,6 +405,9 @@ def finetune(args, team, device, lists, path):
     clips = team.from_first(lambda: readable_clips(args, lists))
     print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
           f'{len(lists.classes)} classes', flush=True)
+    if not clips.held_out:
+        print('WARNING: no clip is held out, which takes a class with two groups of clips that '
+              'can be read:\nno epoch can be validated or chosen, and the last is kept', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
     vgg_digest = weights_digest(args.root / variants.VGG_MODEL)
     if args.fc6 == 'principal':

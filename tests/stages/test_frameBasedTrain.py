@@ -3,6 +3,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -343,3 +344,20 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(root, small_set, tmp_p
     out = capsys.readouterr().out
     assert bad.name in out and '1 clips were left out' in out
     assert bad.name not in read_card(root / variants.FRAME_MODEL)['held_out']
+
+
+def test_nothing_held_out_is_said(root, run, capsys):
+    run(root)
+    assert 'no clip is held out' not in capsys.readouterr().out
+    lists = root / variants.LISTS
+    real = lists.resolve()
+    lists.unlink()
+    shutil.copytree(real, lists)
+    path = lists / 'trainlist01.txt'
+    first = hf.read_lists(root).train[0].group
+    path.write_text(''.join(line for line in path.read_text().splitlines(keepends=True)
+                            if f'_{first}_' in line))
+    run(root, '--keep', 'lowest', '--restart')
+    out = capsys.readouterr().out
+    assert 'WARNING: no clip is held out' in out and 'kept: epoch' not in out
+    assert read_card(root / variants.FRAME_MODEL)['held_out'] == []
