@@ -44,7 +44,7 @@ from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
-from engine.learning.frozenanswers import Answers
+from engine.learning.frozenanswers import in_memory
 from engine.video.augmentation import Augmentation
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
@@ -270,21 +270,6 @@ def readable_clips(args, lists):
     return Clips(training, held_out, counts, failures)
 
 
-def answers_in_memory(args, model, n_held_out, augmented):
-    """What is to hold the answers to held-out and to training frames; None for none."""
-    if not args.memory or 'fc6' in model.trained:
-        return None, None
-    most_bytes = args.memory * 2 ** 30
-    held_out = Answers(model, most_bytes)
-    # Those held out come again after every epoch.
-    reserved = n_held_out * held_out.frame_bytes
-    drawn = None if augmented else Answers(model, most_bytes - reserved)
-    print(f"fc6's answers in memory: {held_out.frame_bytes} bytes a frame, at most "
-          f'{held_out.most} frames' + ('' if drawn else ', held out: the others are augmented'),
-          flush=True)
-    return held_out, drawn
-
-
 # ---- the training --------------------------------------------------------------------
 
 def loss_and_accuracy(model, answers, frames, labels, *keys, class_weights=None):
@@ -349,7 +334,7 @@ def train(args, model, clips, team, class_weights, settings):
     kernel = stage.tell_kernel(model)
     augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
                                 args.stream)
-    kept, drawn = answers_in_memory(args, model, len(clips.held_out), augmentation.changes)
+    kept, drawn = in_memory(args.memory, model, len(clips.held_out), augmentation.changes)
     common = dict(workers=args.workers, offsets=model.offsets, stream=args.stream)
     size = model.shape['input_size']
     batches = FrameIterator(clips.training, clips.counts, args.batch * team.size, size, args.seed,
@@ -421,7 +406,8 @@ def finetune(args, team, device, lists, path):
         args.class_weights, [clip.label for clip in clips.training], len(lists.classes))
     log, kept, kernel = train(args, model, clips, team, class_weights, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
-        vgg=vgg_digest, **made_with, **held_out_by(args)))
+        vgg=vgg_digest, **made_with, **held_out_by(args),
+        **examples.which(clips.training, clips.held_out)))
     if not team.first:
         return 0
     model.to_device('@numpy')

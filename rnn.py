@@ -266,7 +266,8 @@ def train(args, device, lists, team):
                                                len(lists.classes))
         settings = dict(settings_of(args), schedule=get_rate(args)[1], seed=args.seed,
                         split=args.split, features=data.made_by, packed=data.packed,
-                        workers=team.size, **started)
+                        workers=team.size, **started,
+                        **examples.which(data.training.clips, data.validation.clips))
         run = Training(make_updater(args, model, data, device, team, class_weights), args.epochs,
                        folder, settings, validate if len(data.validation) else None, best,
                        restart=args.restart, kernel=kernel)

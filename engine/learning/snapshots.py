@@ -19,7 +19,8 @@ from engine.weights.modelfile import load_weights, save_model
 # For messages that name the command that makes a file again.
 ANEW = 'the same command with --restart'
 SETTINGS, KERNELS = 'settings', 'kernels'
-UNTOLD = {'packed'}  # by snapshots that were made before
+CLIPS = {'trained_clips', 'held_out_clips'}  # of examples.which
+UNTOLD = {'packed', *CLIPS}  # by snapshots that were made before
 
 
 class Snapshots:
@@ -73,13 +74,20 @@ class Snapshots:
         if self._there():
             old = self._old_settings()
             unsaid = {'epochs', *UNTOLD - old.keys()}
-            differ = [f'{key} {old.get(key)} -> {self.settings.get(key)}'
-                      for key in sorted(old.keys() | self.settings.keys())
+            differ = [key for key in sorted(old.keys() | self.settings.keys())
                       if key not in unsaid and old.get(key) != self.settings.get(key)]
             if differ:
-                raise UserError(f'{self.folder}: holds a run with other settings '
-                                f'({", ".join(differ)}); give the old ones to continue it, '
-                                'or --restart to begin anew')
+                # A clip that it has learned from must never validate it.
+                clips = ('; the clips that it learned from, or those held out, were others than '
+                         'now' if CLIPS.intersection(differ) else '')
+                changed = ', '.join(f'{key} {old.get(key)} -> {self.settings.get(key)}'
+                                    for key in differ)
+                raise UserError(f'{self.folder}: holds a run with other settings ({changed}'
+                                f'{clips}); give the old ones to continue it, or --restart to '
+                                'begin anew')
+            if CLIPS & self.settings.keys() - old.keys():
+                print(f'{self.folder}: the snapshot is an older one, which does not tell from '
+                      'which clips it learned; they are taken to be those of now', flush=True)
         write_text(self.settings_path, json.dumps(self.settings, indent=1, sort_keys=True))
 
     def _there(self):

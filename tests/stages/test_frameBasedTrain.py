@@ -346,14 +346,36 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(root, small_set, tmp_p
     assert bad.name not in read_card(root / variants.FRAME_MODEL)['held_out']
 
 
-def test_nothing_held_out_is_said(root, run, capsys):
-    run(root)
-    assert 'no clip is held out' not in capsys.readouterr().out
+def train_list_of_its_own(root):
+    """The training list of a root that shares its lists with others, to be written to."""
     lists = root / variants.LISTS
     real = lists.resolve()
     lists.unlink()
     shutil.copytree(real, lists)
-    path = lists / 'trainlist01.txt'
+    return lists / 'trainlist01.txt'
+
+
+def test_a_run_does_not_go_on_with_other_clips(root, run):
+    run(root)
+    card = read_card(root / variants.FRAME_MODEL)
+    path = train_list_of_its_own(root)
+    lines = path.read_text().splitlines(keepends=True)
+    # Without a group that is held out others are, which it has learned from.
+    gone = next(clip for clip in hf.read_lists(root).train if clip.name in card['held_out']).group
+    path.write_text(''.join(line for line in lines if f'_{gone}_' not in line))
+    with pytest.raises(UserError, match='other settings .*held_out_clips .* were others than now.*'
+                                        '--restart'):
+        run(root, '--epochs', 3)
+    assert len(log_of(root)) == 2
+    path.write_text(''.join(reversed(lines)))
+    run(root, '--epochs', 3)
+    assert read_card(root / variants.FRAME_MODEL)['held_out'] == card['held_out']
+
+
+def test_nothing_held_out_is_said(root, run, capsys):
+    run(root)
+    assert 'no clip is held out' not in capsys.readouterr().out
+    path = train_list_of_its_own(root)
     first = hf.read_lists(root).train[0].group
     path.write_text(''.join(line for line in path.read_text().splitlines(keepends=True)
                             if f'_{first}_' in line))
