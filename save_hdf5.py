@@ -262,7 +262,9 @@ def write_set(args, names, paths, lists):
         for f, kind, its in contents:
             for clip in its:
                 places[clip.name].append((f, kind))
-        digest = hashlib.sha256(repr(attributes).encode())
+        # Who is held out counts as well: on other sides the same numbers are another set.
+        digest = hashlib.sha256(repr((attributes, [
+            sorted(clip.name for clip in its) for *_, its in contents], sorted(held_out))).encode())
         spoilt = pack(args, stored, well, kinds, places, digest)
         refuse(args, spoilt, well)
         wrong.update(spoilt)

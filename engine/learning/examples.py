@@ -65,7 +65,7 @@ def class_weights(kind, labels, n_classes):
 
 
 def which(training, held_out):
-    """What the settings of a training tell of its clips: {'trained_clips': '48, 1f0c52ab9e34', ...},
+    """What the settings of a training tell of its clips, {'trained_clips': '48, 1f0c52ab9e34' ...}:
     how many, and a digest of their names and labels, in any order."""
     def told(clips):
         names = sorted(f'{clip.label} {clip.class_name}/{clip.name}\n' for clip in clips)

@@ -1,5 +1,6 @@
 """results.jsonl: one line of JSON a result."""
 import errno
+import hashlib
 import json
 import os
 import time
@@ -17,7 +18,7 @@ REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict
 PASSING = ('command', 'commit', 'time', 'seconds')
 PATIENCE = 60.0  # seconds for others to write their lines
 OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,),
-            'features': (str,)}
+            'features': (str,), 'test_clips': (str,)}
 
 
 def check_outputs(root, *names):
@@ -130,10 +131,12 @@ def _checked(line):
     return result
 
 
-def features_of(card):
-    """What a line tells of the features that a model was trained on, as its card tells: {} or
-    {'features': short digest}."""
-    return {'features': card['packed']} if card.get('packed') else {}
+def tested_on(packed, clips):
+    """What a line tells of what was tested: the short digest of the features, if that is known
+    (cardchecks.packed_in), and one of the names and labels of the clips that count."""
+    names = ''.join(sorted(f'{clip.label} {clip.name}\n' for clip in clips))
+    return {**({'features': packed} if packed else {}),
+            'test_clips': hashlib.sha256(names.encode()).hexdigest()[:16]}
 
 
 def fold_of(names):

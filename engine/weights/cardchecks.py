@@ -97,6 +97,19 @@ def check_rnn(path, card, classes, split, made_by):
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
 
 
+def check_unseen(path, card, clips, kind, ways_out):
+    """Refuses a network that has learned from some of `clips`, of a kind ('validation', 'test'), as
+    its card tells; older cards tell nothing.
+
+    Args:
+        ways_out: what to do, for the error's text.
+    """
+    seen = set(card.get('trained_clips', ()))
+    if both := [clip.name for clip in clips if clip.name in seen]:
+        raise UserError(f'{path}: has learned from {len(both)} of the {len(clips)} {kind} clips of '
+                        f'now ({both[0]}, say), so that they would flatter it; {ways_out}')
+
+
 def check_trained_on(path, card, names):
     """Refuses a model trained on another variant's features than the flags (`names`) ask for."""
     differ = [(f' --{field} {theirs or "none"}', f' --{field} {ours or "none"}')

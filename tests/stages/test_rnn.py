@@ -18,7 +18,7 @@ import rnn
 from RNNNet import load_rnn
 from VGGNet_1024 import VGGNet_1024
 from engine.errors import UserError
-from engine.weights.card import read_card, weights_digest
+from engine.weights.card import keep_in_card, read_card, weights_digest
 from engine.weights.modelfile import save_model
 from engine.learning.steploss import sequence_loss
 from featureSet import lines_of
@@ -101,6 +101,32 @@ def test_more_epochs_go_on_but_other_settings_are_refused(packed, run_rnn):
         run_rnn(packed, '--epochs', 3, '--lr', 0.1)
     run_rnn(packed, '--epochs', 1, '--lr', 0.1, '--restart')
     assert len(log_of(packed)) == 1
+
+
+def test_a_run_does_not_go_on_with_other_clips(packed, run_rnn):
+    run_rnn(packed, '--epochs', 1)
+    path = packed / variants.LISTS / 'trainlist01.txt'
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(''.join(reversed(lines)))
+    run_rnn(packed, '--epochs', 2)
+    path.write_text(''.join(lines[1:]))
+    with pytest.raises(UserError, match='trained_clips .* were others than now.*--restart'):
+        run_rnn(packed, '--epochs', 3)
+    assert len(log_of(packed)) == 2
+
+
+def test_clips_that_were_learned_from_test_no_network(packed, run_rnn):
+    run_rnn(packed, '--epochs', 1)
+    card = read_card(packed / 'RNN.model')
+    with h5py.File(packed / variants.TRAIN_HDF5, 'r+') as f:
+        held_out = hdf5.read_names(f, 'held_out')
+        assert not {*held_out, 'x'} & {*card['trained_clips']} and len(card['trained_clips']) == 24
+        del f['.about/held_out']
+        f['.about/held_out'] = numpy.array(card['trained_clips'][:2], 'S')
+    with pytest.raises(UserError, match='has learned from 2 of the 2 validation clips of now'):
+        run_rnn(packed, '--test-only')
+    keep_in_card(packed / 'RNN.model', trained_clips=[])  # as older cards
+    run_rnn(packed, '--test-only')
 
 
 def test_rare_classes_weights_are_in_card_and_settings(packed, run_rnn):
