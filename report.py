@@ -41,7 +41,7 @@ from engine.reporting.sections import (curve_of, matrix_section, position_sectio
                                        results_section)
 from engine.reporting.surenesssection import sureness_section
 from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
-from engine.variants import LISTS, frames_file, maker_of, place
+from engine.variants import LISTS, Names, frames_file, maker_of, place, split_fold
 from helperFunctions import read_lists
 
 REPORT = 'report.html'
@@ -61,7 +61,8 @@ def collect(args, notes, faults):
     except UserError as error:
         (faults if (root / LISTS).exists() else notes).append(str(error))
     names = args.runs or find_runs(root, results, args.split, notes)
-    frames = run_of(frames_file(root))
+    fold = split_fold(args.runs[0])[1] if args.runs else ''  # each has a frame network of its own
+    frames = run_of(frames_file(root, Names(fold=fold)))
     names = [frames] + [name for name in dict.fromkeys(names) if name != frames]
     blind = run_without_order(root, names[1], results, args.split, notes) if names[1:] else None
     names += [blind] if blind and blind not in names else []

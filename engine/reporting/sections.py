@@ -14,10 +14,9 @@ from engine.reporting.matrices import count, labels_to_draw, most_confused
 from engine.reporting.page import element, join, paragraph, percent, picture, section, table
 from engine.reporting.matrixplots import confusion_figure
 from engine.reporting.resultsfile import is_number
-from engine.reporting.runs import (POSITIONS, count_clips, predictions_path, read_log,
-                                   training_folder)
+from engine.reporting.runs import (POSITIONS, count_clips, frames_of, predictions_path, read_log,
+                                   training_folder, validation_path)
 from engine.reporting.significance import bootstrap_interval
-from engine.variants import VARIANTS
 
 HEADINGS = {'top1': 'top-1 %', 'top5': 'top-5 %', 'top10': 'top-10 %', 'train': 'train %',
             'macro F1': 'macro F1 %', 'balanced': 'balanced %', 'val': 'validation %',
@@ -91,10 +90,9 @@ def curve_of(root, name, title, kept, notes, faults):
         return ''
     known = [(value, epoch) for value, epoch in zip(loss, epochs) if value is not None]
     best = min(known) if known else None
-    held_out = count_clips(root / (VARIANTS[name].validation_predictions if name in VARIANTS
-                                   else f'{name}_validationPredictions.hdf5'))
+    held_out = count_clips(validation_path(root, name))
     n = f'n {held_out} videos of held-out groups' if held_out else 'n not known'
-    if name in VARIANTS:
+    if frames_of(name):
         units = (f'Train: by frame, with dropout. Validation: by frame, one of each video '
                  f'({n}).')
         kept = None

@@ -239,6 +239,28 @@ def test_without_names_runs_are_chosen_by_validation_not_by_test(root, run):
     assert 'what LSTM 1x8 gains over frames' in shown.text and 'GRU 1x8 (n 10' in shown.text
 
 
+def test_a_fold_is_held_against_the_frames_of_the_same_fold(root, run):
+    for plain, name in (('frames', 'testPredictions1024_fold2of5.hdf5'),
+                        ('RNN', 'deep_fold2of5_testPredictions.hdf5')):
+        said, top1 = (SAID_B, 0.7) if plain == 'frames' else (SAID_A, 0.6)
+        write_predictions(root / name, zip(NAMES, map(one_hot, said)), CLASSES, plain, 1)
+        append_result(root, plain, 1, 'video', 0, {}, n=10, top1=top1, top5=None, top10=None,
+                      loss=1.0, predictions=name, fold='2/5')
+    write_log(root, 'frameTraining_fold2of5', (3.0, 2.5))
+    write_log(root, 'deep_fold2of5.training')
+    code, shown, missing = run(root, '--runs', 'deep_fold2of5', 'RNN')
+    assert code == 0 and 'testPredictions' not in missing
+    # the figures at the head: of the frames of this fold, not of no fold (60.0 %)
+    assert re.search(r'70.0 %.{0,60}frames, top-1', shown.text) or re.search(
+        r'frames, top-1 by video.{0,20}70.0 %', shown.text)
+    assert '-10.0' in shown.text or '\u221210.0' in shown.text
+    assert shown.table('frames: figures')[1][2] == '3.000'  # the curve is that of the fold
+    # Where it has none, that is what is missed.
+    (root / 'testPredictions1024_fold2of5.hdf5').unlink()
+    assert 'testPredictions1024_fold2of5.hdf5: not there; made by: python save_hdf5.py --fold 2/5' in (
+        run(root, '--runs', 'deep_fold2of5')[2])
+
+
 def test_what_order_adds_stands_at_the_head(root, run):
     lines = [json.loads(line) for line in (root / 'results.jsonl').read_text().splitlines()]
     lines[1]['settings'] = {'cell': 'lstm', 'stream': 'rgb', 'epochs': 9}
