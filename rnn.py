@@ -40,10 +40,12 @@ from engine.weights.modelfile import go_on_from, save_model
 from engine.learning.sequences import SequenceBatches, add_sequences, say_if_short
 from engine.learning.optimisation import add_optimizer, make_optimizer
 from engine.learning.rates import get_rate
-from engine.learning.snapshots import Best, add_keep, best_line, told_of
+from engine.learning.snapshots import Best, add_keep, kept_line, told_of
 from engine.learning.trainingset import check_test_features, read_tested, read_training
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.learning.steploss import LOSSES, sequence_loss, step_weights
+
+FEW_CLIPS_EPOCHS = 50  # with a few hundred of them: docs/own-videos.md
 
 
 # ---- flags -----------------------------------------------------------------------
@@ -217,7 +219,9 @@ def make_updater(args, model, data, device, team, class_weights):
                               args.reverse, args.stride, args.noise, args.drop_frames, data.std,
                               args.variable_length, team.share_of, args.balanced_sampling)
     say_if_few(batches.batches_per_epoch * (1 if model.once else -(-args.steps // args.window)),
-               'with few clips a smaller --batch, --optimizer adam and more --epochs help')
+               {'a smaller --batch': args.batch > 1,
+                '--optimizer adam': args.optimizer != 'adam',
+                'more --epochs': args.epochs < FEW_CLIPS_EPOCHS}, 'docs/own-videos.md')
     say_if_short(data.training.lengths, args.steps)
     common = dict(seed=args.seed, device=device, workers=team, rate=get_rate(args)[0],
                   class_weights=class_weights,
@@ -288,7 +292,7 @@ def train(args, device, lists, team):
         if len(data.validation):
             best.load()
         kernel, log = run.kernel() or kernel, run.log()
-        kept = best_line(log, args.keep)
+        kept = kept_line(log, args.keep, args.epochs, args.patience)
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {

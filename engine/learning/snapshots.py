@@ -13,6 +13,7 @@ import numpy
 from engine.errors import UserError
 from engine.files import check_outputs, json_of, put, replacing, write_text
 from engine.weights.limits import DAMAGE
+from engine.progress import kernel_now, number_of
 from engine.weights.card import weights_digest
 from engine.weights.modelfile import load_weights, save_model
 
@@ -142,7 +143,8 @@ class Snapshots:
                 with numpy.load(path, allow_pickle=False) as f:
                     arrays = {name: f[name] for name in f.files}
                 chainer.serializers.NpzDeserializer(arrays).load(trainer)
-                self.kernels = [str(kernel) for kernel in json_of(str(arrays.get(KERNELS, '[]')))]
+                self.kernels = [kernel_now(str(kernel))
+                                for kernel in json_of(str(arrays.get(KERNELS, '[]')))]
             except DAMAGE as error:
                 reason = ' '.join(str(error).split())[:200] or type(error).__name__
                 damaged.append(f'{path}: cannot be resumed ({reason})')
@@ -264,6 +266,23 @@ def best_line(log, rule='lowest'):
     history = [(line['validation/main/loss'], line['validation/main/accuracy']) for line in lines]
     return lines[min(range(len(lines)), key=lambda n: badness(rule, history[:n + 1]))] \
         if lines else log[-1]
+
+
+def kept_line(log, rule, epochs, patience=0):
+    """The epoch of a log that is kept, and prints which one that is, and what ended the training.
+
+    Args:
+        rule: --keep: one of RULES, or 'last'.
+        epochs, patience: --epochs and --patience of the training.
+    """
+    line, n = best_line(log, rule) if rule in RULES else log[-1], log[-1]['epoch']
+    why = (f'of {RULES[rule]}' if rule in RULES and 'validation/main/loss' in line else
+           'the last' + ', as no clip is held out' * (rule in RULES))
+    print(f'kept: epoch {line["epoch"]} of {n}, {why}', flush=True)
+    if n < epochs:
+        print(f'ended before --epochs {epochs}: {number_of(patience, "epoch")} without a better '
+              f'one (--patience {patience})', flush=True)
+    return line
 
 
 def told_of(line, log):

@@ -9,6 +9,7 @@ from engine.errors import UserError
 from engine.learning.sequences import FeatureStore
 from engine.weights import cardchecks
 from engine.weights.card import weights_digest
+from engine.progress import number_of
 
 
 class Data(NamedTuple):
@@ -44,8 +45,8 @@ def read_training(args, f, lists, made_by):
     clips = examples.share_of_groups(clips_of('training', f, lists), args.train_share, args.seed)
     training, validation = (FeatureStore(f, some, args.memory, made_by)
                             for some in (clips, clips_of('validation', f, lists)))
-    print(f'{len(training)} clips to train, {len(validation)} to validate, '
-          f'{len(lists.classes)} classes, features '
+    print(f'{number_of(len(training), "clip")} to train, {len(validation)} to validate, '
+          f'{number_of(len(lists.classes), "class", "classes")}, features '
           f'{"in memory" if training.in_memory else "read from the file"}', flush=True)
     return Data(training, validation, std, said.get('model_sha256', 'None'),
                 cardchecks.packed_in(said))
@@ -77,7 +78,7 @@ def read_tested(args, f, kind, lists, model, card, made_by, trained_by):
         print(f'{f.filename}: other features ({packed}) than {path} was trained on '
               f'({card["packed"]}), of the same network; the result is of those there now')
     if missing := len(clips) - len(store):
-        print(f'{missing} {kind} clips have no features and are not counted')
+        print(f'without features, and not counted: {number_of(missing, f"{kind} clip")}')
     return store
 
 

@@ -8,6 +8,7 @@ import numpy
 from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
+from engine.progress import number_of
 from engine.reporting.baselines import (baseline_of, of_others, same_features, sees_order,
                                         trained_otherwise, what_makes_one)
 from engine.reporting.readout import Method, decide, first_few, read_clips
@@ -131,7 +132,7 @@ def find_runs(root, results, split, notes):
     names |= {path.parent.name.removesuffix('.training') for path in root.glob('*.training/log')}
     if of_folds := sorted(name for name in names if split_fold(name)[1]):
         names -= set(of_folds)  # they look at parts; their mean is for results.py
-        notes.append(f'{len(of_folds)} runs of folds are here; shown if they are named (--runs '
+        notes.append(f'not shown unless named: {number_of(len(of_folds), "run")} of folds (--runs '
                      f'{of_folds[0]}); their mean: python results.py{place(root)} --mean folds')
 
     def loss(name):

@@ -34,14 +34,15 @@ def test_none_is_held_against_one_of_other_test_clips():
     for other in others:
         for lines in ([lstm, other], means.mean_over_seeds([lstm, other])):
             line, = baselines.lines_about_order(lines)
-            assert line.startswith('no run without order to hold against (mean, seed 0, is of other '
-                                   'test clips): python rnn.py ')
+            assert line.startswith('no run without order to hold against (mean, seed 0, is of '
+                                   'other test clips): python rnn.py ')
         notes = []
         lstm['predictions'], other['predictions'] = (f'{name}_testPredictions.hdf5'
                                                      for name in ('RNN', 'blind'))
         assert runs.run_without_order(lstm['root'], 'RNN', [lstm, other], 1, notes) is None
         assert 'is of other test clips); made by: ' in notes[0]
-    assert baselines.of_others(lstm, [{**others[0], 'features': 'x'}, {**lstm, 'features': 'y'}])
+    assert baselines.of_others({**lstm, 'features': 'y'}, [{**others[0], 'features': 'x'}]) == (
+        ' (mean, seed 0, is of other features and test clips)')
     # As many clips, but of several lists: as many is all that is known of the mean.
     joined = means.mean_over_seeds([lstm, {**lstm, 'seed': 1, 'test_clips': 'b'}])
     assert joined[0]['test_clips'] is None

@@ -134,7 +134,8 @@ def test_which_epoch_is_kept(root, run, keep, capsys):
     assert card['training'] == {'train_loss': line['main/loss'], 'epochs': 6, 'epoch': kept + 1,
                                 'train_accuracy': line['main/accuracy'],
                                 'train_clips': 8, 'train_groups': 8}
-    assert (f'kept: epoch {kept + 1} of 6' in capsys.readouterr().out) == (keep == 'lowest')
+    assert (f'kept: epoch {kept + 1} of 6, of the lowest held-out loss' if keep == 'lowest' else
+            'kept: epoch 6 of 6, the last\n') in capsys.readouterr().out
     assert held_out_loss(root, model, card) == pytest.approx(losses[kept], rel=1e-4)
 
 
@@ -342,8 +343,17 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(root, small_set, tmp_p
     bad.path.write_bytes(b'not a video')
     assert run(root) == 3
     out = capsys.readouterr().out
-    assert bad.name in out and '1 clips were left out' in out
+    assert bad.name in out and 'left out, and named above: 1 clip\n' in out
     assert bad.name not in read_card(root / variants.FRAME_MODEL)['held_out']
+
+
+@pytest.mark.parametrize('flags, words', [
+    ((), 'more frames of each clip (--frames-per-clip), a smaller --batch and a higher --lr may'),
+    (('--frames-per-clip', 16, '--lr', 0.002), 'with few clips a smaller --batch may'),
+    (('--small', '--features', 16), 'with few clips a smaller --batch may')])
+def test_what_little_there_is_to_learn_from_is_said(flags, words, root, run, capsys):
+    run(root, *flags, '--epochs', 1)
+    assert words in capsys.readouterr().out
 
 
 def train_list_of_its_own(root):
@@ -381,5 +391,6 @@ def test_nothing_held_out_is_said(root, run, capsys):
                             if f'_{first}_' in line))
     run(root, '--keep', 'lowest', '--restart')
     out = capsys.readouterr().out
-    assert 'WARNING: no clip is held out' in out and 'kept: epoch' not in out
+    assert 'WARNING: no clip is held out' in out
+    assert 'kept: epoch 2 of 2, the last, as no clip is held out\n' in out
     assert read_card(root / variants.FRAME_MODEL)['held_out'] == []

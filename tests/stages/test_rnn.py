@@ -153,11 +153,20 @@ def test_fewer_epochs_than_were_trained_are_refused(packed, run_rnn):
     assert len(lines_of(packed)) == 1
 
 
-def test_stops_when_the_validation_loss_no_longer_falls(packed, run_rnn):
+def test_stops_when_the_validation_loss_no_longer_falls(packed, run_rnn, capsys):
     # A rate too small to change any weight: the first epoch stays the best.
     run_rnn(packed, '--epochs', 9, '--patience', 2, '--lr', 1e-30, '--no-batch-norm')
     assert len(log_of(packed)) == 3
     assert lines_of(packed)[0]['epoch'] == 1
+    out = capsys.readouterr().out
+    assert ('kept: epoch 1 of 3, of the lowest held-out loss\nended before --epochs 9: 2 epochs '
+            'without a better one (--patience 2)\n') in out
+    # Advised is only what is not so yet.
+    assert '--optimizer adam and more --epochs may help' in out
+    run_rnn(packed, '--restart', '--epochs', 1, '--optimizer', 'adam', '--batch', 1, '--steps', 1)
+    out = capsys.readouterr().out
+    assert 'kept: epoch 1 of 1' in out and 'ended before' not in out
+    assert 'with few clips more --epochs may help' in out
 
 
 def test_the_best_epoch_is_kept_not_the_last(packed, run_rnn):
