@@ -26,6 +26,7 @@ from pathlib import Path
 from engine import arguments, stage
 from engine.drawing import plotstyle
 from engine.errors import UserError
+from engine.progress import number_of
 from engine.events.comparing import compare, event_tables
 from engine.events.eventscores import OVERLAPS, Scores
 from engine.events.intervals import class_name
@@ -86,8 +87,8 @@ def cell(column, value):
 def tell(films, scores, table):
     """Prints the figures in 80 columns."""
     last = table[-1]
-    print(f'{len(films)} films, {last["frames"]} frames, {last["events"]} events; '
-          f'{last["said"]} events said')
+    print(f'{number_of(len(films), "film")}, {number_of(last["frames"], "frame")}, '
+          f'{number_of(last["events"], "event")}; {number_of(last["said"], "event")} said')
     print(f'by frame     {100 * scores.accuracy():.1f} % right; '
           f'mean over classes {cell("", scores.mean_recall())} %')
     print('F1           ' + ', '.join(f'{cell("", scores.f1(least))} at {least}'

@@ -44,18 +44,18 @@ from engine.video import flowfiles
 from VGGNet import load_vgg
 from FusionNet import APART, NETWORKS
 from VGGNet_1024 import TRAIN_LAYERS, from_vgg, start_from_pictures
-from engine.learning.frozenanswers import Answers
+from engine.learning.frozenanswers import in_memory
 from engine.video.augmentation import Augmentation
 from engine.cluster.parts import failed_clips
 from engine.errors import UserError
-from engine.progress import followed
+from engine.progress import followed, number_of
 from engine.learning.frames import FrameIterator
 from engine.video.framecounts import COUNTS, frame_counts
 from engine.weights.card import weights_digest
 from engine.weights.modelfile import save_model
 from engine.fast.optimizers import MomentumSGD
 from engine.learning.rates import add_rate, get_rate
-from engine.learning.snapshots import RULES, Best, add_keep, best_line, told_of
+from engine.learning.snapshots import RULES, Best, add_keep, kept_line, told_of
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.video.preprocessing import preprocess, preprocessing
 from engine.learning.workers import add_communicator, get_workers
@@ -67,6 +67,8 @@ DEFAULT_LAYERS = {'single': '2', 'late': '3', 'early': 'all', 'slow': 'all'}
 # For a few hundred clips and a VGG.model without a top; docs/real-clips.md tells of the others.
 SMALL = {'fc6': 'principal', 'train_layers': '3', 'lr': 0.0005, 'schedule': 'cosine', 'epochs': 8,
          'frames_per_clip': 2}
+# For few clips and a whole VGG.model: docs/own-videos.md.
+FEW_CLIPS = {'frames_per_clip': 16, 'lr': 0.002}
 
 
 class Clips(NamedTuple):
@@ -270,21 +272,6 @@ def readable_clips(args, lists):
     return Clips(training, held_out, counts, failures)
 
 
-def answers_in_memory(args, model, n_held_out, augmented):
-    """What is to hold the answers to held-out and to training frames; None for none."""
-    if not args.memory or 'fc6' in model.trained:
-        return None, None
-    most_bytes = args.memory * 2 ** 30
-    held_out = Answers(model, most_bytes)
-    # Those held out come again after every epoch.
-    reserved = n_held_out * held_out.frame_bytes
-    drawn = None if augmented else Answers(model, most_bytes - reserved)
-    print(f"fc6's answers in memory: {held_out.frame_bytes} bytes a frame, at most "
-          f'{held_out.most} frames' + ('' if drawn else ', held out: the others are augmented'),
-          flush=True)
-    return held_out, drawn
-
-
 # ---- the training --------------------------------------------------------------------
 
 def loss_and_accuracy(model, answers, frames, labels, *keys, class_weights=None):
@@ -349,14 +336,18 @@ def train(args, model, clips, team, class_weights, settings):
     kernel = stage.tell_kernel(model)
     augmentation = Augmentation(args.flip, args.crop, args.rotate, args.rescale, args.brightness,
                                 args.stream)
-    kept, drawn = answers_in_memory(args, model, len(clips.held_out), augmentation.changes)
+    kept, drawn = in_memory(args.memory, model, len(clips.held_out), augmentation.changes)
     common = dict(workers=args.workers, offsets=model.offsets, stream=args.stream)
     size = model.shape['input_size']
     batches = FrameIterator(clips.training, clips.counts, args.batch * team.size, size, args.seed,
                             args.frames_per_clip, augmentation, share_of=team.share_of,
                             known=drawn, balanced=args.balanced_sampling, **common)
-    say_if_few(batches.batches_per_epoch, 'with few clips more frames of each (--frames-per-clip), '
-               'a smaller --batch and a higher --lr help; see docs/own-videos.md')
+    # --small is for few clips as it is.
+    say_if_few(batches.batches_per_epoch, {
+        'more frames of each clip (--frames-per-clip)':
+            args.frames_per_clip < FEW_CLIPS['frames_per_clip'] and not args.small,
+        'a smaller --batch': args.batch > 1,
+        'a higher --lr': args.lr < FEW_CLIPS['lr'] and not args.small}, 'docs/own-videos.md')
     optimizer = make_optimizer(args, model, team)
     folder = args.root / variants.names_of(args).of(FOLDER)
     best = (Best(folder / 'best.npz', optimizer.target, rule=args.keep)
@@ -380,10 +371,10 @@ def train(args, model, clips, team, class_weights, settings):
     if drawn:
         print(f'{drawn.found} of {drawn.asked} training frames were answered from memory')
     log, line = run.log(), run.log()[-1]
+    if team.first:
+        line = kept_line(log, args.keep, args.epochs)
     if best and team.first:
         best.load()
-        line = best_line(log, args.keep)
-        print(f'kept: epoch {line["epoch"]} of {len(log)}, of {RULES[args.keep]}')
     return log, line, run.kernel() or kernel
 
 
@@ -403,8 +394,11 @@ def finetune(args, team, device, lists, path):
     """Trains and saves the model; returns the exit code."""
     vgg, vgg_card, made_with = start_network(args, lists)
     clips = team.from_first(lambda: readable_clips(args, lists))
-    print(f'{len(clips.training)} clips to train, {len(clips.held_out)} held out by group, '
-          f'{len(lists.classes)} classes', flush=True)
+    print(f'{number_of(len(clips.training), "clip")} to train, {len(clips.held_out)} held out by '
+          f'group, {number_of(len(lists.classes), "class", "classes")}', flush=True)
+    if not clips.held_out:
+        print('WARNING: no clip is held out, which takes a class with two groups of clips that '
+              'can be read:\nno epoch can be validated or chosen, and the last is kept', flush=True)
     model = new_model(args, vgg, len(lists.classes), device)
     vgg_digest = weights_digest(args.root / variants.VGG_MODEL)
     if args.fc6 == 'principal':
@@ -418,7 +412,8 @@ def finetune(args, team, device, lists, path):
         args.class_weights, [clip.label for clip in clips.training], len(lists.classes))
     log, kept, kernel = train(args, model, clips, team, class_weights, dict(
         settings_of(args), seed=args.seed, split=args.split, workers=team.size,
-        vgg=vgg_digest, **made_with, **held_out_by(args)))
+        vgg=vgg_digest, **made_with, **held_out_by(args),
+        **examples.which(clips.training, clips.held_out)))
     if not team.first:
         return 0
     model.to_device('@numpy')
@@ -437,7 +432,7 @@ def finetune(args, team, device, lists, path):
         **stage.provenance(args, {**settings_of(args), **team.settings()}, kernel)})
     print(f'wrote {path}; next: {variants.features_maker(args)}')
     if clips.failures:
-        print(f'{len(clips.failures)} clips were left out, named above')
+        print(f'left out, and named above: {number_of(len(clips.failures), "clip")}')
         return 3
 
 

@@ -34,7 +34,7 @@ from engine import arguments, locks, stage, variants
 from engine.errors import UserError
 from engine.files import cannot_be_written, json_of, save_npy, write_text
 from engine.learning import featurefile, foreignfeatures
-from engine.progress import Progress
+from engine.progress import Progress, number_of
 
 MOST_NAMED = 10
 
@@ -222,10 +222,11 @@ def import_features(args, names, clips):
                  if max(lengths) == 1 else 'frames or windows, one file a clip'},
         'rate': rate, 'rates': [min(rates), max(rates)] if rates else None,
         'commit': stage.commit()}, indent=1))
-    print(f'{len(done)} clips: {min(lengths)} to {max(lengths)} features each of {width} numbers, '
+    print(f'{number_of(len(done), "clip")}: {min(lengths)} to {max(lengths)} features each of '
+          f'{width} numbers, '
           + (f'{rate:.4g} a second' if rate else 'at a rate that nobody tells (--rate)')
           + (f', joined of up to {windows} files a clip' if windows > 1 else '')
-          + f'; {len(wrong)} clips without')
+          + f'; {number_of(len(wrong), "clip")} without')
     if max(lengths) == 1:
         print('one feature a clip holds no order: --cell linear sees as much as an LSTM')
     print(f'next: python save_hdf5.py{variants.flags_of(args)}'

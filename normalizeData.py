@@ -16,7 +16,7 @@ from engine import hdf5, locks, stage, variants
 from engine.learning import statistics
 from engine.learning.featurefile import why_no_features
 from engine.errors import UserError
-from engine.progress import Progress
+from engine.progress import Progress, number_of
 
 
 def get_parser():
@@ -92,7 +92,8 @@ def normalize(args, path, made_by):
                 progress.update(frames=len(rows))
     deviation = moments.deviation()
     statistics.store(path, moments.mean, deviation, moments.n, made_by)
-    print(f'{path}: mean and deviation of {moments.n} frames of {len(clips)} clips '
+    print(f'{path}: mean and deviation of {number_of(moments.n, "frame")} of '
+          f'{number_of(len(clips), "clip")} '
           f'({int((deviation == 1).sum())} of {len(deviation)} features are constant); '
           f'next: python singleFrameAccuracy.py{variants.flags_of(args)}, '
           f'python rnn.py{variants.flags_of(args)}')

@@ -53,7 +53,7 @@ from engine.video.videosgiven import videos_given
 from engine.weights.card import read_card, weights_digest
 from engine.video.container import read_header, shape_of
 from engine.video.overlay import label_video, panel
-from engine.progress import Progress
+from engine.progress import Progress, number_of
 from engine.video.sliding import OneClip, Pictures, moment, slide, zones
 from engine.video.classstrip import draw_strip
 from engine.video.decode import Frames, VideoError
@@ -404,8 +404,9 @@ def run(args, tell):
     if frames:
         pace = seconds / spent
         step = max(2 * networks.step, int(numpy.ceil(networks.step / pace)))
-        print(f'{frames} frames in {spent:.1f} s: {frames / spent:.1f} frames/s, {pace:.2g} x real '
-              'time' + f' on the CPU; quicker: --step {step}, or a GPU: --device 0'
+        print(f'{number_of(frames, "frame")} in {spent:.1f} s: {frames / spent:.1f} frames/s, '
+              f'{pace:.2g} x real time'
+              + f' on the CPU; quicker: --step {step}, or a GPU: --device 0'
               * (networks.device.xp is numpy))
     return 3 if failed else 0
 

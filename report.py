@@ -41,7 +41,8 @@ from engine.reporting.sections import (curve_of, matrix_section, position_sectio
                                        results_section)
 from engine.reporting.surenesssection import sureness_section
 from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
-from engine.variants import LISTS, frames_file, maker_of, place
+from engine.variants import LISTS, Names, frames_file, maker_of, place, split_fold
+from engine.progress import listed
 from helperFunctions import read_lists
 
 REPORT = 'report.html'
@@ -61,7 +62,8 @@ def collect(args, notes, faults):
     except UserError as error:
         (faults if (root / LISTS).exists() else notes).append(str(error))
     names = args.runs or find_runs(root, results, args.split, notes)
-    frames = run_of(frames_file(root))
+    fold = split_fold(args.runs[0])[1] if args.runs else ''  # each has a frame network of its own
+    frames = run_of(frames_file(root, Names(fold=fold)))
     names = [frames] + [name for name in dict.fromkeys(names) if name != frames]
     blind = run_without_order(root, names[1], results, args.split, notes) if names[1:] else None
     names += [blind] if blind and blind not in names else []
@@ -136,6 +138,18 @@ def missing_section(lines):
         'ul', *(element('li', line) for line in lines)), class_='missing')
 
 
+def nothing_to_report(args, results, faults):
+    """The UserError of a root without anything of the split; prints what could not be read."""
+    for line in faults:
+        print(line, file=sys.stderr)
+    if results:
+        splits = sorted({result['split'] for result in results})
+        return UserError(f'{args.root}: nothing to report of split {args.split}; what is there is '
+                         f'of split {listed(map(str, splits))}: add --split {splits[0]}')
+    return UserError(f'{args.root}: nothing to report: no result in {RESULTS}, no predictions, no '
+                     'log of a training; run the stages first, or make demo')
+
+
 def build(args):
     """The page of ROOT: (HTML, notes on what is missing, faults of what was found).
 
@@ -150,11 +164,10 @@ def build(args):
     combined = [name for name in names if 'files' in line_of(
         results, predictions_path(root, name), args.split).get('settings', {})]
     curves = join([curve_of(root, name, titles.get(name, name), line_of(
-        results, predictions_path(root, name), args.split).get('epoch'), notes, faults)
+        results, predictions_path(root, name), args.split), args.split, notes, faults)
                    for name in names if name not in combined])
-    if not (results or runs or curves):
-        raise UserError(f'{root}: nothing to report: no results.jsonl, no predictions, no log of '
-                        'a training; run the stages first, or make demo')
+    if not (runs or curves or any(result['split'] == args.split for result in results)):
+        raise nothing_to_report(args, results, faults)
     body = [('Results', results_section(results, runs)),
             ('Curves', section(
                 'curves', 'Loss curves', paragraph(

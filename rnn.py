@@ -37,13 +37,15 @@ from engine.progress import followed
 from engine.learning.inference import add_inference, check_technique, predict
 from engine.weights.card import read_card
 from engine.weights.modelfile import go_on_from, save_model
-from engine.learning.sequences import FeatureStore, SequenceBatches, add_sequences, say_if_short
+from engine.learning.sequences import SequenceBatches, add_sequences, say_if_short
 from engine.learning.optimisation import add_optimizer, make_optimizer
 from engine.learning.rates import get_rate
-from engine.learning.snapshots import Best, add_keep, best_line, told_of
-from engine.learning.trainingset import check_test_features, clips_of, read_training
+from engine.learning.snapshots import Best, add_keep, kept_line, told_of
+from engine.learning.trainingset import check_test_features, read_tested, read_training
 from engine.learning.trainer import Training, Updater, reseed, say_if_few
 from engine.learning.steploss import LOSSES, sequence_loss, step_weights
+
+FEW_CLIPS_EPOCHS = 50  # with a few hundred of them: docs/own-videos.md
 
 
 # ---- flags -----------------------------------------------------------------------
@@ -217,7 +219,9 @@ def make_updater(args, model, data, device, team, class_weights):
                               args.reverse, args.stride, args.noise, args.drop_frames, data.std,
                               args.variable_length, team.share_of, args.balanced_sampling)
     say_if_few(batches.batches_per_epoch * (1 if model.once else -(-args.steps // args.window)),
-               'with few clips a smaller --batch, --optimizer adam and more --epochs help')
+               {'a smaller --batch': args.batch > 1,
+                '--optimizer adam': args.optimizer != 'adam',
+                'more --epochs': args.epochs < FEW_CLIPS_EPOCHS}, 'docs/own-videos.md')
     say_if_short(data.training.lengths, args.steps)
     common = dict(seed=args.seed, device=device, workers=team, rate=get_rate(args)[0],
                   class_weights=class_weights,
@@ -226,6 +230,27 @@ def make_updater(args, model, data, device, team, class_weights):
     if model.once:
         return SequenceUpdater(model, batches, optimizer, **common)
     return WindowUpdater(model, args.window, args.loss_weights, batches, optimizer, **common)
+
+
+def start_network(args, f, data, lists):
+    """Returns (the network to train on the Data of an open train1024.hdf5, what its card tells of
+    the two, what is told of the model that it starts from)."""
+    model = new_network(args, data.training.n_features, len(lists.classes), f)
+    card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
+            'method': method_of(args, hdf5.attribute(f, 'imported')),
+            'classes': lists.classes, 'split': args.split, 'features': data.made_by,
+            'trained_clips': sorted(clip.name for clip in data.training.clips),
+            **data.told(),
+            **({'beside': args.beside} if 'beside' in args else {})}
+    if not args.start_from:
+        return model, card, {}
+    path, maker = args.root / f'{args.start_from}.model', trained_by(args, args.start_from)
+    earlier = read_card(path, maker)
+    cardchecks.check_unseen(path, earlier, data.validation.clips, 'validation',
+                            f'train it anew before: {maker} --restart')
+    # What it has learned from counts as learned from here, too.
+    card['trained_clips'] = sorted({*card['trained_clips'], *earlier.get('trained_clips', ())})
+    return model, card, {'start_from_sha256': go_on_from(path, model, card, maker)}
 
 
 def train(args, device, lists, team):
@@ -238,17 +263,7 @@ def train(args, device, lists, team):
     with hdf5.open_hdf5(args.root / names.train, made_by(args)) as f:
         data = read_training(args, f, lists, made_by(args))
         reseed(device, args.seed)
-        model = new_network(args, data.training.n_features, len(lists.classes), f)
-        card = {'kind': 'pooling' if model.once else 'rnn', 'shape': model.shape,
-                'method': method_of(args, hdf5.attribute(f, 'imported')),
-                'classes': lists.classes, 'split': args.split, 'features': data.made_by,
-                **data.told(),
-                **({'beside': args.beside} if 'beside' in args else {})}
-        started = {}
-        if args.start_from:
-            path = args.root / f'{args.start_from}.model'
-            started['start_from_sha256'] = go_on_from(
-                path, model, card, trained_by(args, args.start_from))
+        model, card, started = start_network(args, f, data, lists)
         team.join_batch_statistics(model)
         model.to_device(device)
         kernel = stage.tell_kernel(model)
@@ -266,7 +281,8 @@ def train(args, device, lists, team):
                                                len(lists.classes))
         settings = dict(settings_of(args), schedule=get_rate(args)[1], seed=args.seed,
                         split=args.split, features=data.made_by, packed=data.packed,
-                        workers=team.size, **started)
+                        workers=team.size, **started,
+                        **examples.which(data.training.clips, data.validation.clips))
         run = Training(make_updater(args, model, data, device, team, class_weights), args.epochs,
                        folder, settings, validate if len(data.validation) else None, best,
                        restart=args.restart, kernel=kernel)
@@ -276,7 +292,7 @@ def train(args, device, lists, team):
         if len(data.validation):
             best.load()
         kernel, log = run.kernel() or kernel, run.log()
-        kept = best_line(log, args.keep)
+        kept = kept_line(log, args.keep, args.epochs, args.patience)
         model.reset_state()
     model.to_device('@numpy')
     save_model(args.root / f'{args.name}.model', model, {
@@ -298,36 +314,20 @@ def look_at(args, model, store, device, seed, kind='validation'):
 
 def predictions_name(args):
     """What prediction files begin with: NAME, or with --test-only how the clips were shown too."""
-    if not args.test_only:
-        return args.name
-    name, fold = variants.split_fold(args.name)
-    length = f'x{args.test_steps}' if ':' in args.inference else str(args.test_steps or '')
-    return variants.name_in_fold(
-        name + '-' + args.inference.replace(':', '') + length * (args.inference != 'full')
-        + '-reversed' * args.reverse_too + f'-{args.readout}', fold)
+    return args.name if not args.test_only else variants.tested_name(
+        args.name, args.inference, args.test_steps, args.reverse_too, args.readout)
 
 
 def write_predictions(args, model, card, device, f, kind, lists, out):
-    """Predicts the 'validation' or 'test' clips of an open file of features; returns the clips,
-    those without features too, or [] where none has any."""
-    path = args.root / f'{args.name}.model'
-    clips = clips_of(kind, f, lists)
-    cardchecks.check_classes(f.filename, hdf5.attributes(f), lists.classes)
-    store = FeatureStore(f, clips, args.memory, made_by(args))
-    if store.n_features != model.shape['n_in']:
-        raise UserError(f'{f.filename}: features of length {store.n_features}, but {path} takes '
-                        f'{model.shape["n_in"]}; make it again: {made_by(args)}')
-    if hdf5.attribute(f, 'model_sha256', 'None') != card['features']:
-        raise UserError(f'{f.filename}: features of another {variants.names_of(args).model} than '
-                        f'{path} was trained on; train it again: {trained_by(args, args.name)} '
-                        '--restart')
-    if missing := len(clips) - len(store):
-        print(f'{missing} {kind} clips have no features and are not counted')
-    if not len(store):
-        return []
-    predictionfile.write_predictions(out, look_at(args, model, store, device, card['seed'], kind),
-                                     lists.classes, card['method'], args.split, args.readout)
-    return clips
+    """Predicts the 'validation' or 'test' clips of an open file of features; returns those of them
+    that have features."""
+    store = read_tested(args, f, kind, lists, model, card, made_by(args),
+                        trained_by(args, args.name))
+    if len(store):
+        predictionfile.write_predictions(
+            out, look_at(args, model, store, device, card['seed'], kind), lists.classes,
+            card['method'], args.split, args.readout)
+    return store.clips
 
 
 def test(args, device, lists, **figures):
@@ -348,6 +348,7 @@ def test(args, device, lists, **figures):
         out = args.root / f'{name}_{kind}Predictions.hdf5'
         with hdf5.open_hdf5(args.root / source, made_by(args)) as f:
             clips = write_predictions(args, model, card, device, f, kind, lists, out)
+            made = cardchecks.made_in(f.filename, hdf5.attributes(f))
         if clips:
             found[kind] = calibration.read_logs(out, clips, trained_by(args, args.name))
     if 'test' not in found:
@@ -361,8 +362,8 @@ def test(args, device, lists, **figures):
     tested = scoring.score(*counted.counted(*found['test'], without))
     resultsfile.append_result(args.root, card['method'], args.split, 'video', card['seed'],
                               settings, predictions=out.name, **resultsfile.fold_of(names),
-                              **resultsfile.features_of(card), **card['training'], **figures,
-                              **tested)
+                              **resultsfile.tested_on(*made, clips), **card['training'],
+                              **figures, **tested)
     print(f'{card["method"]} by video:  {scoring.in_words(tested)}{calibration.in_words(figures)}')
     # Where they are not those that confusion.py takes by itself.
     compared = ('' if (names, name) == (variants.Names(), 'RNN') else ' ' + ' '.join(

@@ -36,7 +36,7 @@ from engine.cluster.parts import failed_clips
 from engine.errors import UserError
 from engine.files import load_npy, remove_leftovers
 from engine.weights.card import read_card, weights_digest
-from engine.progress import Progress
+from engine.progress import Progress, number_of
 
 FEATURES, PREDICTIONS = 0, 1
 
@@ -262,7 +262,9 @@ def write_set(args, names, paths, lists):
         for f, kind, its in contents:
             for clip in its:
                 places[clip.name].append((f, kind))
-        digest = hashlib.sha256(repr(attributes).encode())
+        # Who is held out counts as well: on other sides the same numbers are another set.
+        digest = hashlib.sha256(repr((attributes, [
+            sorted(clip.name for clip in its) for *_, its in contents], sorted(held_out))).encode())
         spoilt = pack(args, stored, well, kinds, places, digest)
         refuse(args, spoilt, well)
         wrong.update(spoilt)
@@ -273,7 +275,7 @@ def write_set(args, names, paths, lists):
             f.add_names('missing', [clip.name for clip in its if clip.name in wrong])
         files[0].add_names('held_out', sorted(
             held_out & {clip.name for clip in clips} - set(wrong)))
-    print(f'{len(clips) - len(wrong)} clips packed, {len(wrong)} missing; next: '
+    print(f'{number_of(len(clips) - len(wrong), "clip")} packed, {len(wrong)} missing; next: '
           f'python normalizeData.py{variants.flags_of(args)}')
     if not card:
         print('then, in place of frame predictions: '

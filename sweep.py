@@ -42,6 +42,7 @@ from engine import arguments, hdf5, locks, stage, usable_cores, variants
 from engine.cluster import record, submitting
 from engine.cluster.jobstates import Jobs
 from engine.errors import UserError
+from engine.progress import number_of
 from engine.files import json_of, write_text
 from engine.reporting import counted
 from engine.weights import cardchecks
@@ -313,7 +314,7 @@ def main():
     runs = read_runs(args.runs, args)
     done = finished(args.root)
     left = [run for run in runs if run.key not in done]
-    print(f'{len(runs)} runs, {len(runs) - len(left)} done, {len(left)} left',
+    print(f'{number_of(len(runs), "run")}, {len(runs) - len(left)} done, {len(left)} left',
           file=sys.stderr if args.jobs else sys.stdout, flush=True)
     if args.list:
         for run in runs:
@@ -327,7 +328,7 @@ def main():
         print(f'{parallel} at once (--parallel)', flush=True)
         failed = run_here(left, args.root, parallel)
     if failed:
-        print(f'{len(failed)} runs failed, named above; the same command tries them again')
+        print(f'{number_of(len(failed), "run")} failed, named above; the same command tries again')
         return 3
     print(f'next: python results.py{variants.place(args.root)} --mean')
     return 0

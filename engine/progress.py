@@ -1,4 +1,5 @@
-"""Progress that reads well on a terminal (a bar) and in a job's log (a line now and then)."""
+"""Progress that reads well on a terminal (a bar) and in a job's log (a line now and then); words of
+the lines that stages print."""
 import sys
 import time
 
@@ -70,3 +71,19 @@ class Progress:
 
     def __exit__(self, *_):
         self.close()
+
+
+def number_of(n, noun, plural=None):
+    """'1 clip', '2 clips', '2 classes' of (2, 'class', 'classes')."""
+    return f'{n} {noun if n == 1 else plural or noun + "s"}'
+
+
+def listed(words):
+    """'a, b and c'"""
+    *first, last = words
+    return f'{", ".join(first)} and {last}' if first else last
+
+
+def kernel_now(text):
+    """What computed something, as it is written now: '1 threads' stood there once."""
+    return text.replace('; 1 threads', '; 1 thread')

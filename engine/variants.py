@@ -161,6 +161,14 @@ def name_in_fold(name, fold):
     return plain + fold_suffix(fold)
 
 
+def tested_name(name, inference, steps, reverse_too, readout):
+    """What prediction files of rnn.py --test-only begin with: NAME and how the clips were shown."""
+    name, fold = split_fold(name)
+    length = f'x{steps}' if ':' in inference else str(steps or '')
+    return name_in_fold(name + '-' + inference.replace(':', '') + length * (inference != 'full')
+                        + '-reversed' * reverse_too + f'-{readout}', fold)
+
+
 def names_of(args):
     """The Names that --stream, --fusion, --layer and --fold ask for."""
     names = Names(**{field: getattr(args, field) for field in Names._fields

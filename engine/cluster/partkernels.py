@@ -3,6 +3,7 @@
 A line of kernels.txt, beside the results, is PART and what computed it, with a tab between.
 """
 from engine.files import append_line
+from engine.progress import kernel_now
 
 FILE = 'kernels.txt'
 
@@ -33,5 +34,5 @@ def _by_kernel(folder):
     for line in text.splitlines():
         part, _, kernel = line.partition('\t')
         if part.isdecimal() and kernel:
-            found.setdefault(kernel, set()).add(int(part))
+            found.setdefault(kernel_now(kernel), set()).add(int(part))
     return found

@@ -10,6 +10,7 @@ from typing import Callable, NamedTuple
 from engine import locks
 from engine.arguments import not_negative, whole
 from engine.errors import UserError
+from engine.progress import number_of
 from engine.files import remove_leftovers, write_text
 
 
@@ -151,7 +152,8 @@ def begin(work, part, parts):
     how many."""
     mine = deal(work.clips, parts)[part - 1]
     todo = [clip for clip in mine if not work.finished(clip)]
-    print(f'{len(mine)} clips in this part, {len(mine) - len(todo)} finished before', flush=True)
+    print(f'{number_of(len(mine), "clip")} in this part, {len(mine) - len(todo)} finished before',
+          flush=True)
     remove_leftovers(path for clip in todo for path in work.results(clip))
     report = Report(work.folder, part)
     finished_before = {clip.name for clip in mine} - {clip.name for clip in todo}
@@ -168,6 +170,7 @@ def end(mine, report, part):
         for _, reason in report.of_kind(kind):
             print(f'{kind}: {reason}')
     failed = report.of_kind('failed')
-    print(f'part {part}: {len(mine) - len(failed)} clips finished, {len(failed)} failed'
+    print(f'part {part}: {number_of(len(mine) - len(failed), "clip")} finished, '
+          f'{len(failed)} failed'
           + (f'; see {report.path}' if report.lines else ''), flush=True)
     return 3 if failed else 0

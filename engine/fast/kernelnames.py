@@ -3,6 +3,7 @@ import numpy
 from threadpoolctl import threadpool_info
 
 from engine import usable_cores
+from engine.progress import number_of
 
 
 def in_words(xp, **special):
@@ -14,7 +15,7 @@ def in_words(xp, **special):
     """
     words = [f'{what}: {name}' for what, name in special.items()]
     if xp is numpy:
-        words += [f'products: {_blas()}', f'{usable_cores()} threads']
+        words += [f'products: {_blas()}', number_of(usable_cores(), 'thread')]
     else:
         words += [f'products: CuPy {xp.__version__}', _gpu(xp)]
     return '; '.join(words)

@@ -64,6 +64,15 @@ def class_weights(kind, labels, n_classes):
     return (weights * len(labels) / (weights @ counts)).astype(numpy.float32)
 
 
+def which(training, held_out):
+    """What the settings of a training tell of its clips, {'trained_clips': '48, 1f0c52ab9e34' ...}:
+    how many, and a digest of their names and labels, in any order."""
+    def told(clips):
+        names = sorted(f'{clip.label} {clip.class_name}/{clip.name}\n' for clip in clips)
+        return f'{len(names)}, {hashlib.sha256("".join(names).encode()).hexdigest()[:12]}'
+    return {'trained_clips': told(training), 'held_out_clips': told(held_out)}
+
+
 def told_of(clips):
     """What a result tells of the training clips: how many, of how many groups of a class."""
     return {'train_clips': len(clips),

@@ -80,3 +80,23 @@ class Answers:
                 answers[left[first]] = F.relu(model.linear('fc6', filled)).array[row]
                 left = numpy.delete(left, first)
         return dict(zip(frames, cuda.to_cpu(answers)))
+
+
+def in_memory(memory, model, n_held_out, augmented):
+    """Answers that are to hold those to held-out and to training frames; None for none.
+
+    Args:
+        memory (float): GiB for both.
+        augmented: whether training frames change, so that none comes again.
+    """
+    if not memory or 'fc6' in model.trained:
+        return None, None
+    most_bytes = memory * 2 ** 30
+    held_out = Answers(model, most_bytes)
+    # Those held out come again after every epoch.
+    reserved = n_held_out * held_out.frame_bytes
+    drawn = None if augmented else Answers(model, most_bytes - reserved)
+    print(f"fc6's answers in memory: {held_out.frame_bytes} bytes a frame, at most "
+          f'{held_out.most} frames' + ('' if drawn else ', held out: the others are augmented'),
+          flush=True)
+    return held_out, drawn

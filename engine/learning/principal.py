@@ -19,7 +19,7 @@ from chainer.backends import cuda
 from engine.errors import UserError
 from engine.fast.threads import one_blas_thread
 from engine.files import replacing
-from engine.progress import followed
+from engine.progress import followed, number_of
 from engine.weights.limits import DAMAGE
 
 FRAMES_PER_DIRECTION = 24
@@ -121,8 +121,9 @@ def fit_fc6(model, batches, path, vgg, team):
     model.fc6.W.array, model.fc6.b.array = map(model.device.send, (W, b))
     told = {'directions': int(W.any(axis=1).sum()) // 2, 'frames': len(clips) * batches.per_clip,
             'sha256': hashlib.sha256(W.tobytes() + b.tobytes()).hexdigest()}
-    print(f'fc6: {told["directions"]} principal directions of {told["frames"]} frames of '
-          f'{len(clips)} training clips, each with both signs', flush=True)
+    print(f'fc6: {told["directions"]} principal directions of '
+          f'{number_of(told["frames"], "frame")} of '
+          f'{number_of(len(clips), "training clip")}, each with both signs', flush=True)
     return told
 
 

@@ -13,13 +13,15 @@ import numpy
 from engine.errors import UserError
 from engine.files import check_outputs, json_of, put, replacing, write_text
 from engine.weights.limits import DAMAGE
+from engine.progress import kernel_now, number_of
 from engine.weights.card import weights_digest
 from engine.weights.modelfile import load_weights, save_model
 
 # For messages that name the command that makes a file again.
 ANEW = 'the same command with --restart'
 SETTINGS, KERNELS = 'settings', 'kernels'
-UNTOLD = {'packed'}  # by snapshots that were made before
+CLIPS = {'trained_clips', 'held_out_clips'}  # of examples.which
+UNTOLD = {'packed', *CLIPS}  # by snapshots that were made before
 
 
 class Snapshots:
@@ -73,13 +75,20 @@ class Snapshots:
         if self._there():
             old = self._old_settings()
             unsaid = {'epochs', *UNTOLD - old.keys()}
-            differ = [f'{key} {old.get(key)} -> {self.settings.get(key)}'
-                      for key in sorted(old.keys() | self.settings.keys())
+            differ = [key for key in sorted(old.keys() | self.settings.keys())
                       if key not in unsaid and old.get(key) != self.settings.get(key)]
             if differ:
-                raise UserError(f'{self.folder}: holds a run with other settings '
-                                f'({", ".join(differ)}); give the old ones to continue it, '
-                                'or --restart to begin anew')
+                # A clip that it has learned from must never validate it.
+                clips = ('; the clips that it learned from, or those held out, were others than '
+                         'now' if CLIPS.intersection(differ) else '')
+                changed = ', '.join(f'{key} {old.get(key)} -> {self.settings.get(key)}'
+                                    for key in differ)
+                raise UserError(f'{self.folder}: holds a run with other settings ({changed}'
+                                f'{clips}); give the old ones to continue it, or --restart to '
+                                'begin anew')
+            if CLIPS & self.settings.keys() - old.keys():
+                print(f'{self.folder}: the snapshot is an older one, which does not tell from '
+                      'which clips it learned; they are taken to be those of now', flush=True)
         write_text(self.settings_path, json.dumps(self.settings, indent=1, sort_keys=True))
 
     def _there(self):
@@ -134,7 +143,8 @@ class Snapshots:
                 with numpy.load(path, allow_pickle=False) as f:
                     arrays = {name: f[name] for name in f.files}
                 chainer.serializers.NpzDeserializer(arrays).load(trainer)
-                self.kernels = [str(kernel) for kernel in json_of(str(arrays.get(KERNELS, '[]')))]
+                self.kernels = [kernel_now(str(kernel))
+                                for kernel in json_of(str(arrays.get(KERNELS, '[]')))]
             except DAMAGE as error:
                 reason = ' '.join(str(error).split())[:200] or type(error).__name__
                 damaged.append(f'{path}: cannot be resumed ({reason})')
@@ -256,6 +266,23 @@ def best_line(log, rule='lowest'):
     history = [(line['validation/main/loss'], line['validation/main/accuracy']) for line in lines]
     return lines[min(range(len(lines)), key=lambda n: badness(rule, history[:n + 1]))] \
         if lines else log[-1]
+
+
+def kept_line(log, rule, epochs, patience=0):
+    """The epoch of a log that is kept, and prints which one that is, and what ended the training.
+
+    Args:
+        rule: --keep: one of RULES, or 'last'.
+        epochs, patience: --epochs and --patience of the training.
+    """
+    line, n = best_line(log, rule) if rule in RULES else log[-1], log[-1]['epoch']
+    why = (f'of {RULES[rule]}' if rule in RULES and 'validation/main/loss' in line else
+           'the last' + ', as no clip is held out' * (rule in RULES))
+    print(f'kept: epoch {line["epoch"]} of {n}, {why}', flush=True)
+    if n < epochs:
+        print(f'ended before --epochs {epochs}: {number_of(patience, "epoch")} without a better '
+              f'one (--patience {patience})', flush=True)
+    return line
 
 
 def told_of(line, log):

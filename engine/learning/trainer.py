@@ -24,15 +24,23 @@ from engine.errors import DecoderKilled, Stopped, UserError
 from engine.files import make_folder, write_text
 from engine.learning.snapshots import Snapshots
 from engine.learning.workers import Workers
-from engine.progress import Progress
+from engine.progress import Progress, listed, number_of
 
 FEW_UPDATES = 50  # an epoch
 
 
-def say_if_few(updates, advice):
-    """Says that an epoch has few updates of the weights, and what would help."""
+def say_if_few(updates, advice, more):
+    """Says that an epoch has few updates of the weights, and what would help.
+
+    Args:
+        advice: {what helps with few clips: whether it is still to be had}.
+        more: the file that tells more.
+    """
     if updates < FEW_UPDATES:
-        print(f'{updates} updates an epoch are few to learn from: {advice}', flush=True)
+        helps = [what for what, is_open in advice.items() if is_open]
+        print(f'{number_of(updates, "update")} an epoch {"is" if updates == 1 else "are"} few to '
+              'learn from' + (f': with few clips {listed(helps)} may help' if helps else '')
+              + f'; see {more}', flush=True)
 
 
 def reseed(device, *numbers):

@@ -33,19 +33,25 @@ def same_features(result, other):
     return None in told or told[0] == told[1]
 
 
+def same_test(result, other):
+    """Whether two lines may be of the same test clips: older ones tell of how many alone."""
+    told = result.get('test_clips'), other.get('test_clips')
+    return result['n'] == other['n'] and (None in told or told[0] == told[1])
+
+
 def baseline_of(result, results, fits=None):
-    """The result of a network without order on the same features, or None.
+    """The result of a network without order on the same features and test clips, or None.
 
     Of several one with the same seed, and of these the one of lowest validation loss, never
     the one that the test clips like best.
 
     Args:
         fits: function of a line that tells whether it may be this one (default: whether it may
-            be of the same features).
+            be of the same features and test clips).
     """
     if fits is None:
         def fits(line):
-            return same_features(line, result)
+            return same_features(line, result) and same_test(line, result)
 
     def kind(line):
         share = line['settings'].get('train_share')
@@ -68,15 +74,15 @@ def beside(root, name, split, without=None, earlier=False):
     order to hold it against, or None.
 
     Args:
-        earlier: the latter may be of features that were here before.
+        earlier: the latter may be of features, or of lists, that were here before.
     """
     results, _ = read_results(root / RESULTS)
     mine = line_of(results, root / (name + TEST_SUFFIX), split, without)
 
     def saw_the_same(line):
-        return earlier or same_features(line, mine) and same_in_cards('features', *(
-            root / f'{str(one.get("predictions")).removesuffix(TEST_SUFFIX)}.model'
-            for one in (mine, line)))
+        return earlier or same_features(line, mine) and same_test(line, mine) and same_in_cards(
+            'features', *(root / f'{str(one.get("predictions")).removesuffix(TEST_SUFFIX)}.model'
+                          for one in (mine, line)))
     return mine, baseline_of(mine, results, saw_the_same) if mine else None
 
 
@@ -126,14 +132,21 @@ def trained_otherwise(result, other):
     ours, theirs = ({**UNTOLD, **line['settings']} for line in (result, other))
     differ = [in_words({key: theirs[key]}) for key in sorted(ours.keys() & theirs.keys())
               if key not in OF_NETWORK and ours[key] != theirs[key]]
+    if 'runs' not in result and 'runs' not in other:  # joined ones tell of their last alone
+        differ += [in_words({key: other[key]}) for key in ('train_clips', 'train_groups')
+                   if is_number(result.get(key)) and is_number(other.get(key))
+                   and result[key] != other[key]]
     return f'but that one was trained with {", ".join(differ)}' if differ else ''
 
 
 def of_others(result, results):
-    """' (mean, seed 0, is of other features)' where only such a run is without order; else ''."""
+    """' (mean, seed 0, is of other features)', or of other test clips, where only such a run is
+    without order; else ''."""
     other = baseline_of(result, results, lambda line: True)
-    return (f' ({other["method"]}, seed {other.get("seed")}, is of other features)'
-            if other and not same_features(result, other) else '')
+    of = [] if other is None else [what for what, same in (
+        ('features', same_features), ('test clips', same_test)) if not same(result, other)]
+    return (f' ({other["method"]}, seed {other.get("seed")}, is of other {" and ".join(of)})'
+            if of else '')
 
 
 def what_order_adds(result, other):

@@ -109,7 +109,8 @@ def mean_over_seeds(results):
         runs = list(group.values())
         one = {**runs[-1], 'seed': ','.join(str(seed) for _, seed in group), 'runs': len(runs),
                'roots': list(dict.fromkeys(root for root, _ in group)),
-               'features': _features_of(runs), 'mixed': _several_features(group), 'alike': key}
+               'features': _features_of(runs), 'mixed': _several_features(group),
+               'test_clips': _test_clips_of(runs), 'alike': key}
         if len(runs) > 1:  # no one file's name, no one run's weights
             one['settings'] = recipe(one)['settings']
         for key in AVERAGED:
@@ -153,6 +154,12 @@ def _features_of(runs):
     if None in told:
         return None
     return sorted({one for each in told for one in ([each] if isinstance(each, str) else each)})
+
+
+def _test_clips_of(runs):
+    """Which test clips joined runs are of; None where they tell of several, or one of none."""
+    told = {run.get('test_clips') for run in runs}
+    return told.pop() if len(told) == 1 else None
 
 
 def _several_features(group):
@@ -238,7 +245,7 @@ def _join(parts, **told):
     runs = [parts[part] for part in sorted(parts)]
     one = {**runs[-1], 'runs': sum(run['runs'] for run in runs), **told,
            'roots': list(dict.fromkeys(root for run in runs for root in run['roots'])),
-           'features': _features_of(runs),
+           'features': _features_of(runs), 'test_clips': _test_clips_of(runs),
            'mixed': next((run['mixed'] for run in runs if run['mixed']), {}),
            'seed': ','.join(dict.fromkeys(seed for run in runs for seed in run['seed'].split(',')))}
     if len(runs) > 1:  # no one part's files, no one part's weights

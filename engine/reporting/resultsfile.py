@@ -17,7 +17,8 @@ REQUIRED = {'method': str, 'unit': str, 'split': int, 'n': int, 'settings': dict
 PASSING = ('command', 'commit', 'time', 'seconds')
 PATIENCE = 60.0  # seconds for others to write their lines
 OPTIONAL = {'predictions': (str,), 'seed': (int, str), 'members': (list,), 'fold': (str,),
-            'features': (str,), 'made_with': (dict,), 'classes': (str,), 'lists': (str,)}
+            'features': (str,), 'made_with': (dict,), 'classes': (str,), 'lists': (str,),
+            'test_clips': (str,)}
 
 
 def check_outputs(root, *names):
@@ -155,11 +156,14 @@ def _checked(line):
     return result
 
 
-def features_of(card):
-    """What a line tells of the features that a model was trained on, as its card tells: {} or
-    {'features': short digest, 'made_with': how}."""
-    return {told: card[key] for told, key in (('features', 'packed'), ('made_with', 'made_with'))
-            if card.get(key)}
+def tested_on(packed, made_with, clips):
+    """What a line tells of what was tested: the short digest of the features and how they were
+    made, if that is known (cardchecks.packed_in, made_with_in), and a digest of the names and
+    labels of the clips that count."""
+    names = ''.join(sorted(f'{clip.label} {clip.name}\n' for clip in clips))
+    told = {'features': packed, 'made_with': made_with}
+    return {**{key: value for key, value in told.items() if value},
+            'test_clips': hashlib.sha256(names.encode()).hexdigest()[:16]}
 
 
 def fold_of(names):

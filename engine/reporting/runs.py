@@ -8,13 +8,14 @@ import numpy
 from engine.errors import UserError
 from engine.files import read_json
 from engine.hdf5 import clip_names, open_hdf5
+from engine.progress import number_of
 from engine.reporting.baselines import (baseline_of, of_others, same_features, sees_order,
                                         trained_otherwise, what_makes_one)
 from engine.reporting.readout import Method, decide, first_few, read_clips
 from engine.reporting.resultsfile import is_number, line_of, settings_of
 from engine.reporting.scoring import video_log_probability
-from engine.variants import (FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VARIANTS, Names, place,
-                             split_fold)
+from engine.variants import (FUSIONS, LAYERS, STREAMS, TEST_SUFFIX, VALIDATION_SUFFIX, VARIANTS,
+                             Names, fold_of, fold_suffix, place, split_fold)
 
 FRAMES = 'frames'                  # the run that frameBasedTrain.py makes
 POSITIONS = (10, 30, 60, 120)      # frames; in the table
@@ -65,24 +66,40 @@ def read_run(name, path, lists, split):
                {k: (hits[k] / len(clips), sureness[k] / len(clips)) for k in reached}, readout)
 
 
+def frames_of(name):
+    """The Names of the frame network whose run is called so ('frames', 'frames_flow',
+    'frames_fold2of5'); None of a run of another stage."""
+    plain, fold = split_fold(name)
+    return VARIANTS[plain]._replace(fold=fold) if plain in VARIANTS else None
+
+
 def training_folder(root, name):
-    return root / (VARIANTS[name].of('frameTraining') if name in VARIANTS else f'{name}.training')
+    names = frames_of(name)
+    return root / (names.of('frameTraining') if names else f'{name}.training')
 
 
 def predictions_path(root, name):
-    return root / (VARIANTS[name].test_predictions if name in VARIANTS else name + TEST_SUFFIX)
+    names = frames_of(name)
+    return root / (names.test_predictions if names else name + TEST_SUFFIX)
+
+
+def validation_path(root, name):
+    names = frames_of(name)
+    return root / (names.validation_predictions if names else name + VALIDATION_SUFFIX)
 
 
 def run_of(file_name):
     """The run that a file of test predictions is of: the other way round."""
-    return next((name for name, names in VARIANTS.items() if names.test_predictions == file_name),
+    suffix = fold_suffix(fold_of(file_name))
+    return next((name + suffix for name in VARIANTS
+                 if frames_of(name + suffix).test_predictions == file_name),
                 file_name.removesuffix(TEST_SUFFIX))
 
 
 def names_of_run(root, name, results, split):
     """The Names of the features that a run saw; of a run that no line tells of, the plain ones."""
     settings = settings_of(results, predictions_path(root, name), split)
-    return VARIANTS.get(name) or Names(*(
+    return frames_of(name) or Names(*(
         settings[key] if settings.get(key) in values else values[0] for key, values in (
             ('stream', STREAMS), ('fusion', FUSIONS), ('layer', LAYERS))), split_fold(name)[1])
 
@@ -115,7 +132,7 @@ def find_runs(root, results, split, notes):
     names |= {path.parent.name.removesuffix('.training') for path in root.glob('*.training/log')}
     if of_folds := sorted(name for name in names if split_fold(name)[1]):
         names -= set(of_folds)  # they look at parts; their mean is for results.py
-        notes.append(f'{len(of_folds)} runs of folds are here; shown if they are named (--runs '
+        notes.append(f'not shown unless named: {number_of(len(of_folds), "run")} of folds (--runs '
                      f'{of_folds[0]}); their mean: python results.py{place(root)} --mean folds')
 
     def loss(name):

@@ -14,10 +14,10 @@ from engine.reporting.matrices import count, labels_to_draw, most_confused
 from engine.reporting.page import element, join, paragraph, percent, picture, section, table
 from engine.reporting.matrixplots import confusion_figure
 from engine.reporting.resultsfile import is_number
-from engine.reporting.runs import (POSITIONS, count_clips, predictions_path, read_log,
-                                   training_folder)
+from engine.reporting.runs import (POSITIONS, count_clips, frames_of, predictions_path, read_log,
+                                   training_folder, validation_path)
 from engine.reporting.significance import bootstrap_interval
-from engine.variants import VARIANTS
+from engine.variants import OF_FRAMES, maker_of, place
 
 HEADINGS = {'top1': 'top-1 %', 'top5': 'top-5 %', 'top10': 'top-10 %', 'train': 'train %',
             'macro F1': 'macro F1 %', 'balanced': 'balanced %', 'val': 'validation %',
@@ -70,12 +70,29 @@ def results_section(results, runs):
               long=('settings that differ',), heads=header.index('method')))
 
 
-def curve_of(root, name, title, kept, notes, faults):
+def why_no_curve(root, name, title, line, split):
+    """What a note says of a run of which there are predictions, but no losses by epoch; '' of one
+    that was only tested again, which has its curve under another name."""
+    log, names, command = training_folder(root, name) / 'log', frames_of(name), line.get('command')
+    if line.get('test_only'):
+        return ''
+    if names:
+        maker = f'python frameBasedTrain.py{names.flags(*OF_FRAMES)}{place(root, split)}'
+    elif command and not str(command).startswith('python rnn.py'):
+        return f'no loss curve of {title}: it was made by {command}, which tells no losses by epoch'
+    else:
+        maker = command or maker_of(predictions_path(root, name), split)
+    return (f'no loss curve of {title}: {log}: {"no losses in it" if log.exists() else "not there"}'
+            f'; made by: {maker}')
+
+
+def curve_of(root, name, title, line, split, notes, faults):
     """Loss and accuracy of one training by epoch: two charts and the figures.
 
     Args:
-        kept: the epoch whose weights are kept; None of a run of which no result tells.
+        line: the result that tells of the run; {} where none does.
     """
+    kept = line.get('epoch')  # whose weights are kept
     try:
         log = read_log(root, name)
     except UserError as error:
@@ -86,15 +103,13 @@ def curve_of(root, name, title, kept, notes, faults):
     train_loss, loss, train_accuracy, right = [[e.get(key) for e in log] for key in keys]
     if not any(value is not None for value in train_loss + loss):
         if predictions_path(root, name).exists():
-            notes.append(f'{training_folder(root, name)}/log: no losses, so no curve of {title}; '
-                         'a training writes it')
+            notes += filter(None, [why_no_curve(root, name, title, line, split)])
         return ''
     known = [(value, epoch) for value, epoch in zip(loss, epochs) if value is not None]
     best = min(known) if known else None
-    held_out = count_clips(root / (VARIANTS[name].validation_predictions if name in VARIANTS
-                                   else f'{name}_validationPredictions.hdf5'))
+    held_out = count_clips(validation_path(root, name))
     n = f'n {held_out} videos of held-out groups' if held_out else 'n not known'
-    if name in VARIANTS:
+    if frames_of(name):
         units = (f'Train: by frame, with dropout. Validation: by frame, one of each video '
                  f'({n}).')
         kept = None

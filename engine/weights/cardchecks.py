@@ -75,6 +75,11 @@ def made_with_in(path, attrs):
     return _dict_in(path, attrs, 'made_with')
 
 
+def made_in(path, attrs):
+    """(packed_in, made_with_in) of one file."""
+    return packed_in(attrs), made_with_in(path, attrs)
+
+
 def settings_in(path, attrs):
     """The settings (dict) that a file says it was made with; {} where it says nothing."""
     return _dict_in(path, attrs, 'settings')
@@ -126,6 +131,19 @@ def check_rnn(path, card, classes, split, made_by):
     check_classes(path, {'classes': json.dumps(card.get('classes'))}, classes)
     if card['split'] != split:
         raise UserError(f'{path}: trained on split {card["split"]}; add --split {card["split"]}')
+
+
+def check_unseen(path, card, clips, kind, ways_out):
+    """Refuses a network that has learned from some of `clips`, of a kind ('validation', 'test'), as
+    its card tells; older cards tell nothing.
+
+    Args:
+        ways_out: what to do, for the error's text.
+    """
+    seen = set(card.get('trained_clips', ()))
+    if both := [clip.name for clip in clips if clip.name in seen]:
+        raise UserError(f'{path}: has learned from {len(both)} of the {len(clips)} {kind} clips of '
+                        f'now ({both[0]}, say), so that they would flatter it; {ways_out}')
 
 
 def check_trained_on(path, card, names):

@@ -236,7 +236,14 @@ def test_what_little_there_is_to_learn_from_is_said(capsys):
     say_if_short([10, 119, 200], 120)
     assert '2 of 3 clips have fewer frames than --steps 120' in capsys.readouterr().out
     say_if_short([10, 120, 200, 300], 120)
-    say_if_few(50, 'advice')
+    advice = {'a lower a': True, 'b': False, 'c': True}
+    say_if_few(50, advice, 'x.md')
     assert not capsys.readouterr().out
-    say_if_few(49, 'advice')
-    assert capsys.readouterr().out == '49 updates an epoch are few to learn from: advice\n'
+    for updates, others, words in (
+            (49, {}, '49 updates an epoch are few to learn from: with few clips a lower a and c '
+             'may help'),
+            (1, {'c': False}, '1 update an epoch is few to learn from: with few clips a lower a '
+             'may help'),
+            (2, dict.fromkeys(advice, False), '2 updates an epoch are few to learn from')):
+        say_if_few(updates, {**advice, **others}, 'x.md')
+        assert capsys.readouterr().out == f'{words}; see x.md\n'

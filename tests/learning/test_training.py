@@ -9,7 +9,9 @@ import chainer.links as L
 import numpy
 import pytest
 
+import helperFunctions as hf
 from engine.video.augmentation import Augmentation, brighten, resample
+from engine.learning import examples
 from engine.learning.batches import NumberedBatches
 from engine.errors import UserError
 from engine.weights.modelfile import load_weights
@@ -135,6 +137,32 @@ def test_settings_that_differ_are_named(tmp_path):
         training(tmp_path, 1, {'a': 2, 'b': 3})
     training(tmp_path, 1, {'a': 2}, restart=True)[1].run()
     assert len(json.loads((tmp_path / 'log').read_text())) == 1
+
+
+def test_a_training_goes_on_with_its_own_clips_alone(tmp_path, capsys):
+    clips = [hf.Clip(f'v_{i}', 'A', 0, f'g{i}', tmp_path) for i in range(4)]
+
+    def run(trained, held_out, epochs=1):
+        settings = {'a': 1, **examples.which(trained, held_out)}
+        training(tmp_path, epochs, settings)[1].run()
+    run(clips[:3], clips[3:])
+    run(clips[2::-1], clips[3:], 2)  # the order is that of the lists, no other set
+    assert 'older' not in capsys.readouterr().out
+    renamed = clips[0]._replace(class_name='B', label=1)
+    for sides in ((clips[:3], clips[2:]), (clips[1:], clips[:1]), (clips[:2], clips[3:]),
+                  ([renamed, *clips[1:3]], clips[3:])):
+        with pytest.raises(UserError, match='holds a run with other settings .*_clips .* the clips '
+                                            'that it learned from, or those held out, were others '
+                                            'than now.*--restart'):
+            run(*sides)
+
+
+def test_a_snapshot_that_tells_of_no_clips_goes_on_with_a_word(tmp_path, capsys):
+    training(tmp_path, 1)[1].run()
+    training(tmp_path, 2, {'a': 1, **examples.which([], [])})[1].run()
+    assert 'older one, which does not tell from which clips' in capsys.readouterr().out
+    training(tmp_path, 2, {'a': 1, **examples.which([], [])})[1].run()
+    assert 'older' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('damage', [lambda data: b'PK nonsense',

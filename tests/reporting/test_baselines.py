@@ -1,7 +1,7 @@
 """Which run without order a run is held against."""
 from pathlib import Path
 
-from engine.reporting import baselines, means
+from engine.reporting import baselines, means, runs
 
 
 def run(cell, top1=0.5, seed=0, loss=1.0, root='r', split=1, stream='rgb', **more):
@@ -23,6 +23,34 @@ def test_the_baseline_has_seen_the_same_features_and_validates_best():
     assert baselines.baseline_of(lstm, others[1:]) is others[1]
     assert baselines.baseline_of(lstm, [right, later := dict(right)]) is later
     assert baselines.baseline_of(lstm, [lstm, *others[2:]]) is None
+
+
+def test_none_is_held_against_one_of_other_test_clips():
+    lstm, mean = run('lstm', 0.8, test_clips='a'), run('mean', 0.6, test_clips='a')
+    assert baselines.baseline_of(lstm, [lstm, mean]) is mean
+    older = {key: value for key, value in mean.items() if key != 'test_clips'}
+    assert baselines.baseline_of(lstm, [lstm, older]) is older
+    others = [{**mean, 'test_clips': 'b'}, {**older, 'n': 8}, {**mean, 'n': 8}]
+    for other in others:
+        for lines in ([lstm, other], means.mean_over_seeds([lstm, other])):
+            line, = baselines.lines_about_order(lines)
+            assert line.startswith('no run without order to hold against (mean, seed 0, is of '
+                                   'other test clips): python rnn.py ')
+        notes = []
+        lstm['predictions'], other['predictions'] = (f'{name}_testPredictions.hdf5'
+                                                     for name in ('RNN', 'blind'))
+        assert runs.run_without_order(lstm['root'], 'RNN', [lstm, other], 1, notes) is None
+        assert 'is of other test clips); made by: ' in notes[0]
+    assert baselines.of_others({**lstm, 'features': 'y'}, [{**others[0], 'features': 'x'}]) == (
+        ' (mean, seed 0, is of other features and test clips)')
+    # As many clips, but of several lists: as many is all that is known of the mean.
+    joined = means.mean_over_seeds([lstm, {**lstm, 'seed': 1, 'test_clips': 'b'}])
+    assert joined[0]['test_clips'] is None
+    # Learned from others it is told so.
+    fewer = {**mean, 'train_clips': 20}
+    assert baselines.baseline_of({**lstm, 'train_clips': 24}, [fewer]) is fewer
+    assert 'but that one was trained with train_clips=20;' in baselines.what_order_adds(
+        {**lstm, 'train_clips': 24}, fewer)
 
 
 def test_what_order_adds_is_said_or_the_command_that_tells_it():

@@ -6,6 +6,7 @@ import shutil
 import h5py
 import pytest
 
+from engine import variants
 from engine.errors import UserError
 from engine.files import append_line
 from engine.reporting import baselines, means, runs
@@ -118,6 +119,22 @@ def test_none_is_held_against_one_of_other_features(packed, run_rnn, capsys):
             f.attrs['set'] = 'f' * 64
     with pytest.raises(UserError, match='other settings .*packed made up -> ffff'):
         run_rnn(packed, *FLAGS)
+
+
+def test_one_of_other_lists_is_made_anew(packed, run_rnn, capsys):
+    assert not run_rnn(packed, *FLAGS)
+    path = packed / variants.LISTS / 'testlist01.txt'
+    path.write_text(''.join(path.read_text().splitlines(keepends=True)[1:]))
+    capsys.readouterr()
+    assert not run_rnn(packed, *FLAGS, '--name', 'later')
+    assert 'now baseline, which sees no order' in capsys.readouterr().out
+    lines = lines_of(packed)
+    assert [(line['method'], line['n']) for line in lines] == [
+        ('LSTM 1x4', 12), ('mean', 12), ('LSTM 1x4', 11), ('mean', 11)]
+    assert len({line['test_clips'] for line in lines}) == 2
+    assert lines[2]['test_clips'] == lines[3]['test_clips'] != lines[0]['test_clips']
+    assert not run_rnn(packed, *FLAGS, '--name', 'later')
+    assert 'now baseline' not in capsys.readouterr().out
 
 
 def test_what_is_called_so_is_not_written_over(packed, run_rnn, capsys):

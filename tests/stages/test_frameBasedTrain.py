@@ -3,6 +3,7 @@ import collections
 import json
 import os
 import re
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -133,7 +134,8 @@ def test_which_epoch_is_kept(root, run, keep, capsys):
     assert card['training'] == {'train_loss': line['main/loss'], 'epochs': 6, 'epoch': kept + 1,
                                 'train_accuracy': line['main/accuracy'],
                                 'train_clips': 8, 'train_groups': 8}
-    assert (f'kept: epoch {kept + 1} of 6' in capsys.readouterr().out) == (keep == 'lowest')
+    assert (f'kept: epoch {kept + 1} of 6, of the lowest held-out loss' if keep == 'lowest' else
+            'kept: epoch 6 of 6, the last\n') in capsys.readouterr().out
     assert held_out_loss(root, model, card) == pytest.approx(losses[kept], rel=1e-4)
 
 
@@ -341,5 +343,54 @@ def test_a_clip_that_cannot_be_read_is_named_and_left_out(root, small_set, tmp_p
     bad.path.write_bytes(b'not a video')
     assert run(root) == 3
     out = capsys.readouterr().out
-    assert bad.name in out and '1 clips were left out' in out
+    assert bad.name in out and 'left out, and named above: 1 clip\n' in out
     assert bad.name not in read_card(root / variants.FRAME_MODEL)['held_out']
+
+
+@pytest.mark.parametrize('flags, words', [
+    ((), 'more frames of each clip (--frames-per-clip), a smaller --batch and a higher --lr may'),
+    (('--frames-per-clip', 16, '--lr', 0.002), 'with few clips a smaller --batch may'),
+    (('--small', '--features', 16), 'with few clips a smaller --batch may')])
+def test_what_little_there_is_to_learn_from_is_said(flags, words, root, run, capsys):
+    run(root, *flags, '--epochs', 1)
+    assert words in capsys.readouterr().out
+
+
+def train_list_of_its_own(root):
+    """The training list of a root that shares its lists with others, to be written to."""
+    lists = root / variants.LISTS
+    real = lists.resolve()
+    lists.unlink()
+    shutil.copytree(real, lists)
+    return lists / 'trainlist01.txt'
+
+
+def test_a_run_does_not_go_on_with_other_clips(root, run):
+    run(root)
+    card = read_card(root / variants.FRAME_MODEL)
+    path = train_list_of_its_own(root)
+    lines = path.read_text().splitlines(keepends=True)
+    # Without a group that is held out others are, which it has learned from.
+    gone = next(clip for clip in hf.read_lists(root).train if clip.name in card['held_out']).group
+    path.write_text(''.join(line for line in lines if f'_{gone}_' not in line))
+    with pytest.raises(UserError, match='other settings .*held_out_clips .* were others than now.*'
+                                        '--restart'):
+        run(root, '--epochs', 3)
+    assert len(log_of(root)) == 2
+    path.write_text(''.join(reversed(lines)))
+    run(root, '--epochs', 3)
+    assert read_card(root / variants.FRAME_MODEL)['held_out'] == card['held_out']
+
+
+def test_nothing_held_out_is_said(root, run, capsys):
+    run(root)
+    assert 'no clip is held out' not in capsys.readouterr().out
+    path = train_list_of_its_own(root)
+    first = hf.read_lists(root).train[0].group
+    path.write_text(''.join(line for line in path.read_text().splitlines(keepends=True)
+                            if f'_{first}_' in line))
+    run(root, '--keep', 'lowest', '--restart')
+    out = capsys.readouterr().out
+    assert 'WARNING: no clip is held out' in out
+    assert 'kept: epoch 2 of 2, the last, as no clip is held out\n' in out
+    assert read_card(root / variants.FRAME_MODEL)['held_out'] == []

@@ -176,6 +176,41 @@ def test_the_stages_after_it_do_without_frame_predictions(width, rows, dtype, ow
         assert call(exportOnnx) == 0 and (own / 'RNN.onnx').exists()
 
 
+def test_held_out_anew_is_another_set(own, call, tmp_path, capsys):
+    clips = clips_of(own)
+    (tmp_path / 'there').mkdir()
+    by_video_features(tmp_path / 'there', clips, drawn(clips))
+    call(importFeatures, tmp_path / 'there', '--name', 'R50')
+
+    def pack(*flags):
+        assert call(save_hdf5, *flags) == call(normalizeData) == 0
+        with hdf5.open_hdf5(own / variants.TRAIN_HDF5, '') as f:
+            return hdf5.attribute(f, 'set')[:16], set(hdf5.read_names(f, 'held_out'))
+    first, held_out = pack()
+    call(rnn, '--tiny')
+    assert featureSet.lines_of(own)[-1]['features'] == first
+    # Of the same sides it is the same set, in which any other way to look is of the same network.
+    assert pack() == (first, held_out)
+    second, others = pack('--seed', 1)
+    assert others != held_out and first != second
+    with pytest.raises(UserError, match=f'held_out_clips .* packed {first} -> {second}.*--restart'):
+        call(rnn, '--tiny')
+    # What has been learned from validates neither that network nor one that goes on from it.
+    for flags in (['--test-only'], ['--name', 'deep', '--start-from', 'RNN']):
+        with pytest.raises(UserError, match='RNN.model: has learned from .* validation clips of '
+                                            'now .*train'):
+            call(rnn, '--tiny', *flags)
+    call(rnn, '--tiny', '--name', 'blind', '--cell', 'mean')
+    call(results, '--unit', 'video')
+    assert 'blind' not in capsys.readouterr().out.partition('What order adds')[2]
+    # Others of the same sides are told of in their place.
+    third = pack('--dtype', 'float16')[0]
+    capsys.readouterr()
+    call(rnn, '--tiny', '--test-only')
+    assert f'other features ({third}) than' in capsys.readouterr().out
+    assert featureSet.lines_of(own)[-1]['features'] == third != first
+
+
 # ---------------------------------------------------------------- what is wrong with them
 
 class Harm:

@@ -193,8 +193,8 @@ def test_a_log_that_is_missing_cut_or_odd_is_one_line(root, run):
     log = root / 'RNN.training' / 'log'
     code, shown, missing = run(root)
     assert code == 0 and 'Confusion matrices' in shown.text
-    assert (f'{root}/frameTraining/log: no losses, so no curve of frames; a training '
-            'writes it\n') in missing
+    assert (f'no loss curve of frames: {root}/frameTraining/log: not there; made by: python '
+            f'frameBasedTrain.py --root {root}\n') in missing
     log.write_text(log.read_text()[:70])
     code, _, missing = run(root)
     assert code == 3 and f'{log}: not readable' in missing and missing.count('\n') == 4
@@ -237,6 +237,60 @@ def test_without_names_runs_are_chosen_by_validation_not_by_test(root, run):
     assert 'not shown: run0, RNN' in missing
     code, shown, _ = run(root, '--runs', 'RNN', 'run1')
     assert 'what LSTM 1x8 gains over frames' in shown.text and 'GRU 1x8 (n 10' in shown.text
+
+
+def test_a_fold_is_held_against_the_frames_of_the_same_fold(root, run):
+    for plain, name in (('frames', 'testPredictions1024_fold2of5.hdf5'),
+                        ('RNN', 'deep_fold2of5_testPredictions.hdf5')):
+        said, top1 = (SAID_B, 0.7) if plain == 'frames' else (SAID_A, 0.6)
+        write_predictions(root / name, zip(NAMES, map(one_hot, said)), CLASSES, plain, 1)
+        append_result(root, plain, 1, 'video', 0, {}, n=10, top1=top1, top5=None, top10=None,
+                      loss=1.0, predictions=name, fold='2/5')
+    write_log(root, 'frameTraining_fold2of5', (3.0, 2.5))
+    write_log(root, 'deep_fold2of5.training')
+    code, shown, missing = run(root, '--runs', 'deep_fold2of5', 'RNN')
+    assert code == 0 and 'testPredictions' not in missing
+    # The head is of the frames of this fold, 70.0 %, not of those of no fold, 60.0 %.
+    assert re.search(r'frames, top-1 by video.{0,12}70.0 %', shown.text)
+    assert shown.table('frames: figures')[1][2] == '3.000'  # the curve is that of the fold
+    # Where it has none, that is what is missed.
+    (root / 'testPredictions1024_fold2of5.hdf5').unlink()
+    missing = run(root, '--runs', 'deep_fold2of5')[2]
+    assert ('testPredictions1024_fold2of5.hdf5: not there; made by: python save_hdf5.py --fold 2/5'
+            in missing)
+
+
+def test_another_split_than_asked_for_is_one_line(root, monkeypatch, capsys):
+    for path in root.glob('*Training'), root.glob('*.training'), root.glob('*.hdf5'):
+        for each in path:
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+    monkeypatch.setattr(sys, 'argv', ['report.py', '--root', str(root), '--split', '2'])
+    with pytest.raises(UserError, match='nothing to report of split 2; .* of split 1: add'):
+        report.main()
+    # What cannot be read is named, not said to be not there.
+    (root / 'results.jsonl').write_text('{"a": 1}\n')
+    with pytest.raises(UserError, match='nothing to report: no result in results.jsonl'):
+        report.main()
+    assert 'results.jsonl:1: no usable' in capsys.readouterr().err
+    assert not (root / 'report.html').exists()
+
+
+def test_no_curve_is_missed_where_none_can_be(root, run):
+    write_run(root, 'logistic', 'logistic regression', SAID_B, 0.7)
+    path = root / 'results.jsonl'
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        line['command'] = 'python fit.py --root x'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert ('no loss curve of logistic regression: it was made by python fit.py --root x, which '
+            'tells no losses by epoch\n') in run(root)[2]
+    lines[-1]['command'] = 'python rnn.py --name logistic'
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert (f'no loss curve of logistic regression: {root}/logistic.training/log: not there; made '
+            'by: python rnn.py --name logistic\n') in run(root)[2]
+    lines[-1]['test_only'] = True
+    path.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    assert 'no loss curve' not in run(root)[2]
 
 
 def test_what_order_adds_stands_at_the_head(root, run):

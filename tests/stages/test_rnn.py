@@ -18,7 +18,7 @@ import rnn
 from RNNNet import load_rnn
 from VGGNet_1024 import VGGNet_1024
 from engine.errors import UserError
-from engine.weights.card import read_card, weights_digest
+from engine.weights.card import keep_in_card, read_card, weights_digest
 from engine.weights.modelfile import save_model
 from engine.learning.steploss import sequence_loss
 from featureSet import lines_of
@@ -103,6 +103,32 @@ def test_more_epochs_go_on_but_other_settings_are_refused(packed, run_rnn):
     assert len(log_of(packed)) == 1
 
 
+def test_a_run_does_not_go_on_with_other_clips(packed, run_rnn):
+    run_rnn(packed, '--epochs', 1)
+    path = packed / variants.LISTS / 'trainlist01.txt'
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(''.join(reversed(lines)))
+    run_rnn(packed, '--epochs', 2)
+    path.write_text(''.join(lines[1:]))
+    with pytest.raises(UserError, match='trained_clips .* were others than now.*--restart'):
+        run_rnn(packed, '--epochs', 3)
+    assert len(log_of(packed)) == 2
+
+
+def test_clips_that_were_learned_from_test_no_network(packed, run_rnn):
+    run_rnn(packed, '--epochs', 1)
+    card = read_card(packed / 'RNN.model')
+    with h5py.File(packed / variants.TRAIN_HDF5, 'r+') as f:
+        held_out = hdf5.read_names(f, 'held_out')
+        assert not {*held_out, 'x'} & {*card['trained_clips']} and len(card['trained_clips']) == 24
+        del f['.about/held_out']
+        f['.about/held_out'] = numpy.array(card['trained_clips'][:2], 'S')
+    with pytest.raises(UserError, match='has learned from 2 of the 2 validation clips of now'):
+        run_rnn(packed, '--test-only')
+    keep_in_card(packed / 'RNN.model', trained_clips=[])  # as older cards
+    run_rnn(packed, '--test-only')
+
+
 def test_rare_classes_weights_are_in_card_and_settings(packed, run_rnn):
     run_rnn(packed, '--epochs', 1, '--class-weights', 'balanced', '--train-share', 0.5)
     line, (_, card) = lines_of(packed)[0], load_rnn(packed / 'RNN.model')
@@ -127,11 +153,20 @@ def test_fewer_epochs_than_were_trained_are_refused(packed, run_rnn):
     assert len(lines_of(packed)) == 1
 
 
-def test_stops_when_the_validation_loss_no_longer_falls(packed, run_rnn):
+def test_stops_when_the_validation_loss_no_longer_falls(packed, run_rnn, capsys):
     # A rate too small to change any weight: the first epoch stays the best.
     run_rnn(packed, '--epochs', 9, '--patience', 2, '--lr', 1e-30, '--no-batch-norm')
     assert len(log_of(packed)) == 3
     assert lines_of(packed)[0]['epoch'] == 1
+    out = capsys.readouterr().out
+    assert ('kept: epoch 1 of 3, of the lowest held-out loss\nended before --epochs 9: 2 epochs '
+            'without a better one (--patience 2)\n') in out
+    # Advised is only what is not so yet.
+    assert '--optimizer adam and more --epochs may help' in out
+    run_rnn(packed, '--restart', '--epochs', 1, '--optimizer', 'adam', '--batch', 1, '--steps', 1)
+    out = capsys.readouterr().out
+    assert 'kept: epoch 1 of 1' in out and 'ended before' not in out
+    assert 'with few clips more --epochs may help' in out
 
 
 def test_the_best_epoch_is_kept_not_the_last(packed, run_rnn):
