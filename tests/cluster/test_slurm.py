@@ -67,7 +67,7 @@ part=$3 log=part0$3.log
 case $part in 3 | 5) if mkdir "disturbed$part" 2>/dev/null; then
     {
         [ "$part" = 3 ] || trap 'kill -CONT $$; exit' TERM
-        until grep -q 'clips in this part' "$log" 2>/dev/null; do sleep 0.01; done
+        until grep -qE 'clips? in this part' "$log" 2>/dev/null; do sleep 0.01; done
         kill -STOP $$
         touch "stopped$part"
         while sleep 1; do :; done

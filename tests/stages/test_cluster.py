@@ -10,6 +10,7 @@ import pytest
 import generate_pbs
 from engine import variants
 from engine.errors import UserError
+from engine.progress import number_of
 from smallSet import REPOSITORY, copy_set, features, run
 
 SCRIPT = REPOSITORY / 'saveFeatures.sh'
@@ -68,7 +69,7 @@ def test_job_file_runs_whatever_the_folder_is_called(small_set, tmp_path):
     job = subprocess.run(['bash', root / 'jobs' / 'part01.pbs'], cwd='/', timeout=100)
     assert job.returncode == 0
     log = (root / 'jobs' / 'part01.log').read_text()
-    assert f'part 1: {len(features(root)) // 2} clips finished, 0 failed' in log
+    assert f'part 1: {number_of(len(features(root)) // 2, "clip")} finished, 0 failed' in log
     assert features(root)
 
 
