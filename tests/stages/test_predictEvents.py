@@ -214,7 +214,7 @@ def test_films_that_only_one_side_knows_are_named(accuracy, tmp_path):
     assert 'marks.csv:5: no events of a film called d' in lines[2]
     # b, of which nothing was said, counts: 10 s, 5 of them walk; a is known up to 3 s
     assert 'a: no a.predicted.json tells its length; frames are counted up to its last' in said
-    assert '2 films, 325 frames, 2 events; 1 events said' in said
+    assert '2 films, 325 frames, 2 events; 1 event said' in said
     assert f'by frame     {100 * 200 / 325:.1f} % right; mean over classes 50.0 %' in said
 
 
@@ -260,7 +260,7 @@ def test_films_of_one_name_in_several_folders_are_told_apart(accuracy, tmp_path)
     assert '2 films, 250 frames, 2 events; 2 events said' in said and '100.0 at 0.5' in said
     code, said, errors = accuracy('--events', events[0], '--annotations', marks)
     assert code == 3 and errors.count('is another film than /films/day1/a.mp4') == 2
-    assert '1 films, 75 frames, 1 events; 1 events said' in said
+    assert '1 film, 75 frames, 1 event; 1 event said' in said
     # a name without folders may be either
     with pytest.raises(UserError, match='no film is there'):
         accuracy('--events', tmp_path / 'a.events.csv', '--annotations', marks)
@@ -271,7 +271,7 @@ def test_films_of_one_name_in_several_folders_are_told_apart(accuracy, tmp_path)
     alike = write(tmp_path / 'alike.csv', 'film,start,stop,class', 'a,1,3,jump',
                   'x/day1/a.MP4,4,5,jump', 'day1/a,6,7,jump')
     code, said, errors = accuracy('--events', events[0], '--annotations', alike)
-    assert '1 films, 175 frames, 2 events' in said and code == 3  # not that of x/day1
+    assert '1 film, 175 frames, 2 events' in said and code == 3  # not that of x/day1
     with pytest.raises(UserError, match='--tiers doing: in none'):
         accuracy('--events', events[0], '--annotations', alike, '--tiers', 'doing')
 
@@ -281,7 +281,7 @@ def test_a_table_of_another_name_knows_its_films_length(accuracy, tmp_path):
     write(tmp_path / 'a.predicted.json', json.dumps(
         {'video': 'a.mp4', 'windows': [{'from': 0, 'to': 10}]}))
     marks = write(tmp_path / 'marks.csv', 'film,start,stop,class', 'a.mp4,1,3,jump')
-    assert '1 films, 250 frames' in accuracy('--events', events, '--annotations', marks)[1]
+    assert '1 film, 250 frames' in accuracy('--events', events, '--annotations', marks)[1]
 
 
 def test_one_table_of_several_films(accuracy, tmp_path):
@@ -302,5 +302,5 @@ def test_marks_of_one_class_that_touch_are_one_event(accuracy, tmp_path):
     marks = write(tmp_path / 'marks.csv', 'film,start,stop,class,subject', 'a.mp4,3,4.001,jump ,x',
                   'a.mp4,1,3,jump,y', 'a.mp4,2,2.5,jump,x', 'a.mp4,4.002,6,jump,y')
     code, said, errors = accuracy('--events', tmp_path / 'a.events.csv', '--annotations', marks)
-    assert code == 0 and '1 films, 150 frames, 1 events; 1 events said' in said
+    assert code == 0 and '1 film, 150 frames, 1 event; 1 event said' in said
     assert 'F1           100.0 at 0.1, 100.0 at 0.25, 100.0 at 0.5' in said
