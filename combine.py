@@ -63,12 +63,13 @@ def validation_file(path):
     return path.with_name(path.name.replace('testPredictions', 'validationPredictions'))
 
 
-def read(paths, clips, lists, split, kind, needed=''):
+def read(paths, clips, lists, split, kind, needed='', maker_of=variants.maker_of):
     """Reads the clips that all files hold.
 
     Args:
         kind: 'test' or 'validation', for what is said of the files.
         needed: the flag that these clips decide for, if any.
+        maker_of: function of a file and the split, that gives the command which makes it.
 
     Returns:
         (clips, (files, n, C) log probabilities, methods); None where there is no such validation
@@ -77,7 +78,7 @@ def read(paths, clips, lists, split, kind, needed=''):
     tables, methods = [], []
     for path in paths:
         found, attrs = predictionfile.read_predictions(path, clips, lists.classes,
-                                                       variants.maker_of(path, split))
+                                                       maker_of(path, split))
         if attrs.get('split', split) != split:
             raise UserError(f'{path}: made for split {attrs["split"]}; add --split '
                             f'{attrs["split"]}')
@@ -104,7 +105,7 @@ def read(paths, clips, lists, split, kind, needed=''):
     if not numpy.isfinite(logs).all():
         bad = paths[int(numpy.argwhere(~numpy.isfinite(logs))[0][0])]
         raise UserError(f'{bad}: holds a number that is not finite; make it again: '
-                        f'{variants.maker_of(bad, split)}')
+                        f'{maker_of(bad, split)}')
     return shared, logs, methods
 
 
@@ -126,8 +127,17 @@ def check_shared(held_out, shared, needed):
 
 def read_folds(paths, clips, lists, split, n, needed):
     """The same of the validation files of all folds: each clip was held out in one of them."""
+    commands = {path: line.get('command') for path, line in zip(paths, told_of(paths, split))}
+
+    def maker_of_fold(path, split):
+        """With the flags of the run that is not of a fold, where its line tells them."""
+        fold = variants.fold_of(path)
+        command = next((commands[whole] for whole in paths if file_of_fold(whole, fold) == path),
+                       None)
+        return (f'{command} --fold {fold}' if str(command).startswith('python rnn.py ')
+                else variants.maker_of(path, split))
     found = [read([file_of_fold(path, f'{k}/{n}') for path in paths], clips, lists, split,
-                  'validation', needed) for k in range(1, n + 1)]
+                  'validation', needed, maker_of_fold) for k in range(1, n + 1)]
     names = [clip.name for clips_of_fold, *_ in found for clip in clips_of_fold]
     if len(set(names)) < len(names):
         raise UserError(f'--folds {n}: some clips are in two folds, so the lists have changed '
@@ -240,6 +250,8 @@ def save(path, clips, logs, classes, method, split):
 def check(args):
     if len(args.files) < 2:
         raise UserError('combine.py: two files or more, please')
+    if len(set(args.files)) < len(args.files):
+        raise UserError('combine.py: a file is given twice; --weights says how much one counts')
     if args.weights and args.choose:
         raise UserError('--weights and --choose: one of the two')
     if args.folds and not args.choose:

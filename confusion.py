@@ -40,7 +40,8 @@ from engine.reporting.readout import first_few, read_method
 from engine.reporting.matrixplots import confusion_figure, gain_figure
 from engine.reporting.scoring import class_means
 from engine.stage import new_parser as stage_parser, run as stage_main
-from engine.variants import TEST_PREDICTIONS, TEST_SUFFIX, frames_file
+from engine.variants import (STAND_IN, TEST_PREDICTIONS, TEST_SUFFIX, VARIANTS, fold_of,
+                             frames_file, split_fold)
 from helperFunctions import read_lists
 
 RNN_PREDICTIONS = 'RNN' + TEST_SUFFIX
@@ -167,6 +168,17 @@ def report_gain(a, b, lists, args):
     return drawn or not shown
 
 
+def of_run(method):
+    """A method whose name tells which run it is, where it is not the usual one of its kind, and of
+    which fold: so are the files of it called, that none is another run's."""
+    run, fold = split_fold(method.path.name.removesuffix(TEST_SUFFIX))
+    usual = {names.of(kind) for names in VARIANTS.values() for kind in ('RNN', STAND_IN)}
+    if not method.path.name.endswith(TEST_SUFFIX):  # of single frames, or from elsewhere
+        run, fold = '', fold_of(method.path)
+    return method._replace(name=' '.join([
+        method.name, *[run] * (run not in ('', *usual)), *[f'fold {fold}'] * bool(fold)]))
+
+
 def main():
     parser = stage_parser(__doc__)
     parser.add_argument('files', nargs='*', type=Path, metavar='FILE',
@@ -188,7 +200,7 @@ def main():
         if (args.root / RNN_PREDICTIONS).exists():
             paths.append(args.root / RNN_PREDICTIONS)
     lists = read_lists(args.root, args.split)
-    methods = [read_method(path, lists, args.split, args.without) for path in paths]
+    methods = [of_run(read_method(path, lists, args.split, args.without)) for path in paths]
     if len({method.name for method in methods}) < len(methods):
         # Two runs of one method: the names of their files tell them apart.
         methods = [method._replace(name=method.path.stem) for method in methods]

@@ -41,7 +41,7 @@ from engine.reporting.sections import (curve_of, matrix_section, position_sectio
                                        results_section)
 from engine.reporting.surenesssection import sureness_section
 from engine.stage import commit, get_device, new_parser as stage_parser, run as stage_main
-from engine.variants import LISTS, Names, frames_file, maker_of, place, split_fold
+from engine.variants import LISTS, Names, fold_of, frames_file, maker_of, place, split_fold
 from engine.progress import listed
 from helperFunctions import read_lists
 
@@ -150,6 +150,14 @@ def nothing_to_report(args, results, faults):
                      'log of a training; run the stages first, or make demo')
 
 
+def what_of(split, runs, lists):
+    """What a page is of: the split, the folds of its runs if they are of any, numbers of clips."""
+    folds = dict.fromkeys(filter(None, (fold_of(run.method.path) for run in runs)))
+    return ', '.join([f'Split {split}', *([f'fold {listed(folds)}'] if folds else []), *([
+        f'{len(lists.classes)} classes',
+        f'{len(lists.train)} train and {len(lists.test)} test videos'] if lists else [])])
+
+
 def build(args):
     """The page of ROOT: (HTML, notes on what is missing, faults of what was found).
 
@@ -166,7 +174,8 @@ def build(args):
     curves = join([curve_of(root, name, titles.get(name, name), line_of(
         results, predictions_path(root, name), args.split), args.split, notes, faults)
                    for name in names if name not in combined])
-    if not (runs or curves or any(result['split'] == args.split for result in results)):
+    of_split = any(result['split'] == args.split for result in results)
+    if not (runs or of_split or curves and not results):  # a curve tells no split
         raise nothing_to_report(args, results, faults)
     body = [('Results', results_section(results, runs)),
             ('Curves', section(
@@ -199,9 +208,7 @@ def build(args):
     name = root.resolve().name
     header = element(
         'header', element('h1', f'What the runs of {name} have reached'),
-        paragraph(f'Split {args.split}' + (
-            f', {len(lists.classes)} classes, {len(lists.train)} train and {len(lists.test)} '
-            'test videos' if lists else ''), class_='muted'),
+        paragraph(what_of(args.split, runs, lists), class_='muted'),
         lead, missing_section(faults + notes),
         element('nav', element('ul', *links), aria_label='Sections'))
     footer = element('footer', f'Made by python report.py (commit {commit()}) on '

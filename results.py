@@ -31,16 +31,19 @@ same place and so stand or fall together; --compare is McNemar's exact test
 Exit code 3: the table stands, but for a line that is no result or a root without results, which
 are named.
 """
+import collections
+import json
+import math
 import sys
 import textwrap
 from pathlib import Path
 
 import engine  # noqa: F401  (before NumPy)
-import numpy
 
 from engine.errors import UserError
 from engine.drawing import plotstyle
 from engine.files import csv_text, write_text
+from engine.progress import number_of
 from engine.reporting import learningcurve
 from engine.reporting.baselines import lines_about_order
 from engine.reporting.calibration import errors, read_logs
@@ -71,17 +74,24 @@ def right_clips(result):
         raise UserError(f'{result["method"]} in {result["root"] / RESULTS}: the line names no '
                         'prediction file; run its stage again')
     path = result['root'] / result['predictions']
-    method = read_method(path, read_lists(result['root'], result['split']), result['split'],
-                         result['settings'].get('without'))
+    lists, without = read_lists(result['root'], result['split']), result['settings'].get('without')
+    method = read_method(path, lists, result['split'], without)
     right = {clip.name: (method.said[clip.name] == clip.label, (clip.class_name, clip.group))
              for clip in method.clips}
-    top1 = numpy.mean([hit for hit, _ in right.values()])
-    # Runs that write to one name leave only the last one's predictions.
-    if is_number(result.get('top1')) and abs(top1 - result['top1']) > 1e-4:
-        raise UserError(f'{path}: gives video top-1 {top1:.4f}, but the line of '
-                        f'{result["method"]} (seed {result.get("seed")}) says '
-                        f'{result["top1"]:.4f}: another run has written over the file')
+    check_figures(result, path, score(*counted(*read_logs(path, lists.test),
+                                               label_of(without, lists.classes))))
     return right
+
+
+def check_figures(result, path, figures):
+    """Refuses a prediction file that gives other figures than a line tells: runs that write to one
+    name leave only the last one's predictions."""
+    for key, words in ('top1', 'video top-1'), ('loss', 'loss'):
+        if is_number(result.get(key)) and not math.isclose(
+                figures[key], result[key], rel_tol=1e-3, abs_tol=1e-4):
+            raise UserError(f'{path}: gives {words} {figures[key]:.4f}, but the line of '
+                            f'{result["method"]} (seed {result.get("seed")}) says '
+                            f'{result[key]:.4f}: another run has written over the file')
 
 
 def without_class(results, without):
@@ -228,6 +238,23 @@ def each_once(roots):
         yield root
 
 
+def each_line_once(results):
+    """The lines but for those that another root has too, made in the same second: these are copies,
+    no runs of their own. Says whose they are."""
+    first, kept, copies = {}, [], collections.Counter()
+    for result in results:
+        text = json.dumps({**result, 'root': None}, sort_keys=True)
+        root = first.setdefault(text, result['root'])
+        if root != result['root'] and result.get('time'):
+            copies[result['root'], root] += 1
+        else:
+            kept.append(result)
+    for (root, other), n in copies.items():
+        print(f'{root}: {number_of(n, "line")} of {RESULTS} copied from {other}, or to it; counted '
+              'once', file=sys.stderr)
+    return kept
+
+
 def get_parser():
     parser = stage_parser(__doc__)
     parser.conflict_handler = 'resolve'  # here --root may be given again, and --split selects
@@ -273,6 +300,7 @@ def main():
             of_root, bad = [], [str(error)]
         results += of_root
         faults += bad
+    results = each_line_once(results)
     results = [r for r in results if args.split in (None, r['split'])
                and args.unit in (None, r['unit'])]
     if args.without:

@@ -279,7 +279,7 @@ def kept_line(log, rule, epochs, patience=0):
     why = (f'of {RULES[rule]}' if rule in RULES and 'validation/main/loss' in line else
            'the last' + ', as no clip is held out' * (rule in RULES))
     print(f'kept: epoch {line["epoch"]} of {n}, {why}', flush=True)
-    if n < epochs:
+    if n < epochs and patience:
         print(f'ended before --epochs {epochs}: {number_of(patience, "epoch")} without a better '
               f'one (--patience {patience})', flush=True)
     return line

@@ -1,12 +1,13 @@
 """Runs that see no order: what a model of time has to beat before it has learned from time."""
 import math
 import re
+import shlex
 
 from engine.errors import UserError
 from engine.reporting import scoring
 from engine.reporting.resultsfile import RESULTS, is_number, line_of, read_results
 from engine.reporting.tables import in_words
-from engine.variants import TEST_SUFFIX, Names, place
+from engine.variants import TEST_SUFFIX, Names, place, split_fold
 from engine.weights.card import read_card, same_in_cards
 
 BASELINES = ('mean', 'linear')  # cells of rnn.py: one linear layer, on means of frames or on each
@@ -16,7 +17,8 @@ OF_NETWORK = ('cell', 'cells', 'layers', 'hidden', 'batch_norm', 'recurrent_drop
 NO_ORDER = (*BASELINES, 'conv-pool', 'late-pool')
 FEATURES = ('stream', 'fusion', 'layer')  # settings that tell which features a network saw
 # Flags of rnn.py that a baseline refuses, with their values.
-NOT_OF_BASELINES = re.compile(r' --(fc-from-frames|(fc|start-from)([ =](?!-)\S+)+)(?= |$)')
+NOT_OF_BASELINES = re.compile(
+    r' --(fc-from-frames|(fc|start-from|name)([ =](?!-)\S+)+)(?= |$)')
 # Settings that a line tells of only where they are others than these.
 UNTOLD = {'class_weights': 'none', 'balanced_sampling': False, 'keep': 'lowest'}
 
@@ -43,7 +45,7 @@ def baseline_of(result, results, fits=None):
     """The result of a network without order on the same features and test clips, or None.
 
     Of several one with the same seed, and of these the one of lowest validation loss, never
-    the one that the test clips like best.
+    the one that the test clips like best; where these are equal one trained with the same flags.
 
     Args:
         fits: function of a line that tells whether it may be this one (default: whether it may
@@ -66,7 +68,8 @@ def baseline_of(result, results, fits=None):
     found = [line for line in last.values() if line['settings'].get('cell') in BASELINES
              and not line.get('test_only') and kind(line) == kind(result) and fits(line)]
     return min(reversed(found), default=None, key=lambda line: (
-        line.get('seed') != result.get('seed'), mean_of(line.get('validation_loss'), math.inf)))
+        line.get('seed') != result.get('seed'), mean_of(line.get('validation_loss'), math.inf),
+        trained_otherwise(result, line) != ''))
 
 
 def beside(root, name, split, without=None, earlier=False):
@@ -122,7 +125,10 @@ def what_makes_one(result):
         command = f'python rnn.py{names.flags()}{place(result["root"], split)}'
     command = NOT_OF_BASELINES.sub('', command)
     share = result['settings'].get('train_share')
-    return (f'{command} --cell mean --name {names.of("mean")}'
+    # A name of its own: that of another run's would hold other settings.
+    run = split_fold(str(result.get('predictions')).removesuffix(TEST_SUFFIX))[0]
+    name = names.of('mean') if run in ('None', names.of('RNN')) else f'{run}-mean'
+    return (f'{command} --cell mean --name {shlex.quote(name)}'
             + (f'-share{share}-seed{result.get("seed")}' if share else ''))
 
 

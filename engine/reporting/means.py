@@ -66,8 +66,12 @@ def settings_key(result):
 
 def differences(*made):
     """Words for what dicts, of `making` or of settings, differ in: ['step=1 against step=4']."""
-    flat = [_flat(one) for one in made]
-    words = []
+    keys = dict.fromkeys(key for one in made for key in one)
+    untold = {key for key in keys if key.endswith('made_with')
+              and None in (told := [one.get(key) for one in made]) and any(told)}
+    flat = [_flat({key: value for key, value in one.items() if key not in untold})
+            for one in made]
+    words = ['a line does not tell how its features were made'] * bool(untold)
     for key in dict.fromkeys(key for one in flat for key in one):
         values = [json.dumps(one.get(key), sort_keys=True) for one in flat]
         if len(set(values)) == 1 or key == 'lists' and 'other classes' in words:
@@ -144,8 +148,10 @@ def lines_about_apart(results):
     for rows in alike.values():
         if len(rows) > 1:
             numbers, ones = zip(*rows)
+            differ = differences(*map(making, ones)) or [
+                ' against '.join(dict.fromkeys(f'n={one["n"]}' for one in ones))]
             yield (f'runs {ranges(numbers)} of {ones[0]["method"]} are not joined, as they were '
-                   f'made otherwise: {"; ".join(differences(*map(making, ones)))}')
+                   f'made otherwise: {"; ".join(differ)}')
 
 
 def _features_of(runs):
@@ -226,6 +232,8 @@ def ranges(numbers):
 def _parts(results, part_of, common, also=lambda one: None):
     """Runs that become one: dicts {part: mean over its seeds}.
 
+    Where there are several of a part, made otherwise than one another, each of these stays alone.
+
     Args:
         part_of: function of such a mean that tells its part, the split or fold.
         common: what is to be taken as equal in all parts, and their values.
@@ -236,8 +244,12 @@ def _parts(results, part_of, common, also=lambda one: None):
         same = {**one, **common}
         one['alike'] = settings_key(same), also(one)
         key = one['alike'], json.dumps(making(same), sort_keys=True)
-        groups.setdefault(key, {})[part_of(one)] = one
-    return groups.values()
+        groups.setdefault(key, {}).setdefault(part_of(one), []).append(one)
+    for group in groups.values():
+        if whole := {part: ones[0] for part, ones in group.items() if len(ones) == 1}:
+            yield whole
+        for part, ones in group.items():
+            yield from ({part: one} for one in ones if len(ones) > 1)
 
 
 def _join(parts, **told):

@@ -70,7 +70,7 @@ def test_what_order_adds_is_said_or_the_command_that_tells_it():
     lines = [run('lstm', command='python rnn.py --root r --lr 0.1 --cell lstm --name x')]
     assert baselines.lines_about_order(lines) == [
         'no run without order to hold against: python rnn.py --root r --lr 0.1 --cell lstm '
-        '--name x --cell mean --name mean']
+        '--cell mean --name mean']
     # but for those that it refuses
     lines = [run('time-conv', command='python rnn.py --fc 32 8 --cell time-conv --start-from a '
                                       '--fc-from-frames --lr 0.1 --fc=4')]
@@ -85,3 +85,20 @@ def test_means_over_seeds_are_held_against_each_other():
         ('mean', 1, 0.4, 'r1'), ('lstm', 2, 0.9, 'r2'))]
     assert baselines.lines_about_order(means.mean_over_seeds(lines))[1:] == [
         '  +35.0  run 1, lstm, over run 2, mean']
+
+
+def test_of_equally_good_ones_that_of_the_same_flags_counts():
+    lstm, same, other = run('lstm', 0.8), run('mean', 0.6), run('mean', 0.5)
+    for one, epochs in (lstm, 2), (same, 2), (other, 3):
+        one['settings'] = {**one['settings'], 'epochs': epochs}
+    for lines in ([same, other], [other, same]):
+        assert baselines.baseline_of(lstm, lines) is same
+
+
+def test_the_command_names_the_baseline_after_its_run():
+    lstm = run('lstm', predictions='deep_fold1of3_testPredictions.hdf5',
+               command='python rnn.py --name deep --fold 1/3 --seed 1')
+    assert baselines.what_makes_one(lstm) == (
+        'python rnn.py --fold 1/3 --seed 1 --cell mean --name deep-mean')
+    assert baselines.what_makes_one({**lstm, 'predictions': 'RNN_testPredictions.hdf5'}).endswith(
+        '--name mean')

@@ -89,3 +89,15 @@ def test_a_combination_of_folds_shows_no_folds_own_weights():
     one, = means.mean_over_folds([{**combined(0, [k / 10, 1], members), 'fold': f'{k}/2'}
                                   for k in (1, 2)])
     assert one['settings'] == {'chosen': True}
+
+
+@pytest.mark.parametrize('other', [dict(lists='b'), dict(n=3700)])
+@pytest.mark.parametrize('turned', [False, True])
+def test_of_two_runs_of_a_split_made_otherwise_none_is_lost(other, turned):
+    lines = [line('x', 0.9, lists='a'), line('x', 0.1, seed=1, **{'lists': 'a', **other}),
+             line('x', 0.3, split=2), line('x', 0.5, split=3)]
+    joined = means.mean_over_splits(lines[::-1] if turned else lines)
+    assert sorted((one['split'], round(one['top1'][0], 3)) for one in joined) == [
+        ('1', 0.1), ('1', 0.9), ('2,3', 0.4)]
+    said, = means.lines_about_apart(joined)
+    assert 'are not joined' in said and ('lists' in said or 'n=3700' in said)

@@ -76,7 +76,8 @@ def test_beside_a_share_none_is_trained_and_without_a_class_it_is_told_so(packed
     assert not run_rnn(packed, *FLAGS, '--name', 'few', '--train-share', 0.5)
     out = capsys.readouterr().out
     assert 'now baseline' not in out
-    assert re.search('no run without order to hold against: .* --name mean-share0.5-seed0\n', out)
+    assert re.search('no run without order to hold against: .* --name few-mean-share0.5-seed0\n',
+                     out)
 
 
 def test_what_goes_wrong_beside_it_is_no_loss(packed, run_rnn, capsys):

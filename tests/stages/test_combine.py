@@ -215,7 +215,8 @@ def test_no_file_that_is_read_is_written_over(root, run, name):
 
 
 @pytest.mark.parametrize('flags,why', [
-    ([FILES[0]], 'two files'), ([*FILES, '--weights', 1], '2 numbers'),
+    ([FILES[0]], 'two files'), ([*FILES, FILES[0]], 'given twice'),
+    ([*FILES, '--weights', 1], '2 numbers'),
     ([*FILES, '--weights', 0, 0], 'all 0'),
     ([*FILES, '--weights', 1, 1, '--choose'], 'one of the two'),
     ([FILES[0], 'c_testPredictions.hdf5'], 'not there; made by: python rnn.py --name c --root'),

@@ -99,6 +99,23 @@ def test_same_method_twice_is_told_apart_by_the_file_names(root, run):
     assert (root / 'gain_testPredictions1024_again.png').exists()
 
 
+def test_another_run_and_a_fold_have_files_of_their_own(root, run):
+    for name in 'RNN_fold1of3', 'RNN-seed1':
+        write_predictions(root / f'{name}_testPredictions.hdf5', zip(NAMES, map(one_hot, SAID_B)),
+                          CLASSES, 'LSTM 1x8', 1)
+    write_predictions(root / 'testPredictions1024_fold1of3.hdf5', zip(NAMES, map(one_hot, SAID_B)),
+                      CLASSES, 'frames', 1)
+    run('--root', root)
+    before = {path: path.read_bytes() for path in root.glob('*.csv')}
+    assert run('--root', root, 'testPredictions1024_fold1of3.hdf5',
+               'RNN_fold1of3_testPredictions.hdf5')[0] == 0
+    assert run('--root', root, 'RNN-seed1_testPredictions.hdf5')[0] == 0
+    assert {path: path.read_bytes() for path in before} == before
+    assert {path.name for path in root.glob('*.csv')} - {path.name for path in before} == {
+        'confusion_frames-fold-1-3.csv', 'confusion_LSTM-1x8-fold-1-3.csv',
+        'confusion_frames-fold-1-3_LSTM-1x8-fold-1-3.csv', 'confusion_LSTM-1x8-RNN-seed1.csv'}
+
+
 def test_other_class_list_is_refused_naming_both(root, run):
     other = ['Archery', 'Bowling', 'Surfing', 'YoYo']
     write_predictions(root / 'other.hdf5', [(NAMES[0], one_hot('A', other))], other, 'x', 1)

@@ -197,6 +197,12 @@ def test_weights_of_a_combination_are_chosen_over_all_folds(tmp_path, call, caps
     with pytest.raises(UserError, match='deep_fold2of3_validationPredictions.hdf5: .*python rnn.py '
                                         '--fold 2/3 --name deep'):
         call(combine, *files, '--choose', '--folds', 3)
+    # With the flags of the run that is not of a fold, where its line tells them.
+    with open(tmp_path / 'results.jsonl', 'a') as f:
+        f.write(json.dumps({**lines_of(tmp_path)[0], 'command': 'python rnn.py --name deep --lr 1'})
+                + '\n')
+    with pytest.raises(UserError, match='made by: python rnn.py --name deep --lr 1 --fold 2/3'):
+        call(combine, *files, '--choose', '--folds', 3)
 
 
 def test_stage_1_holds_out_the_fold_and_names_its_files(small_set, tmp_path, monkeypatch):

@@ -250,6 +250,7 @@ def test_a_fold_is_held_against_the_frames_of_the_same_fold(root, run):
     write_log(root, 'deep_fold2of5.training')
     code, shown, missing = run(root, '--runs', 'deep_fold2of5', 'RNN')
     assert code == 0 and 'testPredictions' not in missing
+    assert 'Split 1, fold 2/5, ' in shown.text
     # The head is of the frames of this fold, 70.0 %, not of those of no fold, 60.0 %.
     assert re.search(r'frames, top-1 by video.{0,12}70.0 %', shown.text)
     assert shown.table('frames: figures')[1][2] == '3.000'  # the curve is that of the fold
@@ -273,6 +274,12 @@ def test_another_split_than_asked_for_is_one_line(root, monkeypatch, capsys):
         report.main()
     assert 'results.jsonl:1: no usable' in capsys.readouterr().err
     assert not (root / 'report.html').exists()
+
+
+def test_the_curves_of_another_split_are_no_report(root, monkeypatch):
+    monkeypatch.setattr(sys, 'argv', ['report.py', '--root', str(root), '--split', '2'])
+    with pytest.raises(UserError, match='nothing to report of split 2'):
+        report.main()
 
 
 def test_no_curve_is_missed_where_none_can_be(root, run):

@@ -265,6 +265,17 @@ def test_a_mean_over_roots_names_them_all(tmp_path, run):
     assert '62.5 ± 17.7' in out and f'root={roots[0]},{roots[1]}' in ''.join(out.split())
 
 
+def test_lines_of_a_copied_root_count_once(tmp_path, run):
+    roots = [tmp_path / name for name in ('a', 'b')]
+    for folder in roots:
+        folder.mkdir()
+        write(folder, [line('LSTM', 0.5, time='2026-11-27T09:00:00+0000'), line('GRU', 0.5)])
+    code, out, errors = run('--root', roots[0], '--root', roots[1])
+    assert code == 0 and (out.count('LSTM'), out.count('GRU')) == (1, 2)
+    assert errors == (f'{roots[1]}: 1 line of results.jsonl copied from {roots[0]}, or to it; '
+                      'counted once\n')
+
+
 def test_markdown_and_csv(root, run):
     code, out, errors = run('--root', root, '--markdown', root / 'r.md', '--csv', root / 'r.csv')
     assert code == 0, errors
@@ -282,7 +293,8 @@ def test_markdown_and_csv(root, run):
 
 @pytest.fixture
 def compared(tmp_path):
-    """Ten clips: run a gets 4 right, run b the same 4 and 5 more."""
+    """Ten clips: run a gets 4 right, run b the same 4 and 5 more, and says so with 0.9. Losses:
+    (4 ln 1/0.9 + 6 ln 1/0.1) / 10, (9 ln 1/0.9 + ln 1/0.1) / 10."""
     folder = tmp_path / 'ucfTrainTestlist'
     folder.mkdir()
     (folder / 'classInd.txt').write_text('1 Archery\n2 Bowling\n')
@@ -293,8 +305,8 @@ def compared(tmp_path):
             tmp_path / f'{method}.hdf5',
             [(name, np.float32([[0.9, 0.1] if i < right else [0.1, 0.9]] * 2))
              for i, name in enumerate(NAMES)], CLASSES, method, 1)
-    write(tmp_path, [line('a', 0.4, n=10, predictions='a.hdf5'),
-                     line('b', 0.9, n=10, predictions='b.hdf5'),
+    write(tmp_path, [line('a', 0.4, n=10, predictions='a.hdf5', loss=1.42370),
+                     line('b', 0.9, n=10, predictions='b.hdf5', loss=0.32508),
                      line('old', 0.1, n=10, predictions='b.hdf5'),
                      line('none', 0.5, n=10)])
     return tmp_path
@@ -326,17 +338,24 @@ def test_interval_over_groups(compared, run):
     write_predictions(compared / 'a.hdf5', [
         (name, np.float32([[0.9, 0.1] if '_g01_' in name else [0.1, 0.9]])) for name in names],
         CLASSES, 'a', 1)
-    write(compared, [line('a', 0.5, n=10, predictions='a.hdf5')])
+    write(compared, [line('a', 0.5, n=10, predictions='a.hdf5', loss=None)])
     assert '0.0 to 100.0' in run('--root', compared, '--interval', 'groups')[1]
     assert '20.0 to 80.0' in run('--root', compared, '--interval', 'clips')[1]  # Binomial(10, 0.5)
 
 
 def test_compare_takes_no_run_for_another_of_its_method(compared, run):
     with open(compared / 'results.jsonl', 'a') as f:
-        f.write(json.dumps(line('a', 0.9, n=10, predictions='b.hdf5', seed=1)) + '\n')
+        f.write(json.dumps(line('a', 0.9, n=10, predictions='b.hdf5', seed=1, loss=0.32508)) + '\n')
     code, _, errors = run('--root', compared, '--compare', 'a', '2')
     assert code == 1 and 'give the number of one: 1, 5' in errors
     assert run('--root', compared, '--compare', '1', '2')[0] == 0
+
+
+def test_a_file_of_another_run_is_not_taken_for_it_though_as_many_are_right(compared, run):
+    with open(compared / 'results.jsonl', 'a') as f:
+        f.write(json.dumps(line('c', 0.9, n=10, predictions='b.hdf5', loss=0.4)) + '\n')
+    code, _, errors = run('--root', compared, '--compare', 'c', 'a')
+    assert code == 1 and 'gives loss 0.3251, but the line of c (seed 0) says 0.4000' in errors
 
 
 @pytest.mark.parametrize('names,why', [(('old', 'a'), 'written over'), (('none', 'a'), 'none'),
