@@ -24,6 +24,12 @@ CLIPS = {'trained_clips', 'held_out_clips'}  # of examples.which
 UNTOLD = {'packed', *CLIPS}  # by snapshots that were made before
 
 
+def _brief(value):
+    """A setting as an error's one line shows it."""
+    text = str(value)
+    return text if len(text) <= 60 else f'{text[:57]}...'
+
+
 class Snapshots:
     """snapshot.npz in a training's folder, and snapshot.before.npz, taken where that is damaged.
 
@@ -80,9 +86,10 @@ class Snapshots:
             if differ:
                 # A clip that it has learned from must never validate it.
                 clips = ('; the clips that it learned from, or those held out, were others than '
-                         'now' if CLIPS.intersection(differ) else '')
-                changed = ', '.join(f'{key} {old.get(key)} -> {self.settings.get(key)}'
-                                    for key in differ)
+                         'now: put back what is missing or changed' if CLIPS.intersection(differ)
+                         else '')
+                changed = ', '.join(f'{key} {_brief(old.get(key))} -> '
+                                    f'{_brief(self.settings.get(key))}' for key in differ)
                 raise UserError(f'{self.folder}: holds a run with other settings ({changed}'
                                 f'{clips}); give the old ones to continue it, or --restart to '
                                 'begin anew')

@@ -157,6 +157,13 @@ def test_a_training_goes_on_with_its_own_clips_alone(tmp_path, capsys):
             run(*sides)
 
 
+def test_a_long_setting_is_told_in_brief(tmp_path):
+    training(tmp_path, 1, {'a': {'sha256': 'f' * 600}})[1].run()
+    with pytest.raises(UserError, match=r"a \{'sha256': 'f+\.\.\. -> 1\)") as refused:
+        training(tmp_path, 1, {'a': 1})[1].run()
+    assert len(str(refused.value)) < 400
+
+
 def test_a_snapshot_that_tells_of_no_clips_goes_on_with_a_word(tmp_path, capsys):
     training(tmp_path, 1)[1].run()
     training(tmp_path, 2, {'a': 1, **examples.which([], [])})[1].run()
