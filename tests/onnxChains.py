@@ -39,12 +39,14 @@ class Chain:
         self.x = self.node(op, [self.x, *inputs], **attributes)
         return self
 
-    def write(self, path, last=False, producer='pytorch', notes=(), unused=()):
+    def write(self, path, last=False, producer='pytorch', notes=(), unused=(),
+              opset=13, sides=()):
         """Returns what onnxruntime answers, a function of an array with channels first.
 
         Args:
             last (bool): whether the graph takes channels last.
             unused: names of inputs before that of pictures.
+            sides: names of outputs besides the network's.
         """
         shape = [None, ww.SIZE, ww.SIZE, 3] if last else [None, 3, ww.SIZE, ww.SIZE]
         value, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto
@@ -52,8 +54,9 @@ class Chain:
             onnx.helper.make_graph(
                 self.nodes, 'g', [*(value(name, kind.BOOL, []) for name in unused),
                                   value('input', kind.FLOAT, shape)],
-                [value(self.x, kind.FLOAT, None)], self.constants),
-            opset_imports=[onnx.helper.make_opsetid('', 13)], producer_name=producer, ir_version=8)
+                [value(name, kind.FLOAT, None) for name in (self.x, *sides)], self.constants),
+            opset_imports=[onnx.helper.make_opsetid('', opset)], producer_name=producer,
+            ir_version=8)
         onnx.helper.set_model_props(model, dict(notes))
         path.write_bytes(model.SerializeToString())
 

@@ -66,7 +66,25 @@ def _computed(graph, node):
     return compute
 
 
+def aligned(node, array, rank):
+    """The second array of a sum or product, as it lies along so many axes of the first: up to
+    opset 6 from `axis` on, where that is told.
+
+    Raises:
+        ValueError: it does not fit there.
+    """
+    if 'axis' not in node:
+        return array
+    axis = node.integer('axis', 0)
+    behind = rank - axis - array.ndim
+    if axis < 0 or behind < 0:
+        raise ValueError(f'{node.op} of shape {array.shape} with axis {axis}')
+    return array.reshape(array.shape + (1,) * behind)
+
+
 def _elementwise(budget, node, arrays):
+    if len(arrays) == 2:
+        arrays = [arrays[0], aligned(node, arrays[1], arrays[0].ndim)]
     count = math.prod(numpy.broadcast_shapes(*(array.shape for array in arrays)))
     budget.take(size=count * max(4, arrays[0].itemsize))
     operation = ELEMENTWISE[node.op]

@@ -12,6 +12,8 @@ from engine.weights.protobuf import Messages, real, signed, text
 DTYPES = {1: 'f4', 6: 'i4', 7: 'i8', 10: 'f2', 11: 'f8', 16: BFLOAT16}
 # Fields of a tensor that hold its numbers where they are not raw: number and dtype there.
 TYPED = {1: (4, 'f4'), 11: (10, 'f8')}
+OWN_DOMAIN = '', 'ai.onnx'
+OPSET = 17
 
 
 class Graph:
@@ -23,6 +25,7 @@ class Graph:
         nodes: of Node, in the file's order, which is that of computing.
         producer: the program that wrote it, as it calls itself.
         notes: {key: text} that were hung on it.
+        opset: version of ONNX's own operators; of a file that tells none, one of today.
         input: name of what is put in.
         budget: what its reading may still cost.
     """
@@ -38,6 +41,9 @@ class Graph:
         self.producer = text(model.get(2, [b''])[0])
         self.notes = {text(note[1][0]): text(note.get(2, [b''])[0])
                       for note in map(self._messages.grouped, model.get(14, ()))}
+        opsets = [self._messages.grouped(data) for data in model.get(8, ())]
+        self.opset = next((opset.get(2, [OPSET])[0] for opset in opsets
+                           if text(opset.get(1, [b''])[0]) in OWN_DOMAIN), OPSET)
         self._constants = {}
         for data in graph.get(5, ()):
             tensor = self._messages.grouped(data)
@@ -128,7 +134,7 @@ class Node:
         self.inputs = [text(value) for value in node.get(1, ())]
         self.outputs = [text(value) for value in node.get(2, ())]
         self._attributes = {text(a[1][0]): a for a in map(messages.grouped, node.get(5, ()))}
-        if text(node.get(7, [b''])[0]) not in ('', 'ai.onnx'):
+        if text(node.get(7, [b''])[0]) not in OWN_DOMAIN:
             self.op = f'{text(node[7][0])}.{self.op}'
 
     def __contains__(self, name):

@@ -8,14 +8,14 @@ nodes between, fc6 by row, column and channel) come to the same layers.
 import numpy
 
 from engine.errors import UserError
-from engine.weights.onnxconstants import REAL, fold
+from engine.weights.onnxconstants import REAL, aligned, fold
 from engine.weights.onnxfile import Graph
 
 BLOCKS = 5
 # Blocks closed and convolutions behind them, where the last one has come.
 LAST = 4, 3
 LINEARS = 3
-NCHW, NHWC = tuple('NCHW'), tuple('NHWC')
+NCHW, NHWC, NC = tuple('NCHW'), tuple('NHWC'), tuple('NC')
 # What changes no number.
 PASSING = {'Identity', 'Dropout', 'Cast'}
 WEIGHTED = {'Conv', 'Gemm', 'MatMul'}
@@ -45,12 +45,49 @@ def read_onnx(path, budget, top=True):
     """
     graph = Graph(path, budget)
     walk = _Walk(path, graph, top)
-    for node in graph.nodes:
+    for node in without_sides(graph.nodes):
         if not walk.step(node):
             break
     if not walk.arrays:
         raise UserError(f'{path}: no convolution with stored weights in its graph')
     return walk.arrays, walk.notes
+
+
+def without_sides(nodes):
+    """The nodes that lead to the network's output, of several that of most layers.
+
+    All nodes where one of the others is a layer: which of them are the network is not known.
+    """
+    # most layers, and nodes that change something, on a way to each name
+    depth, used = {}, {name for node in nodes for name in node.inputs if name}
+    last, deepest = (), (0, 0)
+    for node in nodes:
+        layers, steps = max((depth.get(name, (0, 0)) for name in node.inputs), default=(0, 0))
+        here = layers + (node.op in WEIGHTED), steps + (node.op not in PASSING)
+        depth |= dict.fromkeys(filter(None, node.outputs), here)
+        if here > deepest and used.isdisjoint(node.outputs):
+            last, deepest = node.outputs, here
+    kept, wanted = [], set(filter(None, last))
+    for node in reversed(nodes):
+        if not wanted.isdisjoint(node.outputs):
+            wanted.update(filter(None, node.inputs))
+            kept.append(node)
+        elif node.op in WEIGHTED:
+            return nodes
+    return kept[::-1]
+
+
+def padding(node, sides, strides):
+    """What a convolution or pooling puts around maps that its strides go into, as `pads` has it,
+    and the name of the attribute that says so: auto_pad goes before pads.
+    """
+    auto = node.word('auto_pad') or 'NOTSET'
+    if auto == 'NOTSET':
+        return node.integers('pads', [0] * 4), 'pads'
+    more = [max(0, side - stride) for side, stride in zip(sides, strides)]
+    half, rest = [count // 2 for count in more], [count - count // 2 for count in more]
+    pads = {'VALID': [0] * 4, 'SAME_UPPER': half + rest, 'SAME_LOWER': rest + half}
+    return pads.get(auto), f'auto_pad {auto}: pads'
 
 
 def changed_input(path, op):
@@ -62,8 +99,9 @@ def changed_input(path, op):
 class _Walk:
     """Where the chain has come to, and the arrays of the layers passed.
 
-    `x` is the name of what the last step gave and `order` its axes, None of them when they have
-    become one. `bare` is the layer, if any, whose ReLU has not come yet.
+    `x` is the name of what the last step gave and `order` its axes ('1' is one of a single
+    place), None when they have become rows. `bare` is the layer, if any, whose ReLU has not come
+    yet.
     """
 
     def __init__(self, path, graph, top):
@@ -138,7 +176,7 @@ class _Walk:
         """One step of the chain."""
         if node.op == 'Cast' and node.integer('to', 1) not in REAL:
             self.refuse('its graph makes whole numbers of what goes through it')
-        if self.ended and node.op not in PASSING | ENDING | SHAPING:
+        if self.ended and node.op not in PASSING | SHAPING:
             self.refuse(f'its graph has {node.op} behind {self.ended}, which VGG-16 lacks')
         if node.op in PASSING:
             return
@@ -149,9 +187,9 @@ class _Walk:
         elif not self.layer:
             self.before(node)
         elif node.op in ENDING and self.linears:
-            self.ended = node.op
+            self.end(node)
         elif node.op == 'Squeeze' and self.linears:
-            pass
+            self.squeeze(node)
         elif self.is_relu(node) and self.linears < LINEARS:
             self.bare = None
         elif node.op == 'BatchNormalization' and self.bare and not self.linears:
@@ -160,9 +198,10 @@ class _Walk:
             self.pool(node)
         elif node.op == 'AveragePool' and node.integers('kernel_shape', None) == [1, 1]:
             # PyTorch's adaptive one, of maps that have the wanted size
-            self.hold(node, 'a pooling', {'strides': [1, 1], 'pads': [0] * 4})
+            self.hold(node, 'a pooling', {'kernel_shape': [1, 1], 'strides': [1, 1],
+                                          'pads': [0] * 4})
         elif node.op in ('Flatten', 'Reshape'):
-            self.flatten()
+            self.flatten(node)
         elif node.op in ('Gemm', 'MatMul') and node.inputs[0] == self.x:
             self.linear(node)
         elif node.op == 'Add' and self.bare:
@@ -172,7 +211,8 @@ class _Walk:
 
     def before(self, node):
         """What is done to the input; a mean alone may be taken from it, if the file tells which."""
-        if node.op == 'Sub' and node.inputs[0] == self.x and 'subtracted' not in self.notes:
+        if (node.op == 'Sub' and node.inputs[0] == self.x and 'axis' not in node
+                and 'subtracted' not in self.notes):
             self.notes['subtracted'] = self.constant(node.inputs[1], 'what is subtracted is')
             return
         raise changed_input(self.path, node.op)
@@ -243,26 +283,34 @@ class _Walk:
     def bias(self, node):
         """That of a Conv or Gemm, its third input."""
         if len(node.inputs) > 2 and node.inputs[2]:
-            self.arrays[f'{self.layer}.bias'] = self.constant(
-                node.inputs[2], f'the bias of {self.layer} is').reshape(-1)
+            what = f'the bias of {self.layer}'
+            value = self.constant(node.inputs[2], f'{what} is')
+            self.arrays[f'{self.layer}.bias'] = (
+                self.per_unit(value, 'NC', what) if node.op == 'Gemm' else value.reshape(-1))
+
+    def per_unit(self, value, axes, what):
+        """A number for each unit of the last layer, from an array that is stretched along axes."""
+        shape = (1,) * (len(axes) - value.ndim) + value.shape
+        units = len(self.arrays[f'{self.layer}.weight'])
+        if len(shape) > len(axes) or any(side not in ((1, units) if axis == 'C' else (1,))
+                                         for axis, side in zip(axes, shape)):
+            self.refuse(f'{what}, of shape {value.shape}, is no bias')
+        return numpy.broadcast_to(value.reshape(-1), (units,))
 
     def check(self, node, sides, pads):
         """Refuses a convolution of other sides, border or step."""
-        expected = {'kernel_shape': list(sides), 'strides': [1, 1], 'dilations': [1, 1],
-                    'pads': pads}
-        auto = node.word('auto_pad', 'NOTSET')
-        if auto.startswith('SAME') and sides == (3, 3) or auto == 'VALID' and not any(pads):
-            del expected['pads']
-        elif 'pads' not in node and any(pads):
-            self.refuse('a convolution without a border, which VGG-16 lacks')
-        self.hold(node, 'a convolution', expected)
+        self.hold(node, 'a convolution', {'kernel_shape': list(sides), 'strides': [1, 1],
+                                          'dilations': [1, 1], 'pads': pads})
         if node.integer('group', 1) != 1:
             self.refuse('a convolution in groups, which VGG-16 lacks')
 
     def hold(self, node, what, expected):
         """Refuses a node with other attributes than expected, {name: whole numbers}."""
         for name, ours in expected.items():
-            theirs = node.integers(name, [1, 1] if name == 'strides' else ours)
+            if name == 'pads':
+                theirs, name = padding(node, expected['kernel_shape'], expected['strides'])
+            else:
+                theirs = node.integers(name, [1, 1] if name == 'strides' else ours)
             if theirs != ours:
                 self.refuse(f'{what} with {name} {theirs}, expected {ours}')
 
@@ -289,12 +337,55 @@ class _Walk:
                                       'dilations': [1, 1]})
         self.pools, self.in_block, self.pooled = self.pools + 1, 0, True
 
-    def flatten(self):
-        if self.order not in (NCHW, NHWC, None):
+    def flatten(self, node):
+        order = self.order or NC
+        # behind a layer of one row there is one row and one column
+        one = self.linears and [axis for axis in order if axis in NC] in (['N', 'C'], ['C'])
+        if order not in (NCHW, NHWC, NC) and not one:
             self.refuse('its graph turns what the convolutions give')
         if self.order is not None:  # a second one leaves the first one's order as it is
             self.by_row = self.order == NHWC and not self.linears
         self.order = None
+        if node.op == 'Reshape' and self.linears == LINEARS:
+            self.reshape(node, order)
+
+    def reshape(self, node, order):
+        """Behind the last layer: where its shape is stored it says where the classes are."""
+        if len(node.inputs) < 2:
+            shape = node.integers('shape', [])  # up to opset 4
+        elif node.inputs[1] in self.graph:
+            shape = [int(side) for side in self.graph[node.inputs[1]].reshape(-1)]
+        else:
+            return
+        # a 0 keeps a side; what is told by -1 are the classes if nothing else is
+        kinds = {1: '1', -1: '', len(self.arrays[f'{self.layer}.weight']): 'C'}
+        known = [order[at] if side == 0 and at < len(order) else kinds.get(side, 'N')
+                 for at, side in enumerate(shape)]
+        self.put_order(axis or ('N' if 'C' in known else 'C') for axis in known)
+
+    def squeeze(self, node):
+        axes = node.integers('axes', None)
+        if len(node.inputs) > 1 and node.inputs[1]:
+            axes = self.constant(node.inputs[1], 'the axes of a Squeeze are').reshape(-1).tolist()
+        if axes is None:
+            self.order = None
+        elif self.order or self.linears == LINEARS:  # else there may be more than rows
+            order = self.order or NC
+            self.put_order(axis for at, axis in enumerate(order)
+                           if at not in axes and at - len(order) not in axes)
+
+    def put_order(self, axes):
+        order = tuple(axes)
+        self.order = None if order == NC else order
+
+    def end(self, node):
+        """A softmax, over the classes alone."""
+        order, flat = self.order or NC, self.graph.opset < 13  # over all axes from one on
+        axis = node.integer('axis', 1 if flat else -1)
+        over = order[axis:] if flat else order[axis:][:1]
+        if not -len(order) <= axis < len(order) or 'C' not in over or 'N' in over:
+            self.refuse(f'its graph has {node.op} along axis {axis}, where the classes are not')
+        self.ended = node.op
 
     def linear(self, node):
         for name, ours in (('alpha', 1.0), ('beta', 1.0), ('transA', 0)):
@@ -317,16 +408,15 @@ class _Walk:
 
     def add(self, node):
         """What is added to a layer is its bias, or comes to the one that it has."""
-        value = self.constant(node.inputs[node.inputs[0] == self.x],
-                              f'what is added behind {self.bare} is')
-        axes = self.order or 'NC'
-        shape = (1,) * (len(axes) - value.ndim) + value.shape
-        units = len(self.arrays[f'{self.bare}.weight'])
-        if len(shape) > len(axes) or any(side not in ((1, units) if axis == 'C' else (1,))
-                                         for axis, side in zip(axes, shape)):
-            self.refuse(f'what is added behind {self.bare}, of shape {value.shape}, is no bias')
+        place = node.inputs[0] == self.x
+        what = f'what is added behind {self.bare}'
+        value, axes = self.constant(node.inputs[place], f'{what} is'), self.order or NC
+        try:
+            value = aligned(node, value, len(axes) if place else -1)
+        except ValueError as error:
+            self.refuse(f'{what} is not read: {error}')
+        value = self.per_unit(value, axes, what)
         # behind its normalisation it is a part of that
         norm = self.bare.replace('conv', 'norm')
         name = f'{norm if f"{norm}.bias" in self.arrays else self.bare}.bias'
-        value = numpy.broadcast_to(value.reshape(-1), (units,))
         self.arrays[name] = self.arrays[name] + value if name in self.arrays else value
