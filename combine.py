@@ -127,26 +127,22 @@ def check_shared(held_out, shared, needed):
 
 def read_folds(paths, clips, lists, split, n, needed):
     """The same of the validation files of all folds: each clip was held out in one of them."""
-    commands = {path: line.get('command') for path, line in zip(paths, told_of(paths, split))}
-
-    def maker_of_fold(path, split):
-        """With the flags of the run that is not of a fold, where its line tells them."""
-        fold = variants.fold_of(path)
-        command = next((commands[whole] for whole in paths if file_of_fold(whole, fold) == path),
-                       None)
-        return (f'{command} --fold {fold}' if str(command).startswith('python rnn.py ')
-                else variants.maker_of(path, split))
-    found = [read([file_of_fold(path, f'{k}/{n}') for path in paths], clips, lists, split,
-                  'validation', needed, maker_of_fold) for k in range(1, n + 1)]
+    lines, folds = told_of(paths, split), [f'{k}/{n}' for k in range(1, n + 1)]
+    # With the flags of the run that is not of a fold, where its line tells them.
+    commands = {file_of_fold(path, fold): f'{line["command"]} --fold {fold}'
+                for path, line in zip(paths, lines) for fold in folds
+                if str(line.get('command')).startswith('python rnn.py ')}
+    found = [read([file_of_fold(path, fold) for path in paths], clips, lists, split, 'validation',
+                  needed, lambda path, split: commands.get(path, variants.maker_of(path, split)))
+             for fold in folds]
     names = [clip.name for clips_of_fold, *_ in found for clip in clips_of_fold]
     if len(set(names)) < len(names):
         raise UserError(f'--folds {n}: some clips are in two folds, so the lists have changed '
                         'since they were made; train the folds again')
     print(f'weights by {len(names)} of {len(clips)} clips of the training list, of {n} folds')
-    for path in paths:
-        say_if_other(path, *told_of([path, *(path.with_name(file_of_fold(
-            path, f'{k}/{n}').name.replace('validationPredictions', 'testPredictions'))
-            for k in range(1, n + 1))], split))
+    for path, line in zip(paths, lines):
+        say_if_other(path, line, *told_of([path.with_name(file_of_fold(path, fold).name.replace(
+            'validationPredictions', 'testPredictions')) for fold in folds], split))
     return (sum((clips_of_fold for clips_of_fold, *_ in found), []),
             numpy.concatenate([logs for _, logs, _ in found], axis=1), found[0][2])
 

@@ -113,13 +113,6 @@ def stack_gradients(function, x, layers, gy):
     return [y.array, x.grad, *(p.grad for W, b, _ in layers for p in (W, b))]
 
 
-def chainers_stack(x, layers):
-    for W, b, pool in layers:
-        x = F.relu(F.convolution_2d(x, W, b, pad=1))
-        x = F.max_pooling_2d(x, 2, stride=2) if pool else x
-    return x
-
-
 def whole_stack(random):
     """(frames, layers, the output's gradient) of whole numbers below 2048.
 
@@ -147,7 +140,7 @@ def check_learning_stack(check, device, random):
     active = any_x, [(W, numpy.full(64, b, 'f'), False) for W, b in zip(weights, (9, 200))], (
         random.normal(0, 1, (4, 64, 14, 14)).astype('f'))
     for what, tolerance, (x, layers, gy) in ('whole', 0, whole), ('other', 1e-3, active):
-        expected = stack_gradients(chainers_stack, x, layers, gy)
+        expected = stack_gradients(conv_learn_gpu.by_chainer, x, layers, gy)
         with chainer.using_device(device):
             there = [tuple(device.send(a) if k < 2 else a for k, a in enumerate(layer))
                      for layer in layers]

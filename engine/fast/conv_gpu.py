@@ -267,13 +267,22 @@ def plan(cudnn, shape, outs, relu, **how):
     if relu:
         y = graph.relu(input=y)
     y.set_output(True).set_data_type(half)
+    build(cudnn, graph, there='device_property' not in how)
+    return graph, (x, w, b, y)
+
+
+def build(cudnn, graph, there=True):
+    """Makes a graph ready to run, by the plan that cuDNN takes for its fastest.
+
+    Args:
+        there: whether the GPU that is to run it can be asked if it does.
+    """
     graph.validate()
     graph.build_operation_graph()
     graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
-    if 'device_property' not in how:
+    if there:
         graph.check_support()
     graph.build_plans()
-    return graph, (x, w, b, y)
 
 
 def _stream(xp):

@@ -13,7 +13,7 @@ import chainer
 import chainer.functions as F
 from chainer.backends import cuda
 
-from engine.fast.conv_gpu import find_cudnn, pooled
+from engine.fast.conv_gpu import build, find_cudnn, pooled
 from engine.fast.conv_learn import check_stack
 
 CHANNELS = 4  # of float32, that 16 bytes hold
@@ -49,6 +49,11 @@ def conv_stack(x, layers):
     except _Refused as error:
         _refusals.append(error)
         warnings.warn(f'cuDNN fails ({error}): convolutions learn by Chainer')
+    return by_chainer(x, layers)
+
+
+def by_chainer(x, layers):
+    """As conv_stack, by Chainer's own functions."""
     for W, b, pool in layers:
         x = F.relu(F.convolution_2d(x, W, b, pad=1))
         x = F.max_pooling_2d(x, 2, stride=2) if pool else x
@@ -201,11 +206,7 @@ def _plan(cudnn, handle, what, *shapes):
         y = graph.conv_dgrad(loss=given[0], filter=given[1], **how)
     dim, stride = dims(shapes[-1])
     y.set_output(True).set_data_type(single).set_dim(dim).set_stride(stride)
-    graph.validate()
-    graph.build_operation_graph()
-    graph.create_execution_plans([cudnn.heur_mode.A, cudnn.heur_mode.FALLBACK])
-    graph.check_support()
-    graph.build_plans()
+    build(cudnn, graph)
     return graph, (*given, y)
 
 

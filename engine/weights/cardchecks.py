@@ -110,8 +110,7 @@ def check_frame_model(path, card, tested, split, names=Names()):
                         f'{split}; train it again under another --root: '
                         f'python frameBasedTrain.py --split {split}'
                         + names.flags(*OF_FRAMES) + ' --root ANOTHER')
-    seen = {*card.get('trained_clips', ()), *card.get('held_out', ())}
-    if both := [clip.name for clip in tested if clip.name in seen]:
+    if both := _seen(card, tested, 'trained_clips', 'held_out'):
         raise UserError(f'{path}: trained by other lists, so it has seen {len(both)} of the '
                         f'{len(tested)} test clips ({both[0]}, say); remove it and train again: '
                         'python frameBasedTrain.py'
@@ -140,8 +139,7 @@ def check_unseen(path, card, clips, kind, ways_out):
     Args:
         ways_out: what to do, for the error's text.
     """
-    seen = set(card.get('trained_clips', ()))
-    if both := [clip.name for clip in clips if clip.name in seen]:
+    if both := _seen(card, clips, 'trained_clips'):
         raise UserError(f'{path}: has learned from {len(both)} of the {len(clips)} {kind} clips of '
                         f'now ({both[0]}, say), so that they would flatter it; {ways_out}')
 
@@ -154,3 +152,9 @@ def check_trained_on(path, card, names):
     if differ:
         theirs, ours = map(''.join, zip(*differ))
         raise UserError(f'{path}: was trained with{theirs}, not{ours}')
+
+
+def _seen(card, clips, *keys):
+    """The names of those clips that a card tells of under some of its keys."""
+    told = {name for key in keys for name in card.get(key, ())}
+    return [clip.name for clip in clips if clip.name in told]
